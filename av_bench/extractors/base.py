@@ -1,0 +1,171 @@
+"""What every extractor shares: fingerprint, batching, out-of-memory halving, and ``features`` for files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from av_bench.contracts import Decoded, Flavour, MetricError, Modality, UsageError, VideoRequest
+from av_bench.media import decode
+
+Weights = str | Path | Mapping[str, torch.Tensor] | None
+
+
+class BaseExtractor:
+    """A network with its front end. Subclasses set the class variables and write ``build``, ``prepare``, ``forward``.
+
+    ``fingerprint`` covers name, front-end version, weights hash, precision and flavour: any of them changed means
+    other features, so nothing old is reused.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[Modality] = "audio"
+    outputs: ClassVar[Mapping[str, str]]
+    front_end_version: ClassVar[int] = 1
+    flavour_matters: ClassVar[bool] = False
+    video_request: ClassVar[VideoRequest | None] = None
+    batch_size: int = 16
+
+    def __init__(
+        self,
+        module: torch.nn.Module | None,
+        weights_hash: str,
+        device: str = "cpu",
+        flavour: Flavour = "paper",
+    ) -> None:
+        self.module = module.to(device).eval().requires_grad_(False) if module is not None else None
+        self.weights_hash = weights_hash
+        self.device = torch.device(device)
+        self.flavour: Flavour = flavour
+
+    @classmethod
+    def build(cls, weights: Weights, device: str = "cpu", flavour: Flavour = "paper") -> BaseExtractor:
+        """Build the network and load ``weights`` (see ``av_bench.extractors.load``)."""
+        raise NotImplementedError
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the forward pass, part of the fingerprint."""
+        tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+        return "tf32" if tf32 else "fp32"
+
+    @property
+    def fingerprint(self) -> str:
+        """Name and 16 hex digits."""
+        parts: list[Any] = [self.name, self.front_end_version, self.weights_hash, self.precision]
+        if self.flavour_matters:
+            parts.append(self.flavour)
+        return f"{self.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+
+    def prepare(self, item: Any, seconds: float) -> torch.Tensor:
+        """One ``Decoded`` (or a text) -> network input without batch axis, on the CPU."""
+        raise NotImplementedError
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``(B, ...)`` on ``self.device`` -> named outputs ``(B, ...)``."""
+        raise NotImplementedError
+
+    def run(self, items: Sequence[torch.Tensor]) -> list[dict[str, NDArray[np.float32]]]:
+        """Prepared inputs -> one dict of arrays per item. The batch is halved on out-of-memory.
+
+        Inputs of different shapes (media of different lengths) are run shape by shape. Raises MetricError when a
+        network returns a non-finite feature.
+        """
+        done: dict[int, dict[str, NDArray[np.float32]]] = {}
+        shapes = dict.fromkeys(tuple(item.shape) for item in items)
+        for shape in shapes:
+            rows = [i for i, item in enumerate(items) if tuple(item.shape) == shape]
+            outputs = self._run_batch(torch.stack([items[i] for i in rows]))
+            for j, i in enumerate(rows):
+                done[i] = {key: value[j] for key, value in outputs.items()}
+        return [done[i] for i in range(len(items))]
+
+    def _run_batch(self, batch: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+        try:
+            with torch.inference_mode(), single_precision():
+                outputs = self.forward(batch.to(self.device))
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            torch.cuda.empty_cache()
+            half = (len(batch) + 1) // 2
+            first, second = self._run_batch(batch[:half]), self._run_batch(batch[half:])
+            return {key: np.concatenate([first[key], second[key]]) for key in first}
+        return {key: value.float().cpu().numpy() for key, value in outputs.items()}
+
+    def features(self, paths: Sequence[Path | str], seconds: float) -> dict[str, NDArray[np.float32]]:
+        """Media files (texts for a text extractor) -> arrays with one row per file, in the order given."""
+        if not paths:
+            raise UsageError(f"{self.name}: features() was called with no files")
+        rows: list[dict[str, NDArray[np.float32]]] = []
+        for start in range(0, len(paths), self.batch_size):
+            items = [self.prepare(self._item(p, seconds), seconds) for p in paths[start : start + self.batch_size]]
+            rows.extend(self.run(items))
+        try:
+            return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        except ValueError as error:
+            raise MetricError(f"{self.name}: files gave features of different shapes ({error}); cut to one length")
+
+    def _item(self, path: Path | str, seconds: float) -> Decoded | str:
+        if self.modality == "text":
+            return str(path)
+        requests = [self.video_request] if self.video_request is not None else []
+        return decode(path, requests, seconds, audio=self.modality == "audio")
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Full float32: TF32 off inside, the caller's settings restored after."""
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+
+
+class BasePairExtractor:
+    """Features of two media in, features of the pair out. Subclasses write ``build`` and ``forward``."""
+
+    name: ClassVar[str]
+    video: ClassVar[str]  # extractors whose ``tokens`` output is read
+    audio: ClassVar[str]
+    outputs: ClassVar[Mapping[str, str]]
+    batch_size: int = 32
+
+    def __init__(self, module: torch.nn.Module, weights_hash: str, device: str = "cpu") -> None:
+        self.module = module.to(device).eval().requires_grad_(False)
+        self.weights_hash = weights_hash
+        self.device = torch.device(device)
+
+    @classmethod
+    def build(cls, weights: Weights, device: str = "cpu", flavour: Flavour = "paper") -> BasePairExtractor:
+        """Build the head and load ``weights``."""
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """Name and 16 hex digits; the inputs' own fingerprints are part of the store key."""
+        return f"{self.name}-{hashlib.sha256(json.dumps([self.name, self.weights_hash]).encode()).hexdigest()[:16]}"
+
+    def forward(self, video: torch.Tensor, audio: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``(B, ...)`` token features of both media -> named outputs ``(B, ...)``."""
+        raise NotImplementedError
+
+    def run(
+        self, video: Sequence[NDArray[np.float32]], audio: Sequence[NDArray[np.float32]]
+    ) -> list[dict[str, NDArray[np.float32]]]:
+        """Aligned lists of token features -> one dict of arrays per pair."""
+        with torch.inference_mode(), single_precision():
+            first = torch.from_numpy(np.stack(video)).to(self.device)
+            second = torch.from_numpy(np.stack(audio)).to(self.device)
+            outputs = {key: value.float().cpu().numpy() for key, value in self.forward(first, second).items()}
+        return [{key: value[i] for key, value in outputs.items()} for i in range(len(video))]
