@@ -171,6 +171,7 @@ class Decoded(Protocol):
 
     path: Path
     digest: str
+    sample_rate: int
 
     def waveform(self, sample_rate: int, seconds: float | None, *, remove_mean: bool = True) -> torch.Tensor:
         """Mono float32 ``(samples,)``: channel mean, file mean removed, resampled, cut to ``seconds``."""
@@ -269,6 +270,7 @@ class Metric(Protocol):
 
     name: str
     needs: tuple[Need, ...]
+    clip_fields: tuple[str, ...]  # fields of Clip that every clip must have, e.g. ("onsets",)
     higher_is_better: bool
     unit: str
 

@@ -140,9 +140,13 @@ class _Reader:
         self.container = container
         self.zero = max(0.0, (container.start_time or 0) / av.time_base)
         self.audio_stream = container.streams.audio[0] if audio and container.streams.audio else None
-        self.video_stream = container.streams.video[0] if requests and container.streams.video else None
+        moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        self.video_stream = moving[0] if moving else None
         if requests and self.video_stream is None:
             raise MediaError(path, Reason.NO_VIDEO, "the file has no video stream")
+        if self.audio_stream is None and self.video_stream is None and (audio or requests):
+            streams = "an audio or video" if audio else "a video"
+            raise MediaError(path, Reason.NO_AUDIO, f"the file has no {streams} stream")
         self.pickers = [_Picker(r, None if seconds is None else int(r.fps * seconds)) for r in dict.fromkeys(requests)]
         self.chunks: list[NDArray[np.float32]] = []
         self.samples = 0
@@ -151,37 +155,34 @@ class _Reader:
 
     def read(self) -> None:
         streams = [s for s in (self.audio_stream, self.video_stream) if s is not None]
-        if not streams:
-            return
         for stream in streams:
             stream.codec_context.thread_count = 1  # callers run several files at once
-        for packet in self.container.demux(streams):
-            if packet.stream is self.video_stream:
-                if all(picker.done for picker in self.pickers):
-                    if self.audio_stream is None:
-                        break
-                    continue
-                for frame in packet.decode():
-                    self._video(frame)
-            else:
+        for packet in self.container.demux(streams) if streams else ():
+            if packet.stream is self.audio_stream:
                 for frame in packet.decode():
                     self._audio(frame)
+                continue
+            self._note_end(packet)
+            if not all(picker.done for picker in self.pickers):
+                for frame in packet.decode():
+                    self._video(frame)
         for picker in self.pickers:
             picker.finish(self.video_end)
         self._check_complete()
 
+    def _note_end(self, packet: Any) -> None:
+        """End of the picture, from packet times: known without decoding, so it never depends on the requests."""
+        if packet.pts is not None and not packet.is_discard:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
+            self.video_end = max(end, self.video_end or 0.0)
+
     def _video(self, frame: Any) -> None:
-        if frame.time is None:
+        if frame.pts is None:
             raise MediaError(self.path, Reason.UNREADABLE, "a video frame has no timestamp")
         time = Fraction(frame.pts) * frame.time_base - Fraction(self.zero).limit_denominator(1_000_000)
-        if time < 0:
-            return
-        length = Fraction(frame.duration or 0) * frame.time_base
-        if not length and self.video_stream is not None and self.video_stream.average_rate:
-            length = 1 / self.video_stream.average_rate
-        self.video_end = float(time + length)
-        for picker in self.pickers:
-            picker.push(time, frame)
+        if time >= 0:
+            for picker in self.pickers:
+                picker.push(time, frame)
 
     def _audio(self, frame: Any) -> None:
         data = _float_samples(frame)
@@ -206,14 +207,11 @@ class _Reader:
         declared = self.container.duration
         if declared is None or self.container.format.name in {"mp3", "aac", "ogg"}:  # estimated, not declared
             return
-        read_to_end = self.audio_stream is not None or not all(p.satisfied_early for p in self.pickers)
-        ends = [self.samples / self.rate if self.rate else 0.0, self.video_end or 0.0]
-        if read_to_end and declared / av.time_base - max(ends) > max(_MISSING_SECONDS, 0.02 * declared / av.time_base):
-            if self.audio_stream is not None and self.audio_stream.duration is None:
-                return
-            if self.video_stream is None and self.container.streams.video:
-                return  # the picture may be longer than the sound, and was not read
-            detail = f"cut off: the header declares {declared / av.time_base:.2f} s, {max(ends):.2f} s could be decoded"
+        if self.audio_stream is None and self.container.streams.audio:
+            return  # the sound may be longer than the picture, and was not read
+        promised, found = declared / av.time_base, max(self.samples / (self.rate or 1), self.video_end or 0.0)
+        if promised - found > max(_MISSING_SECONDS, 0.02 * promised):
+            detail = f"cut off: the header declares {promised:.2f} s, {found:.2f} s could be decoded"
             raise MediaError(self.path, Reason.UNREADABLE, detail)
 
     def result(self, digest: str) -> DecodedMedia:
@@ -224,8 +222,6 @@ class _Reader:
             audio = torch.from_numpy(np.concatenate(self.chunks, axis=1))
             if not bool(torch.isfinite(audio).all()):
                 raise MediaError(self.path, Reason.NOT_FINITE, "the audio holds NaN or infinite samples")
-        elif not self.container.streams.audio and not self.container.streams.video:
-            raise MediaError(self.path, Reason.UNREADABLE, "the file has neither an audio nor a video stream")
         pictures = {picker.request: picker.stack() for picker in self.pickers}
         return DecodedMedia(self.path, digest, audio, self.rate, pictures, self.video_end)
 
@@ -239,7 +235,6 @@ class _Picker:
         self.fps = Fraction(request.fps).limit_denominator(1001)
         self.tick = 0
         self.previous: Any = None
-        self.satisfied_early = False
         self._waiting: list[NDArray[np.uint8]] = []
         self._ready: list[torch.Tensor] = []
         self._last: tuple[Any, NDArray[np.uint8]] | None = None
@@ -256,7 +251,6 @@ class _Picker:
             self.previous = frame  # ticks before the first frame show the first frame
         self._emit_until(due)
         self.previous = frame
-        self.satisfied_early = self.done
 
     def finish(self, end: float | None) -> None:
         if end is not None and self.previous is not None:

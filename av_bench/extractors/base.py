@@ -29,6 +29,7 @@ class BaseExtractor:
     name: ClassVar[str]
     modality: ClassVar[Modality] = "audio"
     outputs: ClassVar[Mapping[str, str]]
+    weights_name: ClassVar[str] = ""  # entry of the weights lock file; "" for extractors without weights
     front_end_version: ClassVar[int] = 1
     flavour_matters: ClassVar[bool] = False
     video_request: ClassVar[VideoRequest | None] = None
@@ -51,19 +52,23 @@ class BaseExtractor:
         """Build the network and load ``weights`` (see ``av_bench.extractors.load``)."""
         raise NotImplementedError
 
-    @property
-    def precision(self) -> str:
-        """Arithmetic of the forward pass, part of the fingerprint."""
-        tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-        return "tf32" if tf32 else "fp32"
+    @classmethod
+    def weights_hash_of(cls, weights: Weights) -> str:
+        """sha256 of the weights that ``build(weights)`` would load, without building."""
+        return weights_hash(weights, cls.weights_name)
+
+    @classmethod
+    def fingerprint_for(cls, weights_hash: str, device: str, flavour: Flavour) -> str:
+        """The fingerprint of an extractor that need not be built yet. Networks always run in full float32."""
+        parts: list[Any] = [cls.name, cls.front_end_version, weights_hash, "fp32", torch.device(device).type]
+        if cls.flavour_matters:
+            parts.append(flavour)
+        return f"{cls.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
     @property
     def fingerprint(self) -> str:
         """Name and 16 hex digits."""
-        parts: list[Any] = [self.name, self.front_end_version, self.weights_hash, self.precision]
-        if self.flavour_matters:
-            parts.append(self.flavour)
-        return f"{self.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+        return self.fingerprint_for(self.weights_hash, str(self.device), self.flavour)
 
     def prepare(self, item: Any, seconds: float) -> torch.Tensor:
         """One ``Decoded`` (or a text) -> network input without batch axis, on the CPU."""
@@ -121,6 +126,17 @@ class BaseExtractor:
         return decode(path, requests, seconds, audio=self.modality == "audio")
 
 
+def weights_hash(weights: Weights, name: str) -> str:
+    """sha256 of given weights, or of the file the lock file names; MissingRequirement tells how to get it."""
+    if weights is None and not name:
+        return "none"
+    from av_bench import weights as files
+
+    if isinstance(weights, Mapping):
+        return files.hash_of_mapping(weights)
+    return files.file_sha256(Path(weights) if weights is not None else files.require(name))
+
+
 @contextlib.contextmanager
 def single_precision() -> Iterator[None]:
     """Full float32: TF32 off inside, the caller's settings restored after."""
@@ -139,6 +155,7 @@ class BasePairExtractor:
     video: ClassVar[str]  # extractors whose ``tokens`` output is read
     audio: ClassVar[str]
     outputs: ClassVar[Mapping[str, str]]
+    weights_name: ClassVar[str] = ""
     batch_size: int = 32
 
     def __init__(self, module: torch.nn.Module, weights_hash: str, device: str = "cpu") -> None:
@@ -151,10 +168,16 @@ class BasePairExtractor:
         """Build the head and load ``weights``."""
         raise NotImplementedError
 
-    @property
-    def fingerprint(self) -> str:
-        """Name and 16 hex digits; the inputs' own fingerprints are part of the store key."""
-        return f"{self.name}-{hashlib.sha256(json.dumps([self.name, self.weights_hash]).encode()).hexdigest()[:16]}"
+    @classmethod
+    def weights_hash_of(cls, weights: Weights) -> str:
+        """sha256 of the weights that ``build(weights)`` would load, without building."""
+        return weights_hash(weights, cls.weights_name)
+
+    @classmethod
+    def fingerprint_for(cls, weights_hash: str, device: str, flavour: Flavour) -> str:
+        """As for an extractor; flavour counts because it changes what goes in."""
+        parts = [cls.name, weights_hash, "fp32", torch.device(device).type, flavour]
+        return f"{cls.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
     def forward(self, video: torch.Tensor, audio: torch.Tensor) -> dict[str, torch.Tensor]:
         """``(B, ...)`` token features of both media -> named outputs ``(B, ...)``."""

@@ -21,30 +21,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_zoo.networks.attention import Aggregation, SelfAttention, attend, split_heads
+
 WIDTH = 768
 SEGMENTS = 14  # segments per crop: the position table of the head has 1 + 14 * 8 + 1 + 14 * 6 rows
 VIDEO_TOKENS = 8  # per segment
 AUDIO_TOKENS = 6  # per segment
 CLASSES = 21  # offsets -2.0 ... 2.0 s in steps of 0.2 s
 EPS_VIDEO = 1e-6
-EPS_AGGREGATION = 1e-6
 EPS_AUDIO = 1e-12
 EPS_HEAD = 1e-5
 
 
 def class_grid() -> Tensor:
     """Offset of every class in seconds, float32 ``(21,)``: -2.0, -1.8, ..., 2.0."""
-    return torch.linspace(-2.0, 2.0, CLASSES)
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """``(B, n, heads * d)`` -> ``(B, heads, n, d)``; a head is a contiguous group of channels."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled softmax attention on ``(B, heads, n, d)`` -> ``(B, n, heads * d)``; the scale is d ** -0.5."""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    # Not linspace, whose middle value is -3e-8 on some versions of torch.
+    return (torch.arange(CLASSES) - CLASSES // 2) / 5
 
 
 class _Mlp(nn.Module):
@@ -75,17 +67,17 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """``(B, 1 + steps * places, width)``, CLS first, time-major -> the same shape."""
-        q, k, v = (_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        cls = _attend(q[:, :, :1], k, v)
-        patches = _attend(self._group(q, steps, False), self._group(k, steps, True), self._group(v, steps, True))
-        patches = patches.unflatten(0, (len(x), -1))
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        cls = attend(q[:, :, :1], k, v)
+        patches = attend(self._group(q, steps, False), self._group(k, steps, True), self._group(v, steps, True))
+        patches = patches.view(len(x), -1, *patches.shape[1:])
         if self.over == "time":
             patches = patches.transpose(1, 2)
         return self.proj(torch.cat([cls, patches.flatten(1, 2)], dim=1))  # type: ignore[no-any-return]
 
     def _group(self, x: Tensor, steps: int, with_cls: bool) -> Tensor:
         """``(B, heads, 1 + n, d)`` -> ``(B * groups, heads, members, d)``; CLS leads every group if asked."""
-        grid = x[:, :, 1:].unflatten(2, (steps, -1))
+        grid = x[:, :, 1:].reshape(*x.shape[:2], steps, -1, x.shape[-1])
         grid = grid.permute(0, 3, 1, 2, 4) if self.over == "time" else grid.permute(0, 2, 1, 3, 4)
         if with_cls:
             cls = x[:, None, :, :1].expand(-1, grid.shape[1], -1, -1, -1)
@@ -108,33 +100,6 @@ class _VideoBlock(nn.Module):
         x = x + self.timeattn(self.norm3(x), steps)
         x = x + self.attn(self.norm1(x), steps)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-
-class Aggregation(nn.Module):
-    """One pre-norm encoder layer over ``[CLS, tokens]`` without positions; only the CLS output is kept.
-
-    Keys are those of ``torch.nn.TransformerEncoderLayer``, plus ``cls_token``.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.linear1 = nn.Linear(width, 4 * width)
-        self.linear2 = nn.Linear(4 * width, width)
-        self.norm1 = nn.LayerNorm(width, eps=EPS_AGGREGATION)
-        self.norm2 = nn.LayerNorm(width, eps=EPS_AGGREGATION)
-        self.heads = heads
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, n, width)`` -> ``(B, width)``."""
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        attn = self.self_attn
-        qkv = F.linear(self.norm1(x), attn.in_proj_weight, attn.in_proj_bias)
-        q, k, v = (_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
-        # Nothing reads the other rows, so only the CLS query is computed.
-        out = x[:, 0] + attn.out_proj(_attend(q[:, :, :1], k, v)[:, 0])
-        return out + self.linear2(F.gelu(self.linear1(self.norm2(out))))  # type: ignore[no-any-return]
 
 
 class _Projection(nn.Module):
@@ -180,28 +145,12 @@ class VideoEncoder(nn.Module):
         tokens = torch.cat([cls, tokens + positions.flatten(1, 2)], dim=1)
         for block in self.blocks:
             tokens = block(tokens, VIDEO_TOKENS)
-        tokens = self.norm(tokens[:, 1:]).unflatten(1, (VIDEO_TOKENS, places))
-        out: Tensor = self.spatial_attn_agg(tokens.flatten(0, 1))
+        tokens = self.norm(tokens[:, 1:]).reshape(-1, places, tokens.shape[-1])
+        out: Tensor = self.spatial_attn_agg(tokens)
         return out.view(batch, segments, VIDEO_TOKENS, -1)
 
 
 # --------------------------------------------------------------------------- audio
-
-
-class _SelfAttention(nn.Module):
-    """Separate query, key and value projections; ``proj`` exists in the sync head only (the AST keeps it outside)."""
-
-    def __init__(self, width: int, heads: int, with_proj: bool) -> None:
-        super().__init__()
-        self.heads = heads
-        self.key = nn.Linear(width, width)
-        self.query = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.proj = nn.Linear(width, width) if with_proj else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
-        return self.proj(_attend(q, k, v))  # type: ignore[no-any-return]
 
 
 def _dense(inputs: int, outputs: int) -> nn.ModuleDict:
@@ -214,7 +163,7 @@ class _AudioLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention = nn.ModuleDict(
-            {"attention": _SelfAttention(width, heads, with_proj=False), "output": _dense(width, width)}
+            {"attention": SelfAttention(width, heads, with_proj=False), "output": _dense(width, width)}
         )
         self.intermediate = _dense(width, 4 * width)
         self.output = _dense(4 * width, width)
@@ -242,15 +191,23 @@ class _AudioEmbeddings(nn.Module):
         return torch.cat([lead, patches], dim=1) + self.position_embeddings
 
 
+class _Ast(nn.Module):
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.embeddings = _AudioEmbeddings(width)
+        self.encoder = nn.ModuleDict({"layer": nn.Sequential(*(_AudioLayer(width, heads) for _ in range(depth)))})
+        self.layernorm = nn.LayerNorm(width, eps=EPS_AUDIO)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layernorm(self.encoder["layer"](self.embeddings(x)))  # type: ignore[no-any-return]
+
+
 class AudioEncoder(nn.Module):
     """Audio Spectrogram Transformer with a frequency aggregation layer; published sizes by default."""
 
     def __init__(self, width: int = WIDTH, depth: int = 12, heads: int = 12) -> None:
         super().__init__()
-        self.ast = nn.Module()
-        self.ast.embeddings = _AudioEmbeddings(width)
-        self.ast.encoder = nn.ModuleDict({"layer": nn.ModuleList(_AudioLayer(width, heads) for _ in range(depth))})
-        self.ast.layernorm = nn.LayerNorm(width, eps=EPS_AUDIO)
+        self.ast = _Ast(width, depth, heads)
         self.freq_attn_agg = Aggregation(width, heads)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -261,12 +218,9 @@ class AudioEncoder(nn.Module):
         if x.ndim != 5 or x.shape[2:] != (1, 128, 66):
             raise ValueError(f"AudioEncoder takes (B, S, 1, 128, 66), got {tuple(x.shape)}")
         batch, segments = x.shape[:2]
-        tokens = self.ast.embeddings(x.flatten(0, 2))
-        for layer in self.ast.encoder["layer"]:
-            tokens = layer(tokens)
-        tokens = self.ast.layernorm(tokens)[:, 2:].unflatten(1, (12, AUDIO_TOKENS))
-        columns = tokens.transpose(1, 2).flatten(0, 1)  # (B * S * 6, 12 frequencies, width)
-        out: Tensor = self.freq_attn_agg(columns)
+        tokens = self.ast(x.flatten(0, 2))[:, 2:]  # CLS and distillation tokens end here
+        grid = tokens.reshape(len(tokens), 12, AUDIO_TOKENS, -1).transpose(1, 2)
+        out: Tensor = self.freq_attn_agg(grid.flatten(0, 1))  # one row of 12 frequencies per time column
         return out.view(batch, segments, AUDIO_TOKENS, -1)
 
 
@@ -278,7 +232,7 @@ class _HeadBlock(nn.Module):
         super().__init__()
         self.ln1 = nn.LayerNorm(width, eps=EPS_HEAD)
         self.ln2 = nn.LayerNorm(width, eps=EPS_HEAD)
-        self.attn = _SelfAttention(width, heads, with_proj=True)
+        self.attn = SelfAttention(width, heads, with_proj=True)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:

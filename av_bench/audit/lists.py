@@ -1,0 +1,342 @@
+"""Clip lists: read any format of the field into one table of (id, window, file, line).
+
+A list is read as a whole and never repaired. A row that does not fit its format is kept aside with file, line and
+text; a file in which most rows do not fit (a wrong delimiter, another format) and an empty file are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from av_bench.audit import formats
+from av_bench.audit.formats import DEFAULT_WINDOW_MS, Format
+from av_bench.contracts import UsageError
+
+_SNIFF_ROWS = 50
+_TEXT = 160  # characters of a malformed row that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A row that does not fit its format. ``line`` counts from 1 (in a JSON list: the entry)."""
+
+    file: str
+    line: int
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClipList:
+    """Rows of one list.
+
+    ``rows`` is an arrow table with the columns ``id`` (string), ``file`` (index into ``files``), ``line`` (from 1; in
+    a JSON list the entry), where the format has windows ``start`` and ``end`` (ms), and where it has labels ``label``.
+    ``hashes`` holds the sha256 of each unpacked file.
+    """
+
+    name: str
+    format: str
+    namespace: str
+    label_kind: str
+    files: tuple[str, ...]
+    hashes: tuple[str, ...]
+    rows: Any
+    malformed: tuple[Malformed, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    @property
+    def windows(self) -> bool:
+        """True when rows have start and end times."""
+        return "start" in self.rows.column_names
+
+    @cached_property
+    def n_ids(self) -> int:
+        """Number of different ids (recordings)."""
+        return len(pc.unique(self.rows["id"]))
+
+    @cached_property
+    def n_clips(self) -> int:
+        """Number of different clips: (id, start, end) counted once, however many captions or labels repeat it."""
+        return len(self) if self.n_ids == len(self) else len(distinct(self))
+
+    def where(self, row: int) -> tuple[str, int]:
+        """File and line of a row."""
+        return self.files[self.rows["file"][row].as_py()], int(self.rows["line"][row].as_py())
+
+
+def clip_name(clip_id: str, start_ms: int | None) -> str:
+    """Name of a clip in a run: ``<id>_<start seconds, six digits>``, or the bare id where a list has no windows."""
+    if start_ms is None:
+        return clip_id
+    whole, rest = divmod(start_ms, 1000)
+    return f"{clip_id}_{whole:06d}" + (f".{rest:03d}" if rest else "")
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def unpack(path: Path) -> bytes:
+    """Bytes of a file, gunzipped where the name ends in ``.gz``; UsageError when it is missing, damaged or empty."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such list file; give an existing file, or a known list name with --lists DIR")
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        raise UsageError(f"{path}: not a readable gzip file ({error}); pull or unpack it again") from error
+    if raw.isspace() or not raw:
+        raise UsageError(f"{path}: the list is empty; an audit against it would call everything clean")
+    return raw
+
+
+def read_list(path: Path | str, format_name: str | None = None, name: str | None = None, shown: str | None = None,
+              label: str | None = None) -> ClipList:
+    """Read one list file.
+
+    ``format_name`` is one of ``formats.FORMATS``; without it the first rows decide. ``shown`` is the file name that
+    findings print. Raises UsageError on an empty file, an unknown format, a wrong delimiter or a wrong header.
+    """
+    path = Path(path)
+    shown = shown or str(path)
+    raw = unpack(path)
+    if b"\x00" in raw[:4096]:
+        raise UsageError(f"{shown}: a binary file, not a list")
+    digest = hashlib.sha256(raw).hexdigest()
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        if not raw.isascii():
+            raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{shown}, line {line}: not UTF-8 text; save the list as UTF-8") from error
+    layout = formats.get(format_name) if format_name else _sniff(raw, shown)
+    records, lines, odd = _records(raw, layout, shown)
+    rows, malformed = _parse(records, lines, layout, shown)
+    _refuse_foreign(len(rows), [*odd, *malformed], layout, raw, shown)
+    return ClipList(name or shown, layout.name, layout.namespace, layout.label_kind, (shown,), (digest,), rows,
+                    tuple(sorted([*odd, *malformed], key=lambda m: m.line)))
+
+
+def _records(raw: bytes, layout: Format, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
+    """Split a file into records: (string array, line numbers, rows that cannot be split)."""
+    if layout.kind == "lines":
+        return (*_line_records(raw), [])
+    text = raw.decode("utf-8")
+    if layout.kind == "json":
+        entries = _json_entries(text, layout, shown)
+        return pa.array(entries, pa.string()), np.arange(1, len(entries) + 1, dtype=np.int32), []
+    return _table_records(text, layout, shown)
+
+
+def _line_records(raw: bytes) -> tuple[Any, NDArray[np.int32]]:
+    """Lines without comments and blanks. The arrow strings point into ``raw``: two million lines cost no copy."""
+    if len(raw) >= 2**31:
+        raise UsageError("list files of 2 GiB and more are not read; split the file")
+    buffer = np.frombuffer(raw, np.uint8)
+    ends = np.flatnonzero(buffer == 10).astype(np.int32) + 1
+    offsets = np.concatenate([np.zeros(1, np.int32), ends])
+    if offsets[-1] != len(raw):
+        offsets = np.append(offsets, np.int32(len(raw)))
+    first = buffer[offsets[:-1]]
+    records = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(raw))
+    keep = first != ord("#")
+    for index in np.flatnonzero(np.diff(offsets) < 4):  # only very short lines can be blank
+        keep[index] = bool(raw[offsets[index] : offsets[index + 1]].strip()) and keep[index]
+    lines = np.arange(1, len(offsets), dtype=np.int32)
+    if keep.all():
+        return records, lines
+    return records.filter(pa.array(keep)), lines[keep]
+
+
+def _table_records(text: str, layout: Format, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
+    """Rows of a file with a header, as the wanted columns joined by a comma."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=layout.delimiter)
+    header = next(reader, [])
+    absent = [c for c in layout.columns if c not in header]
+    if absent:
+        raise UsageError(
+            f"{shown}, line 1: format {layout.name} needs the columns {', '.join(layout.columns)} separated by "
+            f"{layout.delimiter!r}, the header is {','.join(header)[:_TEXT]!r}; check the delimiter and the format"
+        )
+    wanted = [header.index(c) for c in layout.columns]
+    records: list[str] = []
+    lines: list[int] = []
+    odd: list[Malformed] = []
+    line = reader.line_num + 1
+    for row in reader:
+        if len(row) == len(header):
+            records.append(",".join(row[i] for i in wanted))
+            lines.append(line)
+        elif row:
+            reason = f"{len(row)} cells where the header has {len(header)}"
+            odd.append(Malformed(shown, line, layout.delimiter.join(row)[:_TEXT], reason))
+        line = reader.line_num + 1
+    return pa.array(records, pa.string()), np.asarray(lines, np.int32), odd
+
+
+def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
+    """Ids written in a JSON list, object of lists, or JSON-lines file, as text."""
+    try:
+        data = json.loads(text) if layout.key != "id" else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{shown}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    if isinstance(data, dict) and layout.key == "*":
+        return [str(key) for key in data]
+    if isinstance(data, dict):
+        if layout.key not in data:
+            raise UsageError(f"{shown}: no key {layout.key!r} (keys: {', '.join(map(str, data))}); choose another format")
+        data = data[layout.key]
+    if not isinstance(data, list):
+        raise UsageError(f"{shown}: format {layout.name} expects a JSON list, found {type(data).__name__}")
+    return [str(entry.get("id", entry)) if isinstance(entry, dict) else str(entry) for entry in data]
+
+
+def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -> tuple[Any, list[Malformed]]:
+    """Match every record; return the table of rows and the records that do not fit."""
+    found = pc.extract_regex(records, pattern=rf"^(?:{layout.pattern})\s*$")
+    good = found.is_valid().to_numpy(zero_copy_only=False)
+    malformed = [
+        Malformed(shown, int(lines[i]), records[int(i)].as_py().rstrip("\r\n")[:_TEXT], f"not like {layout.example!r}")
+        for i in np.flatnonzero(~good)
+    ]
+    if malformed:
+        found, records, lines = found.filter(pa.array(good)), records.filter(pa.array(good)), lines[good]
+    columns: dict[str, Any] = {"id": pc.struct_field(found, "id")}
+    if layout.windows:
+        start = _milliseconds(pc.struct_field(found, "start"), layout.unit_ms)
+        has_end = "end" in layout.groups
+        end = _milliseconds(pc.struct_field(found, "end"), layout.unit_ms) if has_end else start + DEFAULT_WINDOW_MS
+        columns |= {"start": pa.array(start), "end": pa.array(end)}
+    if layout.label_kind != "none":
+        columns["label"] = pc.utf8_trim(pc.struct_field(found, "label"), characters='" \r\n')
+    columns |= {"file": pa.array(np.zeros(len(lines), np.int16)), "line": pa.array(lines)}
+    table = pa.table(columns)
+    if layout.windows and (backward := end <= start).any():
+        malformed += [
+            Malformed(shown, int(lines[i]), records[int(i)].as_py().rstrip("\r\n")[:_TEXT], "the end is not after the start")
+            for i in np.flatnonzero(backward)
+        ]
+        table = table.filter(pa.array(~backward))
+    return table, malformed
+
+
+def _milliseconds(values: Any, unit_ms: int) -> NDArray[np.int64]:
+    """Times written in units of ``unit_ms`` as whole ms."""
+    return np.rint(pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False) * unit_ms).astype(np.int64)
+
+
+def _refuse_foreign(good: int, bad: Sequence[Malformed], layout: Format, raw: bytes, shown: str) -> None:
+    if good == 0 or len(bad) > good:
+        first = raw.splitlines()[0][:_TEXT].decode("utf-8", "replace")
+        raise UsageError(
+            f"{shown}: {len(bad)} of {good + len(bad)} rows are not {layout.name} rows (like {layout.example!r}); "
+            f"the first line is {first!r}. Check the delimiter, or name another format of: {', '.join(formats.FORMATS)}"
+        )
+
+
+def _sniff(raw: bytes, shown: str) -> Format:
+    """The first format whose pattern fits most of the first rows."""
+    head = b"".join(raw.splitlines(keepends=True)[:_SNIFF_ROWS]) if not _is_json(raw) else raw
+    for layout in formats.FORMATS.values():
+        if (layout.kind == "json") != _is_json(raw):
+            continue
+        try:
+            records, lines, _ = _records(head, layout, shown)
+        except UsageError:
+            continue
+        if len(records) and 2 * len(_parse(records, lines, layout, shown)[0]) > len(records):
+            return layout
+    first = raw.splitlines()[0][:_TEXT].decode("utf-8", "replace")
+    raise UsageError(
+        f"{shown}: the first line {first!r} fits no known list format; check the delimiter, or name one of: "
+        f"{', '.join(formats.FORMATS)}"
+    )
+
+
+def _is_json(raw: bytes) -> bool:
+    return raw.lstrip()[:1] in (b"{", b"[")
+
+
+# --------------------------------------------------------------------------- sets of rows
+
+
+def concatenate(name: str, lists: Sequence[ClipList]) -> ClipList:
+    """All rows of several lists as one; they must share namespace and have windows all or none."""
+    first = lists[0]
+    if any(part.namespace != first.namespace or part.windows != first.windows for part in lists):
+        raise UsageError(f"{name}: its files hold different kinds of ids or only some have times; audit them one by one")
+    labelled = all("label" in part.rows.column_names and part.label_kind == first.label_kind for part in lists)
+    tables, files, hashes = [], [], []
+    for part in lists:
+        rows = part.rows if labelled or "label" not in part.rows.column_names else part.rows.drop_columns(["label"])
+        shifted = pc.cast(pc.add(rows["file"], pa.scalar(len(files), pa.int16())), pa.int16())
+        tables.append(rows.set_column(rows.column_names.index("file"), "file", shifted))
+        files += part.files
+        hashes += part.hashes
+    rows = pa.concat_tables([t.select(tables[0].column_names) for t in tables])
+    return replace(first, name=name, label_kind=first.label_kind if labelled else "none", files=tuple(files),
+                   hashes=tuple(hashes), rows=rows, malformed=tuple(m for part in lists for m in part.malformed),
+                   notes=tuple(n for part in lists for n in part.notes))
+
+
+def key_columns(rows: Any) -> list[str]:
+    """Columns that make two rows the same clip."""
+    return ["id", "start", "end"] if "start" in rows.column_names else ["id"]
+
+
+def distinct(clips: ClipList) -> Any:
+    """Rows with every clip once (the first row of each), in file order."""
+    frame = clips.rows.select(key_columns(clips.rows)).to_pandas()
+    keep = ~frame.duplicated().to_numpy()
+    return clips.rows if keep.all() else clips.rows.filter(pa.array(keep))
+
+
+def without(clips: ClipList, removed: ClipList) -> ClipList:
+    """The list without every segment (id and start) of ``removed``."""
+    key = ["id", "start"] if clips.windows and removed.windows else ["id"]
+    taken = removed.rows.select(key).to_pandas().drop_duplicates()
+    mark = clips.rows.select(key).to_pandas().merge(taken, on=key, how="left", indicator="side")["side"] == "left_only"
+    return replace(clips, rows=clips.rows.filter(pa.array(mark.to_numpy())), files=clips.files)
+
+
+def filter_labels(clips: ClipList, drop: Sequence[str] = (), keep: Sequence[str] = ()) -> ClipList:
+    """Rows that carry none of ``drop`` and, if ``keep`` is given, at least one of it.
+
+    Labels count literally: ``/m/09x0r`` (Speech) does not take its children along. AudioSet rows hold machine ids,
+    VGGSound rows one class name. Raises UsageError for a list without labels.
+    """
+    if clips.label_kind == "none":
+        raise UsageError(f"{clips.name}: the list has no labels, so no label filter can be applied")
+    mask = np.ones(len(clips), bool)
+    for labels, wanted in ((drop, False), (keep, True)):
+        if labels:
+            mask &= _carries(clips, labels) == wanted
+    note = "; ".join(filter(None, [drop and f"without {', '.join(drop)}", keep and f"only {', '.join(keep)}"]))
+    return replace(clips, rows=clips.rows.filter(pa.array(mask)), notes=(*clips.notes, note))
+
+
+def _carries(clips: ClipList, labels: Sequence[str]) -> NDArray[np.bool_]:
+    if clips.label_kind == "class":
+        hit = pc.is_in(clips.rows["label"], value_set=pa.array(labels, pa.string()))
+    else:
+        escaped = "|".join(re.escape(label) for label in labels)
+        hit = pc.match_substring_regex(clips.rows["label"], pattern=rf"(?:^|,)(?:{escaped})(?:,|$)")
+    return np.asarray(hit.to_numpy(), bool)

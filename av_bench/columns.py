@@ -1,0 +1,262 @@
+"""Metrics as columns of a table: which features each needs, what it refuses, its value and its interval.
+
+The maths is in ``av_bench.metrics``; here it meets clips, sides and flavours. A protocol names columns and gives their
+options (``protocols/*.yaml``), for example ``FD-nano: {kind: frechet, extractor: nano-tagger, output: embedding}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_bench import metrics
+from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Score, UsageError
+from av_bench.metrics import intervals
+
+BOOTSTRAP_SEED = 20241219
+
+
+class Column:
+    """What all columns share."""
+
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[str] = ""
+    clip_fields: ClassVar[tuple[str, ...]] = ()
+    minimum: ClassVar[int] = 1
+
+    def __init__(self, name: str, needs: tuple[Need, ...]) -> None:
+        self.name = name
+        self.needs = needs
+
+    def validate(self, inputs: MetricInputs) -> None:
+        """Refuse fewer clips than the metric can carry."""
+        if len(inputs.clips) < self.minimum:
+            raise MetricError(f"{self.name} needs at least {self.minimum} clips, this set has {len(inputs.clips)} scored")
+
+    def compute(self, inputs: MetricInputs) -> Score:
+        """The value with its interval."""
+        raise NotImplementedError
+
+
+class PerClip(Column):
+    """A column that is the mean of per-clip values; the interval resamples source recordings."""
+
+    scale: float = 1.0
+
+    def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
+        """``(n,)`` unscaled values, one per clip; NaN marks a clip for which the value is undefined."""
+        raise NotImplementedError
+
+    def details(self, inputs: MetricInputs) -> dict[str, Any]:
+        """More numbers about the same inputs."""
+        del inputs
+        return {}
+
+    def compute(self, inputs: MetricInputs) -> Score:
+        """Mean over the clips for which the value is defined."""
+        values = self.values(inputs) * self.scale
+        defined = np.isfinite(values)
+        if not defined.any():
+            raise MetricError(f"{self.name} is undefined for each of the {len(values)} clips")
+        clips = [clip for clip, ok in zip(inputs.clips, defined, strict=True) if ok]
+        kept = values[defined]
+        notes: tuple[str, ...] = ()
+        if not defined.all():
+            notes = (f"undefined for {int((~defined).sum())} of {len(values)} clips",)
+        mean, interval = mean_with_interval(kept, clips)
+        per_clip = {clip.id: float(v) for clip, v in zip(clips, kept, strict=True)}
+        return Score(mean, len(kept), interval, per_clip, self.details(inputs), notes)
+
+
+def mean_with_interval(values: NDArray[np.float64], clips: Sequence[Clip]) -> tuple[float, tuple[float, float] | None]:
+    """Mean of per-clip values and its cluster-bootstrap interval (None with fewer than two source recordings)."""
+    clusters = [clip.cluster for clip in clips]
+    if len(set(clusters)) < 2:
+        return float(np.mean(values)), None
+    found = intervals.cluster_bootstrap_mean(values, clusters, seed=BOOTSTRAP_SEED)
+    return float(np.mean(values)), (float(found.low), float(found.high))
+
+
+def _flat(inputs: MetricInputs, need: Need) -> tuple[NDArray[Any], list[str]]:
+    """Rows ``(rows, d)`` and the cluster of each row; a clip with several rows (patches) contributes them all."""
+    arrays = [np.atleast_2d(a) for a in inputs.arrays[need]]
+    clusters = [clip.cluster for clip, a in zip(inputs.clips, arrays, strict=True) for _ in range(len(a))]
+    return np.concatenate(arrays), clusters
+
+
+class Frechet(Column):
+    """Frechet distance between Gaussian fits of the two sides' embeddings."""
+
+    minimum = 2
+
+    def __init__(self, name: str, extractor: str, output: str = "embedding") -> None:
+        self.reference = Need(extractor, output, "reference")
+        self.generated = Need(extractor, output, "generated")
+        super().__init__(name, (self.reference, self.generated))
+
+    def compute(self, inputs: MetricInputs) -> Score:
+        """Value +- 1.96 sd (see ``metrics.intervals.frechet_interval``)."""
+        reference, clusters_reference = _flat(inputs, self.reference)
+        generated, clusters_generated = _flat(inputs, self.generated)
+        value = metrics.frechet_distance(reference, generated)
+        interval = None
+        if len(set(clusters_reference)) >= 4:
+            found = intervals.frechet_interval(
+                reference, generated, clusters_reference, clusters_generated, seed=BOOTSTRAP_SEED
+            )
+            interval = (float(found.low), float(found.high))
+        rows, width = generated.shape
+        notes = ()
+        if rows < 2 * width:
+            notes = (f"biased upwards: {rows} rows for {width} dimensions (n < 2 d)",)
+        return Score(value, len(inputs.clips), interval, details={"rows": rows, "dimensions": width}, notes=notes)
+
+
+class FrechetInfinity(Frechet):
+    """Frechet distance extrapolated to infinitely many rows, as a row of its own, never in place of FD."""
+
+    minimum = 32
+
+    def compute(self, inputs: MetricInputs) -> Score:
+        """The intercept of FD over 1/n."""
+        reference, _ = _flat(inputs, self.reference)
+        generated, _ = _flat(inputs, self.generated)
+        fit = metrics.frechet_infinity(reference, generated, seed=BOOTSTRAP_SEED)
+        return Score(float(fit.value), len(inputs.clips), details={"rows": len(generated)})
+
+
+class KLDivergence(PerClip):
+    """KL(reference, generated) of the two sides' class distributions, softmax over raw logits."""
+
+    unit = "nats"
+
+    def __init__(self, name: str, extractor: str, output: str = "logits") -> None:
+        self.reference = Need(extractor, output, "reference")
+        self.generated = Need(extractor, output, "generated")
+        super().__init__(name, (self.reference, self.generated))
+
+    def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
+        """Per clip, in nats."""
+        return metrics.kl_divergence(inputs.stacked(self.reference), inputs.stacked(self.generated))
+
+
+class InceptionScore(Column):
+    """Inception Score of the generated side's class distributions."""
+
+    higher_is_better = True
+
+    def __init__(self, name: str, extractor: str, output: str = "logits", splits: int = 10) -> None:
+        self.generated = Need(extractor, output, "generated")
+        self.splits = splits
+        super().__init__(name, (self.generated,))
+
+    def validate(self, inputs: MetricInputs) -> None:
+        """With one row per split the score is 1 whatever the logits are."""
+        if len(inputs.clips) <= self.splits:
+            raise MetricError(
+                f"{self.name} in {self.splits} splits needs more than {self.splits} clips, "
+                f"this set has {len(inputs.clips)} scored"
+            )
+
+    def compute(self, inputs: MetricInputs) -> Score:
+        """Mean over the splits; their standard deviation is a detail."""
+        logits = inputs.stacked(self.generated)
+        mean, std = metrics.inception_score(logits, splits=self.splits)
+        clusters = [clip.cluster for clip in inputs.clips]
+        interval = None
+        if len(set(clusters)) >= 4 * self.splits:
+            found = intervals.inception_interval(logits, clusters, splits=self.splits, seed=BOOTSTRAP_SEED)
+            interval = (float(found.low), float(found.high))
+        details = {"std_over_splits": std, "splits": self.splits}
+        return Score(mean, len(inputs.clips), interval, details=details)
+
+
+class Cosine(PerClip):
+    """Mean cosine of two embeddings (IB-score, CLAP score). ``first``, ``second``: [extractor, output, side]."""
+
+    higher_is_better = True
+
+    def __init__(self, name: str, first: Sequence[str], second: Sequence[str], scale: float = 1.0) -> None:
+        self.first, self.second = _need(name, first), _need(name, second)
+        self.scale = scale
+        super().__init__(name, (self.first, self.second))
+        fields = {"text": "text", "video": "video"}
+        self.clip_fields = tuple(fields[n.side] for n in self.needs if n.side in fields)  # type: ignore[misc]
+
+    def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
+        """Per clip, unscaled."""
+        return metrics.cosine_similarity(inputs.stacked(self.first), inputs.stacked(self.second))
+
+
+def _need(name: str, parts: Sequence[str]) -> Need:
+    if len(parts) != 3 or parts[2] not in ("reference", "generated", "video", "text"):
+        raise UsageError(f"metric {name}: [extractor, output, side] is expected, found {list(parts)!r}")
+    return Need(parts[0], parts[1], parts[2])  # type: ignore[arg-type]
+
+
+class DeSync(PerClip):
+    """Mean absolute audio-video offset in seconds, from the 21-class logits of two crops."""
+
+    unit = "s"
+    clip_fields = ("video",)
+
+    def __init__(self, name: str, extractor: str, output: str = "logits") -> None:
+        self.logits = Need(extractor, output, "generated")
+        super().__init__(name, (self.logits,))
+
+    def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
+        """Per clip, mean over crops of |offset of the winning class|."""
+        return metrics.desync(inputs.stacked(self.logits))
+
+    def details(self, inputs: MetricInputs) -> dict[str, Any]:
+        """Signed histogram over the 21 classes and the softmax-expected |offset|."""
+        logits = inputs.stacked(self.logits)
+        grid = metrics.offset_grid()
+        classes, counts = np.unique(np.argmax(logits, axis=-1), return_counts=True)
+        return {
+            "signed_histogram": {f"{grid[c]:.1f}": int(k) for c, k in zip(classes, counts, strict=True)},
+            "expected": float(np.mean(metrics.expected_offset(logits))),
+        }
+
+
+class _Onset(PerClip):
+    """Onset scores of the generated audio against the clip's onset times."""
+
+    higher_is_better = True
+    clip_fields = ("onsets",)
+    which: ClassVar[str]
+
+    def __init__(self, name: str, extractor: str = "onsets", output: str = "detections") -> None:
+        self.detections = Need(extractor, output, "generated")
+        super().__init__(name, (self.detections,))
+
+    def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
+        """Per clip; NaN where the score is undefined."""
+        values = np.full(len(inputs.clips), np.nan)
+        for i, (clip, found) in enumerate(zip(inputs.clips, inputs.arrays[self.detections], strict=True)):
+            onsets = np.asarray(clip.onsets, dtype=np.float64)
+            scores = metrics.match_onsets(found[:, 0], found[:, 1], onsets, inputs.flavour)
+            value = getattr(scores, self.which)
+            values[i] = np.nan if value is None else value
+        return values
+
+
+class OnsetAccuracy(_Onset):
+    """Share of the labelled onsets that were hit."""
+
+    which = "accuracy"
+
+
+class OnsetAP(_Onset):
+    """Average precision of the detections, ranked by confidence."""
+
+    which = "average_precision"
+
+
+class OnsetF1(_Onset):
+    """F1 of the matched detections."""
+
+    which = "f1"

@@ -1,0 +1,240 @@
+"""plan -> reference features -> generate -> generated features -> score -> record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import protocols
+from av_bench import generation, scoring
+from av_bench.contracts import Clip, ClipSet, Flavour, MediaError, Need, Reason, UsageError
+from av_bench.engines.local import default_workers
+from av_bench.features import Extraction, Medium
+from av_bench.networks import Networks
+from av_bench.progress import Reporter
+from av_bench.record import SCHEMA, RunFolder, RunSpec, environment
+from av_bench.store import Store, home
+from protocols.load import SetRequest, read_clips
+
+DEFAULT_SEED = 14159265  # the published evaluation's seed
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is asked to do; the CLI's flags, one for one."""
+
+    set: str
+    model: str | None = None
+    samples: Path | None = None
+    label: str | None = None
+    data: Path | None = None
+    table: Path | None = None
+    lists: Path | None = None
+    out: Path | None = None
+    limit: int | None = None
+    seed: int = DEFAULT_SEED
+    samples_per_clip: int = 1
+    flavour: Flavour | None = None
+    protocol: str | None = None
+    metrics: tuple[str, ...] | None = None
+    device: str = "cpu"
+    workers: int | None = None
+    offline: bool = False
+    min_coverage: float = 1.0
+    store: Path | None = None
+    dedup: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the record is, what it says, and the exit code (0, or 3 below ``min_coverage``)."""
+
+    path: Path
+    scores: dict[str, Any]
+    exit_code: int
+
+
+@dataclass
+class Plan:
+    """Everything decided before work starts; building it refuses what cannot work."""
+
+    options: RunOptions
+    protocol: protocols.Protocol
+    flavour: Flavour
+    clips: ClipSet
+    columns: list[Any]
+    networks: Networks
+    generator: Any
+    spec: RunSpec
+    folder: RunFolder
+
+
+def run(options: RunOptions) -> RunResult:
+    """Run and score one model on one set. Raises AvBenchError before work starts when the request cannot work."""
+    reporter = Reporter(options.quiet)
+    plan = make_plan(options, reporter)
+    with plan.folder.locked():
+        plan.folder.open(plan.spec)
+        try:
+            return _work(plan, reporter)
+        finally:
+            plan.folder.close()
+
+
+def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
+    """Resolve names, read the set, check extractors and generator."""
+    _check(options)
+    definition = protocols.load_set(options.set)
+    protocol = protocols.load_protocol(options.protocol or definition.protocol)
+    flavour: Flavour = options.flavour or protocol.flavour
+    columns = scoring.columns(protocol, options.metrics)
+    networks = Networks((n for c in columns for n in c.needs), options.device, flavour)
+    for name in networks.names:
+        networks.fingerprint(name)  # missing weights fail here, in the first second
+    generator = generation.generator(options.model, options.samples)
+    with reporter.stage("set", 0):
+        clips = _read_set(definition, options, reporter)
+    generator.setup(clips, protocol.seconds, options.seed)
+    spec = RunSpec(
+        model=options.model or "samples",
+        set=clips.name,
+        set_version=clips.version,
+        list_hash=clips.list_hash,
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        flavour=flavour,
+        seed=options.seed,
+        samples_per_clip=options.samples_per_clip,
+        samples=str(options.samples.resolve()) if options.samples else None,
+        dedup=scoring.dedup_hash(options.dedup),
+    )
+    row = options.label or options.model or (options.samples.resolve().name if options.samples else "samples")
+    default = Path("runs") / f"{clips.name}-{_file_name(row)}-{spec.digest}"
+    folder = RunFolder(options.out or default)
+    return Plan(options, protocol, flavour, clips, columns, networks, generator, spec, folder)
+
+
+def _check(options: RunOptions) -> None:
+    if (options.model is None) == (options.samples is None):
+        raise UsageError("give either --model NAME or --samples DIR (`av-bench list models` shows the names)")
+    if options.samples_per_clip < 1:
+        raise UsageError(f"--samples-per-clip must be at least 1, got {options.samples_per_clip}")
+    if not 0.0 <= options.min_coverage <= 1.0:
+        raise UsageError(f"--min-coverage must lie between 0 and 1, got {options.min_coverage:g}")
+    if options.flavour not in (None, "paper", "strict"):
+        raise UsageError(f"--flavour must be paper or strict, got {options.flavour!r}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers must be at least 1, got {options.workers}")
+    if options.samples and options.data and options.samples.resolve() == options.data.resolve():
+        raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
+    from av_bench.devices import check_device
+
+    check_device(options.device)
+
+
+def _read_set(definition: protocols.SetDefinition, options: RunOptions, reporter: Reporter) -> ClipSet:
+    request = SetRequest(options.data, options.table, options.lists, options.limit, options.workers)
+    if definition.kind == "rendered":
+        reporter.say(f"set {definition.name}: clips that are not there yet are rendered once (about 3 per second)")
+    return read_clips(definition, request)
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
+
+
+def _work(plan: Plan, reporter: Reporter) -> RunResult:
+    options = plan.options
+    extraction = Extraction(
+        networks=plan.networks,
+        store=Store(options.store or home() / "store"),
+        seconds=plan.protocol.seconds,
+        workers=options.workers or default_workers(),
+        reporter=reporter,
+    )
+    definition = protocols.load_set(options.set)
+    references = _reference_media(plan.clips.clips, extraction, definition.reference_audio)
+    usable = [c for c in plan.clips.clips if c.id not in references or references[c.id].problem is None]
+    generation.generate(plan, usable, reporter)
+    samples = generation.collect(plan, usable)
+    names = plan.networks.of("generated")
+    extraction.media([m for m in samples.media if m.problem is None], "generated", names, audio=True, video=False)
+    table = scoring.Table(plan.clips.clips, references, samples)
+    scored = table.scored(options.samples_per_clip)
+    for name in ("generated", "reference"):
+        pairs = table.pairs(scored, name)
+        extraction.pairs(pairs, plan.networks.pairs(name))
+    texts = [c.text for c in scored if c.text is not None]
+    extraction.texts(texts, plan.networks.of("text"))
+    with reporter.stage("score", 0):
+        scores, rows = scoring.score(plan, extraction, table, scored)
+    _record(plan, extraction, table, scored, scores, rows, reporter)
+    covered = len(scored) / len(plan.clips.clips)
+    return RunResult(plan.folder.path, scores, 0 if covered >= options.min_coverage else 3)
+
+
+def _reference_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> dict[str, Medium]:
+    """Media of the reference side by clip id, extracted. Separate audio files are handled after the videos."""
+    networks = extraction.networks
+    audio_names, video_names = networks.of("reference"), networks.of("video")
+    joint = {c.id: Medium(c.id, c.video) for c in clips if c.video is not None}
+    apart = {c.id: Medium(c.id, c.audio) for c in clips if c.audio is not None}
+    together = [m for i, m in joint.items() if i not in apart]
+    extraction.media(together, "reference", [*audio_names, *video_names], audio=has_audio, video=True)
+    alone = [m for i, m in joint.items() if i in apart]
+    if alone:
+        extraction.media(alone, "video", video_names, audio=False, video=True)
+    if apart:
+        extraction.media(list(apart.values()), "reference", audio_names, audio=True, video=False)
+    for clip_id, medium in apart.items():
+        if clip_id in joint and medium.problem is not None:
+            joint[clip_id].problem = medium.problem
+    return {**{i: m for i, m in apart.items() if i not in joint}, **joint}
+
+
+def _record(
+    plan: Plan,
+    extraction: Extraction,
+    table: scoring.Table,
+    scored: Sequence[Clip],
+    scores: dict[str, Any],
+    rows: list[dict[str, Any]],
+    reporter: Reporter,
+) -> None:
+    folder = plan.folder
+    for clip in plan.clips.clips:
+        problem = table.problem(clip.id, plan.options.samples_per_clip)
+        if problem is not None:
+            folder.log(clip.id, problem.stage, reason=problem.reason, detail=problem.detail)
+        else:
+            folder.log(clip.id, "score", **table.origin(clip.id))
+        for stage, reason, detail in table.flags(clip.id):
+            folder.log(clip.id, stage, reason=reason, detail=detail)
+    for name in getattr(plan.generator, "extra", []):
+        folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail="no clip of the set has this name; not scored")
+    folder.write_clips(rows)
+    folder.write_json("scores.json", scores)
+    seconds = dict(reporter.seconds)
+    info: dict[str, Any] = {
+        "schema": SCHEMA,
+        "spec": {**vars(plan.spec), "label": plan.options.label or _row_name(plan.options)},
+        "environment": environment(plan.options.device),
+        "precision": "fp32",
+        "extractors": {name: plan.networks.fingerprint(name) for name in plan.networks.names},
+        "seconds": seconds,
+        "clips_per_second": {k: round(len(scored) / s, 3) for k, s in seconds.items() if s > 0.01 and len(scored)},
+        "network_runs": extraction.forwards,
+    }
+    folder.write_json("run.json", info)
+
+
+def _row_name(options: RunOptions) -> str:
+    if options.samples is not None:
+        return options.samples.resolve().name
+    return str(options.model)
+
+
+__all__ = ["MediaError", "Need", "Plan", "RunOptions", "RunResult", "make_plan", "run"]

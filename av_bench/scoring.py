@@ -1,0 +1,285 @@
+"""From features in the store to the scores of a run: one frozen list for all metrics, absent numbers with reasons."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_bench import registry
+from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, UsageError
+from av_bench.features import Extraction, Medium
+from av_bench.record import SCHEMA
+from av_bench.registry import miss
+from av_bench.store import text_key
+
+if TYPE_CHECKING:
+    from av_bench.generation import Samples
+    from av_bench.pipeline import Plan
+    from protocols import Protocol
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a clip is in no metric."""
+
+    stage: str
+    reason: Reason
+    detail: str
+
+
+class Table:
+    """Both sides of every clip: who is scored, who is not, and why."""
+
+    def __init__(self, clips: Sequence[Clip], references: Mapping[str, Medium], samples: Samples) -> None:
+        self.clips = tuple(clips)
+        self.references = references
+        self.samples: dict[str, list[Medium]] = {}
+        for medium in samples.media:
+            self.samples.setdefault(medium.id, []).append(medium)
+
+    def problem(self, clip_id: str, per_clip: int) -> Problem | None:
+        """The first thing that keeps a clip out, None when it is scored."""
+        reference = self.references.get(clip_id)
+        if reference is not None and reference.problem is not None:
+            return Problem("reference", reference.problem.reason, reference.problem.detail)
+        for medium in self.samples.get(clip_id, []):
+            if medium.problem is not None:
+                return Problem("generated", medium.problem.reason, medium.problem.detail)
+        if len(self.samples.get(clip_id, [])) < per_clip:
+            return Problem("generated", Reason.MISSING_SAMPLE, f"{per_clip} samples are expected")
+        return None
+
+    def scored(self, per_clip: int) -> tuple[Clip, ...]:
+        """The frozen list of the row."""
+        return tuple(c for c in self.clips if self.problem(c.id, per_clip) is None)
+
+    def flags(self, clip_id: str) -> Iterator[tuple[str, Reason, str]]:
+        """What is said about a clip that is scored all the same."""
+        reference = self.references.get(clip_id)
+        for medium in [*([reference] if reference else []), *self.samples.get(clip_id, [])]:
+            stage = "reference" if medium is reference else "generated"
+            for reason, detail in medium.flags:
+                yield stage, reason, detail
+
+    def origin(self, clip_id: str) -> dict[str, Any]:
+        """Digests of the media a clip was scored from, for the ledger."""
+        reference = self.references.get(clip_id)
+        digests = [m.digest for m in self.samples.get(clip_id, [])]
+        return {"reference": reference.digest if reference else None, "generated": digests}
+
+    def pairs(self, clips: Sequence[Clip], side: str) -> list[tuple[Medium, Medium]]:
+        """(video, audio) media of the clips that have a picture, for pair extractors."""
+        found = []
+        for clip in clips:
+            video = self.references.get(clip.id)
+            if clip.video is None or video is None:
+                continue
+            audio = self.samples[clip.id] if side == "generated" else [video]
+            found += [(video, medium) for medium in audio]
+        return found
+
+
+def columns(protocol: Protocol, wanted: tuple[str, ...] | None) -> list[Any]:
+    """The metrics of a protocol, built; UsageError names the metric whose options are off."""
+    unknown = [name for name in wanted or () if name not in protocol.metrics]
+    if unknown:
+        raise UsageError(f"protocol {protocol.name}: {miss('metrics', unknown[0], list(protocol.metrics))}")
+    built = []
+    for name, options in protocol.metrics.items():
+        if wanted is not None and name not in wanted:
+            continue
+        arguments = dict(options)
+        kind = arguments.pop("kind", None)
+        if kind is None:
+            raise UsageError(f"protocol {protocol.name}, metric {name}: the key kind is missing")
+        try:
+            built.append(registry.load("metrics", kind)(name, **arguments))
+        except TypeError as error:
+            raise UsageError(f"protocol {protocol.name}, metric {name}: {error}") from error
+    return built
+
+
+@dataclass
+class _Arrays:
+    """Features of the scored clips, read from the store once per need and sample."""
+
+    extraction: Extraction
+    table: Table
+    _cache: dict[tuple[Need, int], list[NDArray[Any]]] = field(default_factory=dict)
+
+    def get(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
+        if (need, k) not in self._cache:
+            self._cache[need, k] = self._read(need, clips, k)
+        return self._cache[need, k]
+
+    def _read(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
+        extraction, seconds = self.extraction, self.extraction.seconds
+        if extraction.networks.is_pair(need.extractor):
+            fingerprint = extraction.pair_fingerprint(need.extractor)
+            pairs = [p for p in self.table.pairs(clips, need.side) if p[1].sample == k]
+            keys = [f"{v.key(seconds)}+{a.key(seconds)}" for v, a in pairs]
+        else:
+            fingerprint = extraction.networks.fingerprint(need.extractor)
+            keys = [self._key(need, clip, k) for clip in clips]
+        found = extraction.store.get(fingerprint, keys)
+        return [found[key][need.output] for key in keys]
+
+    def _key(self, need: Need, clip: Clip, k: int) -> str:
+        if need.side == "text":
+            return text_key(clip.text or "")
+        medium = self.table.samples[clip.id][k] if need.side == "generated" else self.table.references[clip.id]
+        return medium.key(self.extraction.seconds)
+
+
+def score(
+    plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """``scores.json`` and the rows of ``clips.parquet``."""
+    arrays = _Arrays(extraction, table)
+    found: dict[str, Any] = {}
+    absent: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    groups = {clip.id: clip.cluster for clip in scored}
+    for column in plan.columns:
+        try:
+            result = _column(column, plan, arrays, scored)
+        except MetricError as error:
+            absent[column.name] = str(error)
+            continue
+        found[column.name] = _entry(column, result, plan)
+        for clip_id, value in (result.per_clip or {}).items():
+            rows.append({"id": clip_id, "group": groups[clip_id], "metric": column.name, "value": value})
+    scores = {
+        "schema": SCHEMA,
+        "set": {"name": plan.clips.name, "version": plan.clips.version, "list_hash": plan.clips.list_hash},
+        "protocol": {
+            "name": plan.protocol.name,
+            "version": plan.protocol.version,
+            "seconds": plan.protocol.seconds,
+            "metrics": list(plan.protocol.metrics),
+        },
+        "flavour": plan.flavour,
+        "counts": _counts(plan, table, scored),
+        "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
+        "metrics": found,
+        "absent": absent,
+        "warnings": _warnings(plan, table, scored, arrays),
+    }
+    return scores, rows
+
+
+def _column(column: Any, plan: Plan, arrays: _Arrays, scored: tuple[Clip, ...]) -> Score:
+    """One column over all samples per clip: the mean over samples of the values and of the per-clip values."""
+    if not scored:
+        raise MetricError(f"{column.name}: no clip could be scored (the ledger says why)")
+    for name in column.clip_fields:
+        lacking = sum(getattr(clip, name) is None for clip in scored)
+        if lacking:
+            raise MetricError(f"{column.name} needs {name} for every clip; {lacking} of {len(scored)} clips have none")
+    if any(need.side == "reference" for need in column.needs) and any(c.reference_audio is None for c in scored):
+        raise MetricError(f"{column.name} needs real audio, and set {plan.clips.name} has none")
+    results = []
+    for k in range(plan.options.samples_per_clip):
+        inputs = MetricInputs(scored, {n: arrays.get(n, scored, k) for n in column.needs}, plan.flavour)
+        column.validate(inputs)
+        results.append(column.compute(inputs))
+    return results[0] if len(results) == 1 else _mean_over_samples(results, column, scored)
+
+
+def _mean_over_samples(results: list[Score], column: Any, scored: tuple[Clip, ...]) -> Score:
+    values = [r.value for r in results]
+    details = {**results[0].details, "samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
+    notes = tuple(dict.fromkeys(note for r in results for note in r.notes))
+    if results[0].per_clip is None:
+        halves = [(r.interval[1] - r.interval[0]) / 2 for r in results if r.interval is not None]
+        mean = float(np.mean(values))
+        half = float(np.mean(halves)) if len(halves) == len(results) else None
+        interval = None if half is None else (mean - half, mean + half)  # one set's width: the clips are the same
+        return Score(mean, results[0].n, interval, None, details, notes)
+    by_clip: dict[str, list[float]] = {}
+    for r in results:
+        for clip_id, value in (r.per_clip or {}).items():
+            by_clip.setdefault(clip_id, []).append(value)
+    clips = [c for c in scored if c.id in by_clip]
+    per_clip = {c.id: float(np.mean(by_clip[c.id])) for c in clips}
+    from av_bench.columns import mean_with_interval
+
+    mean, interval = mean_with_interval(np.array([per_clip[c.id] for c in clips]), clips)
+    return Score(mean, len(clips), interval, per_clip, details, notes)
+
+
+def _entry(column: Any, result: Score, plan: Plan) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "value": result.value,
+        "n": result.n,
+        "higher_is_better": column.higher_is_better,
+        "unit": column.unit,
+        "flavour": plan.flavour,
+        "extractors": {n.extractor: plan.networks.fingerprint(n.extractor) for n in column.needs},
+        "notes": list(result.notes),
+        "details": dict(result.details),
+    }
+    if result.interval is not None:
+        entry["interval"] = list(result.interval)
+    return entry
+
+
+def _counts(plan: Plan, table: Table, scored: Sequence[Clip]) -> dict[str, Any]:
+    problems = (table.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
+    excluded = Counter(p.reason.value for p in problems if p is not None)
+    flagged = Counter(reason.value for c in scored for _, reason, _ in table.flags(c.id))
+    extra = len(getattr(plan.generator, "extra", []))
+    if extra:
+        flagged[Reason.EXTRA_SAMPLE.value] = extra
+    return {
+        "expected": len(plan.clips.clips),
+        "scored": len(scored),
+        "excluded": dict(sorted(excluded.items())),
+        "flagged": dict(sorted(flagged.items())),
+    }
+
+
+def _warnings(plan: Plan, table: Table, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+    """Suspicious input, said aloud."""
+    said = []
+    trained_on = plan.protocol.trained_on
+    if trained_on is not None and plan.clips.name != trained_on:
+        said.append(
+            f"the networks of protocol {plan.protocol.name} were trained on set {trained_on} only; "
+            f"on set {plan.clips.name} their values show that the chain works, not how good a model is"
+        )
+    same = _identical(plan, scored, arrays)
+    if same and not getattr(plan.generator, "is_reference", False):
+        said.append(f"{len(same)} of {len(scored)} samples give the very features of the real audio, e.g. {same[0]}")
+    silent = sum(r is Reason.SILENT for c in scored for stage, r, _ in table.flags(c.id) if stage == "generated")
+    if silent:
+        said.append(f"{silent} generated samples are silent; they are scored as they are")
+    return said
+
+
+def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+    """Clips whose generated features equal the reference features to rounding."""
+    for column in plan.columns:
+        sides = {need.side: need for need in column.needs}
+        if set(sides) == {"reference", "generated"} and scored:
+            pairs = zip(
+                scored, arrays.get(sides["reference"], scored, 0), arrays.get(sides["generated"], scored, 0), strict=True
+            )
+            return [clip.id for clip, a, b in pairs if np.allclose(a, b, rtol=1e-6, atol=1e-6)]
+    return []
+
+
+def dedup_hash(path: Path | None) -> str | None:
+    """sha256 of the overlap file, part of the run's spec."""
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UsageError(f"--dedup {path}: no such file; `av-bench audit lists` writes one")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,203 @@
+"""Pretrained files: what the lock file says of them, where they lie, and whether they are what they should be.
+
+The lock file ``weights_lock.yaml`` names url, size, hashes, licence and users of every file. Files live in
+``$AV_BENCH_HOME/weights`` (default ``~/.cache/av-bench/weights``) and get their final name only after size and hash
+were checked. Where no sha256 is published, the one of the first file that arrives is recorded beside the weights and
+later arrivals must match. Nothing here touches the network; ``av_bench.weights_pull`` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from av_bench.contracts import MissingRequirement
+from av_bench.store import home
+from av_bench.weights_load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
+from av_bench.weights_lock import Entry, folder, get, load_lock, readable_size
+
+__all__ = [
+    "BadWeights",
+    "Entry",
+    "file_sha256",
+    "find",
+    "hash_of_mapping",
+    "load_checkpoint",
+    "load_lock",
+    "load_state_dict",
+    "require",
+]
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with (what is being done, bytes done, bytes in all where known)."""
+
+_BLOCK = 1 << 20
+_SETTLED_NS = 2_000_000_000  # a file younger than this could still change without its mtime showing it
+
+
+def find(name: str) -> Path | None:
+    """Where the file lies, None when it is not there. Its content is not looked at; ``require`` does that."""
+    path = get(name).path
+    return path if path.is_file() else None
+
+
+def require(name: str) -> Path:
+    """The file, checked against the lock (a hash computed once per file and remembered).
+
+    Raises MissingRequirement with the command that gets it when absent, BadWeights when it is not the right file.
+    """
+    entry = get(name)
+    if not entry.path.is_file():
+        about = f"{readable_size(entry.bytes or entry.about)}, licence {entry.licence}"
+        raise MissingRequirement(
+            f"weights {entry.name!r} are missing: {entry.path} ({about}). Get them with\n"
+            f"    av-bench weights pull {entry.name}\n"
+            "or, without network, bring the file along and run\n"
+            f"    av-bench weights add FILE --name {entry.name}"
+        )
+    check(entry, entry.path)
+    return entry.path
+
+
+def check(entry: Entry, path: Path, *, fresh: bool = False, progress: Progress | None = None) -> str:
+    """sha256 of ``path`` after it proved to be the file of ``entry``; recorded if the lock holds no sha256.
+
+    ``fresh`` reads every byte; otherwise a remembered sha256 of an unchanged file is taken. Raises BadWeights with
+    both hashes when the file is another one.
+    """
+    stat = path.stat()
+    with path.open("rb") as file:
+        reason = wrong_kind(file.read(1024), text_is_fine=entry.is_text)
+    if reason is not None:
+        raise BadWeights(f"{path}: refused as {entry.name!r}: this is {reason}")
+    if entry.bytes is not None and stat.st_size != entry.bytes:
+        doubt = _doubt(entry, "bytes")
+        raise BadWeights(f"{path}: {stat.st_size:,} bytes, but {entry.name!r} has {entry.bytes:,}{doubt}")
+    known = recorded_sha256(entry) if entry.sha256 is None else entry.sha256
+    expected = {"sha256": known, "md5": entry.md5}
+    if known is not None and not fresh:
+        found = {"sha256": file_sha256(path)}
+    else:
+        found = digests(path, ("sha256", "md5"), progress)
+        remember(path, found["sha256"], stat)
+    for kind, value in found.items():
+        if expected[kind] not in (None, value):
+            raise BadWeights(_mismatch(entry, path, kind, str(expected[kind]), value))
+    if known is None:
+        _record(entry, found["sha256"], path)
+    return found["sha256"]
+
+
+def _mismatch(entry: Entry, path: Path, kind: str, expected: str, found: str) -> str:
+    text = f"{path}: not the file of {entry.name!r}:\n    {kind} expected {expected}\n    {kind} found    {found}"
+    if kind == "sha256" and entry.sha256 is None:
+        return (
+            f"{text}\nThe expected value was recorded when the file first arrived here. If its publisher has replaced "
+            f"it and you want the new one, delete {_record_path(entry)} and try again"
+        )
+    return text + _doubt(entry, kind)
+
+
+def _doubt(entry: Entry, field: str) -> str:
+    if field not in entry.unverified:
+        return ""
+    return f" (the lock's {field} is quoted from third parties; compare with the publisher's page of {entry.url})"
+
+
+def _record_path(entry: Entry) -> Path:
+    return folder() / ".records" / f"{entry.name}.json"
+
+
+def recorded_sha256(entry: Entry) -> str | None:
+    """The sha256 of the first file that arrived for an entry, None when none has. BadWeights if unreadable."""
+    path = _record_path(entry)
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text())["sha256"]
+        if re.fullmatch(r"[0-9a-f]{64}", value):
+            return str(value)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise BadWeights(f"{path}: unreadable record of {entry.name!r}'s sha256; delete it to record the file anew")
+
+
+def _record(entry: Entry, sha256: str, path: Path) -> None:
+    try:
+        write_json(_record_path(entry), {"sha256": sha256, "bytes": path.stat().st_size, "url": entry.url})
+    except OSError as error:
+        if entry.md5 is None:  # with a published md5 the file is proven anyway
+            raise MissingRequirement(
+                f"{path}: no hash of {entry.name!r} is published and its sha256 cannot be recorded in "
+                f"{_record_path(entry)} ({error}); make that folder writable once"
+            ) from None
+
+
+# --------------------------------------------------------------------------- hashes
+
+
+def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
+    """Hex digests of a file by kind (``sha256``, ``md5``), all from one reading."""
+    hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
+    total, done = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            done += len(block)
+            for one in hashes.values():
+                one.update(block)
+            if progress is not None:
+                progress("checking", done, total)
+    return {kind: one.hexdigest() for kind, one in hashes.items()}
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file, remembered in the home folder by (path, size, mtime in ns).
+
+    A change that keeps size and mtime goes unseen here; ``av-bench weights verify`` reads every byte.
+    """
+    path = Path(path).resolve()
+    stat = path.stat()
+    if _memory().get(str(path), [])[:2] == [stat.st_size, stat.st_mtime_ns]:
+        return str(_memory()[str(path)][2])
+    value = digests(path, ["sha256"])["sha256"]
+    if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+        remember(path, value, stat)
+    return value
+
+
+def _memory() -> dict[str, list[Any]]:
+    try:
+        content = json.loads((home() / "hashes.json").read_text())
+    except (OSError, ValueError):
+        return {}  # absent or damaged: the hashes are computed again
+    entries = content.items() if isinstance(content, dict) else ()
+    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 3}
+
+
+def remember(path: Path, sha256: str, stat: os.stat_result | None = None) -> None:
+    """Note the sha256 of a file that was just hashed (``stat`` taken before), so that ``file_sha256`` is instant."""
+    path = path.resolve()
+    stat = stat or path.stat()
+    memory = {known: value for known, value in _memory().items() if Path(known).exists()}
+    memory[str(path)] = [stat.st_size, stat.st_mtime_ns, sha256]
+    try:
+        write_json(home() / "hashes.json", memory)
+    except OSError:
+        return  # a read-only home costs time, not correctness
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small json file at once: temporary name, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,64 @@
+"""A folder of samples as a generator: ``<id>.wav|flac|...|mp4``, or ``<id>~<k>`` for the k-th of several per clip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from av_bench.contracts import Clip, ClipSet, Generated, Modality, Reason, UsageError
+from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
+
+
+class Samples:
+    """Scores files where they lie. Names are matched exactly: no rewriting, no guessing."""
+
+    name = "samples"
+    sample_rate: int | None = None
+    conditions: frozenset[Modality] = frozenset()
+    training_sets: tuple[str, ...] = ()
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UsageError(f"--samples {folder}: no such folder")
+        self.folder = folder
+        self.files = _by_key(folder)
+        self.extra: list[str] = []
+
+    def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
+        """Match names with the list; a folder that matches nothing is refused."""
+        del seconds, seed
+        ids = {clip.id for clip in clips.clips}
+        self.extra = sorted(path.name for (stem, _), path in self.files.items() if stem not in ids)
+        if not any(stem in ids for stem, _ in self.files):
+            have = ", ".join(p.name for p in list(self.files.values())[:3]) or "nothing"
+            want = ", ".join(sorted(ids)[:3])
+            raise UsageError(f"--samples {self.folder}: no file is named after a clip (found {have}; clips are {want})")
+
+    def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
+        """The file of each (clip, k), or the reason missing-sample."""
+        del seed
+        for clip in clips:
+            for k in range(samples):
+                path = self.files.get((clip.id, k))
+                if path is None:
+                    name = clip.id if samples == 1 else f"{clip.id}~{k}"
+                    detail = f"no file {name}.wav (or flac, mp4, ...) in {self.folder}"
+                    yield Generated(clip.id, k, reason=Reason.MISSING_SAMPLE, detail=detail)
+                else:
+                    yield Generated(clip.id, k, path=path)
+
+
+def _by_key(folder: Path) -> dict[tuple[str, int], Path]:
+    files: dict[tuple[str, int], Path] = {}
+    for path in media_files(folder, AUDIO_SUFFIXES | VIDEO_SUFFIXES):
+        numbered = re.fullmatch(r"(.+)~(\d+)", path.stem)
+        key = (numbered.group(1), int(numbered.group(2))) if numbered else (path.stem, 0)
+        if key in files:
+            raise UsageError(
+                f"--samples {folder}: {files[key].name} and {path.name} are samples of the same clip; remove one"
+            )
+        files[key] = path
+    if not files:
+        raise UsageError(f"--samples {folder}: no audio or video files directly in this folder")
+    return files
