@@ -138,12 +138,11 @@ def _receive(
 
 
 def _copy(response: HTTPResponse, file: IO[bytes], head: bytes, total: int | None, progress: Progress | None) -> None:
-    block = head
-    while block:
+    file.write(head)
+    while block := response.read1(_BLOCK):  # what has arrived, so that little is lost when the process dies
         file.write(block)
         if progress is not None:
             progress("downloading", file.tell(), total)
-        block = response.read(_BLOCK)
     file.flush()
     os.fsync(file.fileno())
 

@@ -49,8 +49,9 @@ def _acceptance(entry: Entry) -> Path:
 def pull(entry: Entry, progress: Progress | None = None, *, network: bool = True) -> tuple[Path, bool]:
     """The file of ``entry`` in place and checked, and whether it had to be downloaded.
 
-    Without ``network``, or with ``AV_BENCH_OFFLINE`` set, nothing is opened but files. Raises MissingRequirement when offline, when the licence was not accepted, or when the server does not answer;
-    BadWeights when what it sends is not the file.
+    Without ``network``, or with ``AV_BENCH_OFFLINE`` set, no connection is opened. Raises MissingRequirement when
+    that leaves the file missing, when the licence was not accepted, or when the server does not answer; BadWeights
+    when what it sends is not the file.
     """
     network = network and not offline()
     if entry.path.is_file():

@@ -11,10 +11,8 @@ import gzip
 import hashlib
 import io
 import json
-import re
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,74 +22,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from av_bench.audit import formats
+from av_bench.audit.cliplist import ClipList, Malformed
 from av_bench.audit.formats import DEFAULT_WINDOW_MS, Format
 from av_bench.contracts import UsageError
 
 _SNIFF_ROWS = 50
 _TEXT = 160  # characters of a malformed row that are kept
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A row that does not fit its format. ``line`` counts from 1 (in a JSON list: the entry)."""
-
-    file: str
-    line: int
-    text: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ClipList:
-    """Rows of one list.
-
-    ``rows`` is an arrow table with the columns ``id`` (string), ``file`` (index into ``files``), ``line`` (from 1; in
-    a JSON list the entry), where the format has windows ``start`` and ``end`` (ms), and where it has labels ``label``.
-    ``hashes`` holds the sha256 of each unpacked file.
-    """
-
-    name: str
-    format: str
-    namespace: str
-    label_kind: str
-    files: tuple[str, ...]
-    hashes: tuple[str, ...]
-    rows: Any
-    malformed: tuple[Malformed, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return int(self.rows.num_rows)
-
-    @property
-    def windows(self) -> bool:
-        """True when rows have start and end times."""
-        return "start" in self.rows.column_names
-
-    @cached_property
-    def n_ids(self) -> int:
-        """Number of different ids (recordings)."""
-        return len(pc.unique(self.rows["id"]))
-
-    @cached_property
-    def n_clips(self) -> int:
-        """Number of different clips: (id, start, end) counted once, however many captions or labels repeat it."""
-        return len(self) if self.n_ids == len(self) else len(distinct(self))
-
-    def where(self, row: int) -> tuple[str, int]:
-        """File and line of a row."""
-        return self.files[self.rows["file"][row].as_py()], int(self.rows["line"][row].as_py())
-
-
-def clip_name(clip_id: str, start_ms: int | None) -> str:
-    """Name of a clip in a run: ``<id>_<start seconds, six digits>``, or the bare id where a list has no windows."""
-    if start_ms is None:
-        return clip_id
-    whole, rest = divmod(start_ms, 1000)
-    return f"{clip_id}_{whole:06d}" + (f".{rest:03d}" if rest else "")
-
-
-# --------------------------------------------------------------------------- reading
 
 
 def unpack(path: Path) -> bytes:
@@ -100,15 +36,19 @@ def unpack(path: Path) -> bytes:
         raise UsageError(f"{path}: no such list file; give an existing file, or a known list name with --lists DIR")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: not a readable gzip file ({error}); pull or unpack it again") from error
     if raw.isspace() or not raw:
         raise UsageError(f"{path}: the list is empty; an audit against it would call everything clean")
     return raw
 
 
-def read_list(path: Path | str, format_name: str | None = None, name: str | None = None, shown: str | None = None,
-              label: str | None = None) -> ClipList:
+def read_list(
+    path: Path | str,
+    format_name: str | None = None,
+    name: str | None = None,
+    shown: str | None = None,
+) -> ClipList:
     """Read one list file.
 
     ``format_name`` is one of ``formats.FORMATS``; without it the first rows decide. ``shown`` is the file name that
@@ -131,8 +71,16 @@ def read_list(path: Path | str, format_name: str | None = None, name: str | None
     records, lines, odd = _records(raw, layout, shown)
     rows, malformed = _parse(records, lines, layout, shown)
     _refuse_foreign(len(rows), [*odd, *malformed], layout, raw, shown)
-    return ClipList(name or shown, layout.name, layout.namespace, layout.label_kind, (shown,), (digest,), rows,
-                    tuple(sorted([*odd, *malformed], key=lambda m: m.line)))
+    return ClipList(
+        name or shown,
+        layout.name,
+        layout.namespace,
+        layout.label_kind,
+        (shown,),
+        (digest,),
+        rows,
+        tuple(sorted([*odd, *malformed], key=lambda m: m.line)),
+    )
 
 
 def _records(raw: bytes, layout: Format, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
@@ -195,14 +143,18 @@ def _table_records(text: str, layout: Format, shown: str) -> tuple[Any, NDArray[
 def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
     """Ids written in a JSON list, object of lists, or JSON-lines file, as text."""
     try:
-        data = json.loads(text) if layout.key != "id" else [json.loads(line) for line in text.splitlines() if line.strip()]
+        data = (
+            json.loads(text) if layout.key != "id" else [json.loads(line) for line in text.splitlines() if line.strip()]
+        )
     except json.JSONDecodeError as error:
         raise UsageError(f"{shown}, line {error.lineno}: not valid JSON ({error.msg})") from error
     if isinstance(data, dict) and layout.key == "*":
         return [str(key) for key in data]
     if isinstance(data, dict):
         if layout.key not in data:
-            raise UsageError(f"{shown}: no key {layout.key!r} (keys: {', '.join(map(str, data))}); choose another format")
+            raise UsageError(
+                f"{shown}: no key {layout.key!r} (keys: {', '.join(map(str, data))}); choose another format"
+            )
         data = data[layout.key]
     if not isinstance(data, list):
         raise UsageError(f"{shown}: format {layout.name} expects a JSON list, found {type(data).__name__}")
@@ -231,7 +183,9 @@ def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -
     table = pa.table(columns)
     if layout.windows and (backward := end <= start).any():
         malformed += [
-            Malformed(shown, int(lines[i]), records[int(i)].as_py().rstrip("\r\n")[:_TEXT], "the end is not after the start")
+            Malformed(
+                shown, int(lines[i]), records[int(i)].as_py().rstrip("\r\n")[:_TEXT], "the end is not after the start"
+            )
             for i in np.flatnonzero(backward)
         ]
         table = table.filter(pa.array(~backward))
@@ -240,7 +194,8 @@ def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -
 
 def _milliseconds(values: Any, unit_ms: int) -> NDArray[np.int64]:
     """Times written in units of ``unit_ms`` as whole ms."""
-    return np.rint(pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False) * unit_ms).astype(np.int64)
+    written: NDArray[np.float64] = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+    return np.rint(written * unit_ms).astype(np.int64)
 
 
 def _refuse_foreign(good: int, bad: Sequence[Malformed], layout: Format, raw: bytes, shown: str) -> None:
@@ -273,70 +228,3 @@ def _sniff(raw: bytes, shown: str) -> Format:
 
 def _is_json(raw: bytes) -> bool:
     return raw.lstrip()[:1] in (b"{", b"[")
-
-
-# --------------------------------------------------------------------------- sets of rows
-
-
-def concatenate(name: str, lists: Sequence[ClipList]) -> ClipList:
-    """All rows of several lists as one; they must share namespace and have windows all or none."""
-    first = lists[0]
-    if any(part.namespace != first.namespace or part.windows != first.windows for part in lists):
-        raise UsageError(f"{name}: its files hold different kinds of ids or only some have times; audit them one by one")
-    labelled = all("label" in part.rows.column_names and part.label_kind == first.label_kind for part in lists)
-    tables, files, hashes = [], [], []
-    for part in lists:
-        rows = part.rows if labelled or "label" not in part.rows.column_names else part.rows.drop_columns(["label"])
-        shifted = pc.cast(pc.add(rows["file"], pa.scalar(len(files), pa.int16())), pa.int16())
-        tables.append(rows.set_column(rows.column_names.index("file"), "file", shifted))
-        files += part.files
-        hashes += part.hashes
-    rows = pa.concat_tables([t.select(tables[0].column_names) for t in tables])
-    return replace(first, name=name, label_kind=first.label_kind if labelled else "none", files=tuple(files),
-                   hashes=tuple(hashes), rows=rows, malformed=tuple(m for part in lists for m in part.malformed),
-                   notes=tuple(n for part in lists for n in part.notes))
-
-
-def key_columns(rows: Any) -> list[str]:
-    """Columns that make two rows the same clip."""
-    return ["id", "start", "end"] if "start" in rows.column_names else ["id"]
-
-
-def distinct(clips: ClipList) -> Any:
-    """Rows with every clip once (the first row of each), in file order."""
-    frame = clips.rows.select(key_columns(clips.rows)).to_pandas()
-    keep = ~frame.duplicated().to_numpy()
-    return clips.rows if keep.all() else clips.rows.filter(pa.array(keep))
-
-
-def without(clips: ClipList, removed: ClipList) -> ClipList:
-    """The list without every segment (id and start) of ``removed``."""
-    key = ["id", "start"] if clips.windows and removed.windows else ["id"]
-    taken = removed.rows.select(key).to_pandas().drop_duplicates()
-    mark = clips.rows.select(key).to_pandas().merge(taken, on=key, how="left", indicator="side")["side"] == "left_only"
-    return replace(clips, rows=clips.rows.filter(pa.array(mark.to_numpy())), files=clips.files)
-
-
-def filter_labels(clips: ClipList, drop: Sequence[str] = (), keep: Sequence[str] = ()) -> ClipList:
-    """Rows that carry none of ``drop`` and, if ``keep`` is given, at least one of it.
-
-    Labels count literally: ``/m/09x0r`` (Speech) does not take its children along. AudioSet rows hold machine ids,
-    VGGSound rows one class name. Raises UsageError for a list without labels.
-    """
-    if clips.label_kind == "none":
-        raise UsageError(f"{clips.name}: the list has no labels, so no label filter can be applied")
-    mask = np.ones(len(clips), bool)
-    for labels, wanted in ((drop, False), (keep, True)):
-        if labels:
-            mask &= _carries(clips, labels) == wanted
-    note = "; ".join(filter(None, [drop and f"without {', '.join(drop)}", keep and f"only {', '.join(keep)}"]))
-    return replace(clips, rows=clips.rows.filter(pa.array(mask)), notes=(*clips.notes, note))
-
-
-def _carries(clips: ClipList, labels: Sequence[str]) -> NDArray[np.bool_]:
-    if clips.label_kind == "class":
-        hit = pc.is_in(clips.rows["label"], value_set=pa.array(labels, pa.string()))
-    else:
-        escaped = "|".join(re.escape(label) for label in labels)
-        hit = pc.match_substring_regex(clips.rows["label"], pattern=rf"(?:^|,)(?:{escaped})(?:,|$)")
-    return np.asarray(hit.to_numpy(), bool)

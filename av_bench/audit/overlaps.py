@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from av_bench.audit.lists import ClipList, Malformed, clip_name, distinct, key_columns
+from av_bench.audit.cliplist import ClipList, Malformed, clip_name, distinct, distinct_rows, key_columns
 from av_bench.contracts import UsageError
 
 Rule = Literal["id", "overlap", "segment"]
@@ -103,28 +102,49 @@ def audit(test: ClipList, trains: Sequence[ClipList], rule: Rule = "id") -> List
         raise UsageError("no training list given; name at least one with --train")
     names = [t.name for t in trains]
     if len(set(names)) != len(names):
-        raise UsageError(f"a training list is named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        raise UsageError(
+            f"a training list is named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"
+        )
     rows = distinct(test)
     results = tuple(_against(test, rows, train, rule) for train in trains)
     lists = [test, *trains]
     return ListAudit(
-        test.name, rule, rows.num_rows, test.n_ids, results,
+        test.name,
+        rule,
+        rows.num_rows,
+        test.n_ids,
+        results,
         {name: digest for c in lists for name, digest in zip(c.files, c.hashes, strict=True)},
         tuple(dict.fromkeys(m for c in lists for m in c.malformed)),
         tuple(dict.fromkeys(f"{c.name}: {note}" for c in lists for note in c.notes)),
     )
 
 
+def counts(test: ClipList, train: ClipList) -> dict[Rule, tuple[int, int]]:
+    """Number of overlapping test clips and test ids under every rule both lists allow, from a single join."""
+    _comparable(test, train, "id")
+    pairs = _id_pairs(distinct(test), train)
+    rules = RULES if test.windows and train.windows else RULES[:1]
+    found = {rule: _under(pairs, rule) for rule in rules}
+    key = key_columns(test.rows)
+    return {rule: (len(hit[key].drop_duplicates()), hit["id"].nunique()) for rule, hit in found.items()}
+
+
 def _against(test: ClipList, rows: Any, train: ClipList, rule: Rule) -> TrainResult:
     _comparable(test, train, rule)
-    pairs = _pairs(rows, _candidates(rows, train), rule)
     findings = []
-    for r in pairs.itertuples(index=False):
+    for r in _under(_id_pairs(rows, train), rule).itertuples(index=False):
         a = Row(test.files[r.file], r.line, *_times(r, "start", "end"))
         b = Row(train.files[r.file_train], r.line_train, *_times(r, "start_train", "end_train"))
         findings.append(Finding(clip_name(r.id, a.start), r.id, train.name, a, b))
-    return TrainResult(train.name, train.n_clips, train.n_ids, frozenset(f.clip for f in findings),
-                       frozenset(f.id for f in findings), tuple(findings))
+    return TrainResult(
+        train.name,
+        train.n_clips,
+        train.n_ids,
+        frozenset(f.clip for f in findings),
+        frozenset(f.id for f in findings),
+        tuple(findings),
+    )
 
 
 def _times(row: Any, start: str, end: str) -> tuple[int | None, int | None]:
@@ -134,40 +154,30 @@ def _times(row: Any, start: str, end: str) -> tuple[int | None, int | None]:
 def _comparable(test: ClipList, train: ClipList, rule: Rule) -> None:
     if test.namespace != train.namespace:
         raise UsageError(
-            f"{test.name} holds {test.namespace} ids, {train.name} holds {train.namespace} ids: lists cannot tell whether "
-            "they share recordings; compare the media with `av-bench audit content`"
+            f"{test.name} holds {test.namespace} ids, {train.name} holds {train.namespace} ids: lists cannot tell "
+            "whether they share recordings; compare the media with `av-bench audit content`"
         )
     timeless = [c.name for c in (test, train) if not c.windows]
     if rule != "id" and timeless:
-        raise UsageError(f"{', '.join(timeless)}: no start times in the list, so rule {rule} has no meaning; use --rule id")
+        raise UsageError(
+            f"{', '.join(timeless)}: no start times in the list, so rule {rule} has no meaning; use --rule id"
+        )
 
 
-def _candidates(rows: Any, train: ClipList) -> Any:
-    """Training rows whose id is in the test list, every clip once."""
-    known = pc.is_in(train.rows["id"], value_set=pc.unique(rows["id"].combine_chunks()))
-    return distinct(ClipList(train.name, train.format, train.namespace, "none", train.files, train.hashes,
-                             train.rows.filter(known)))
-
-
-def _pairs(rows: Any, candidates: Any, rule: Rule) -> Any:
-    """Pandas frame of (test row, training row) pairs under the rule; training columns end in ``_train``."""
-    keys = [*key_columns(rows), "file", "line"]
-    left = rows.select(keys).to_pandas()
+def _id_pairs(rows: Any, train: ClipList) -> Any:
+    """Pandas frame of (test row, training row) pairs of one id; training columns end in ``_train``."""
+    known = pc.is_in(train.rows["id"], value_set=pc.unique(rows["id"]))
+    candidates = distinct_rows(train.rows.filter(known))
+    left = rows.select([*key_columns(rows), "file", "line"]).to_pandas()
     right = candidates.select([*key_columns(candidates), "file", "line"]).to_pandas()
-    right = right.rename(columns={c: f"{c}_train" for c in right.columns if c != "id"})
-    pairs = left.merge(right, on="id")
+    return left.merge(right.rename(columns={c: f"{c}_train" for c in right.columns if c != "id"}), on="id")
+
+
+def _under(pairs: Any, rule: Rule) -> Any:
+    """The pairs that also satisfy the rule about windows."""
     if rule == "segment":
         return pairs[pairs["start"] == pairs["start_train"]]
     if rule == "overlap":
         later = np.maximum(pairs["start"], pairs["start_train"])
         return pairs[later < np.minimum(pairs["end"], pairs["end_train"])]
     return pairs
-
-
-def rows_table(findings: Sequence[Finding]) -> Any:
-    """Findings as an arrow table, one row per pair (for parquet or pandas)."""
-    return pa.table({
-        "clip": [f.clip for f in findings], "id": [f.id for f in findings], "train_list": [f.train_list for f in findings],
-        "test_file": [f.test.file for f in findings], "test_line": [f.test.line for f in findings],
-        "train_file": [f.train.file for f in findings], "train_line": [f.train.line for f in findings],
-    })

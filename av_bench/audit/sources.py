@@ -1,4 +1,4 @@
-"""The lock file of lists: which public file is which list, with address, hash, rows and licence; pull and verify.
+"""The lock file of lists: which public file is which list, with address, hash, rows and licence.
 
 ``vggsound/train`` and its like are names of ``sources.yaml``. A name is read from a lists folder, a plain path is read
 as it is. The content of a locked file must have the locked hash: a list that changed is refused, not audited.
@@ -7,13 +7,9 @@ as it is. The content of a locked file must have the locked hash: a list that ch
 from __future__ import annotations
 
 import csv
-import gzip
-import hashlib
 import io
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -22,11 +18,11 @@ from typing import Any
 
 import yaml
 
-from av_bench.audit.lists import ClipList, concatenate, read_list, unpack, without
+from av_bench.audit.cliplist import ClipList, concatenate, filter_labels, without
+from av_bench.audit.lists import read_list, unpack
 from av_bench.contracts import MissingRequirement, UsageError
 
 LOCK = Path(__file__).with_name("sources.yaml")
-_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ class Lists:
             item = source(name)
             clips = read_list(_at(self.folder, item), item.format, name, item.local)
             if clips.hashes[0] != item.sha256:
-                raise UsageError(_changed(self.folder / item.local, item, clips.hashes[0]))
+                raise UsageError(changed(self.folder / item.local, item, clips.hashes[0]))
             self._files[name] = clips
         return self._files[name]
 
@@ -143,15 +139,39 @@ class Lists:
         if all(name.startswith("/") for name in names):
             return list(names)
         item = source("audioset-labels")
-        table = {r["display_name"]: r["mid"] for r in csv.DictReader(io.StringIO(unpack(_at(self.folder, item)).decode()))}
+        table = {
+            r["display_name"]: r["mid"] for r in csv.DictReader(io.StringIO(unpack(_at(self.folder, item)).decode()))
+        }
         absent = [n for n in names if not n.startswith("/") and n not in table]
         if absent:
             near = get_close_matches(absent[0], table, 3)
             raise UsageError(f"AudioSet has no label {absent[0]!r}" + (f"; near: {', '.join(near)}" if near else ""))
         return [table.get(name, name) for name in names]
 
+    def filtered(self, names: Sequence[str], drop: Sequence[str], keep: Sequence[str]) -> list[ClipList]:
+        """Several lists, each under the label filter where it has labels; one without labels says so in its notes.
+
+        Raises UsageError when none of the lists has labels.
+        """
+        opened = [self.open(name) for name in names]
+        if not drop and not keep:
+            return opened
+        if all(clips.label_kind == "none" for clips in opened):
+            raise UsageError(f"{', '.join(names)}: no labels in these lists, so no label filter can be applied")
+        result = []
+        for clips in opened:
+            if clips.label_kind == "none":
+                result.append(
+                    replace(clips, notes=(*clips.notes, "no labels in the list: the label filter is not applied"))
+                )
+            elif clips.label_kind == "mids":
+                result.append(filter_labels(clips, self.label_ids(drop), self.label_ids(keep)))
+            else:
+                result.append(filter_labels(clips, drop, keep))
+        return result
+
     def class_names(self, name: str) -> list[str]:
-        """Class names of ``vggsound-class-counts``, ``vggsound-common-classes`` or ``audioset-labels``, in file order."""
+        """Classes of vggsound-class-counts, vggsound-common-classes or audioset-labels, in file order."""
         text = unpack(_at(self.folder, source(name))).decode("utf-8")
         if name == "vggsound-common-classes":
             return [line.strip() for line in text.splitlines() if line.strip()]
@@ -169,7 +189,8 @@ def _at(folder: Path, item: Source) -> Path:
     return path
 
 
-def _changed(path: Path, item: Source, digest: str) -> str:
+def changed(path: Path, item: Source, digest: str) -> str:
+    """Message for content that is not the locked one."""
     return (
         f"{path}: the content is not the locked one (sha256 {digest[:16]}..., locked {item.sha256[:16]}...); pull it "
         "again, or give the file as a plain path to audit it as a list of your own"
@@ -180,59 +201,3 @@ def _unknown(name: str, known: Sequence[str] | Mapping[str, Any]) -> UsageError:
     near = get_close_matches(name, list(known), 3)
     hint = f"; near: {', '.join(near)}" if near else ""
     return UsageError(f"no list or file is called {name!r}{hint}. Known lists: {', '.join(known)}")
-
-
-# --------------------------------------------------------------------------- pull and verify
-
-
-def wanted(names: Sequence[str]) -> list[Source]:
-    """Files behind list names and file names, each once; all of them when no name is given."""
-    files: dict[str, Source] = {}
-    for name in names or list(lock()["files"]):
-        name = lock()["aliases"].get(name, name)
-        entry = lock()["lists"].get(name)
-        for item in [*entry["files"], *entry.get("minus", [])] if entry else [name]:
-            files[item] = source(item)
-    return list(files.values())
-
-
-def verify(folder: Path, names: Sequence[str] = ()) -> Iterator[tuple[Source, str]]:
-    """Each file with ``ok``, ``absent`` or ``changed``."""
-    for item in wanted(names):
-        path = folder / item.local
-        if not path.is_file():
-            yield item, "absent"
-        else:
-            yield item, "ok" if hashlib.sha256(unpack(path)).hexdigest() == item.sha256 else "changed"
-
-
-def pull(folder: Path, item: Source) -> Path:
-    """Fetch one file, check its hash, and store it as gzip; a file that is there and right is left alone.
-
-    Raises MissingRequirement when the address does not answer or the content is not the locked one.
-    """
-    path = folder / item.local
-    if path.is_file() and hashlib.sha256(unpack(path)).hexdigest() == item.sha256:
-        return path
-    content = b"".join(_without_header(_fetch(url), item.drop_lines) for url in urls(item))
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != item.sha256:
-        raise MissingRequirement(f"{urls(item)[0]}: {_changed(path, item, digest)}. Nothing was stored")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(gzip.compress(content, mtime=0))
-    partial.replace(path)
-    return path
-
-
-def _without_header(content: bytes, lines: int) -> bytes:
-    return b"".join(content.splitlines(keepends=True)[lines:]) if lines else content
-
-
-def _fetch(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-            body: bytes = answer.read()
-            return body
-    except (urllib.error.URLError, OSError) as error:
-        raise MissingRequirement(f"{url}: cannot be fetched ({error}); put the file in the lists folder by hand") from error

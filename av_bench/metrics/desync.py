@@ -51,7 +51,8 @@ def desync(logits: ArrayLike) -> FloatArray:
 
 def signed_offsets(logits: ArrayLike) -> FloatArray:
     """Offset of the most likely class of every crop, with its sign: ``(n, crops)`` seconds."""
-    return offset_grid()[_checked(logits).argmax(axis=2)]
+    offsets: FloatArray = offset_grid()[_checked(logits).argmax(axis=2)]
+    return offsets
 
 
 def expected_offset(logits: ArrayLike) -> FloatArray:

@@ -116,8 +116,10 @@ def frechet_from_statistics(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike,
         if not np.allclose(cov, cov.T, rtol=0.0, atol=noise):
             raise MetricError(f"{metric}: cov{i} is not symmetric, so it is no covariance; recompute it from features")
         if np.diagonal(cov).min() < -noise or np.abs(cov[np.diagonal(cov) <= 0]).max(initial=0.0) > noise:
-            raise MetricError(f"{metric}: cov{i} has a variance below zero, or a covariance with a constant feature; "
-                              "recompute it from features")
+            raise MetricError(
+                f"{metric}: cov{i} has a variance below zero, or a covariance with a constant feature; "
+                "recompute it from features"
+            )
     return _distance(means[0], covariances[0], means[1], covariances[1])
 
 
@@ -131,9 +133,7 @@ class FrechetInfinity(NamedTuple):
     distances: tuple[float, ...]
 
 
-def frechet_infinity(
-    reference: ArrayLike, generated: ArrayLike, seed: int = 2020, points: int = 15
-) -> FrechetInfinity:
+def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 2020, points: int = 15) -> FrechetInfinity:
     """Fréchet distance extrapolated to infinitely many generated rows.
 
     Random subsets of ``generated`` (without replacement, seeded) of ``points`` sizes, evenly spaced from

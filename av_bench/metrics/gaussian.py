@@ -86,7 +86,9 @@ class GaussianStatistics:
         scatter = as_floats(arrays["scatter"], "GaussianStatistics", "scatter", "(d, d)", 2)
         n = int(arrays["n"])
         if n < 0 or scatter.shape != (len(mean), len(mean)):
-            raise MetricError(f"GaussianStatistics: saved state has n = {n}, mean {mean.shape}, scatter {scatter.shape}")
+            raise MetricError(
+                f"GaussianStatistics: saved n = {n}, mean {mean.shape}, scatter {scatter.shape} do not fit"
+            )
         statistics = cls(len(mean))
         statistics.n, statistics._mean, statistics.scatter = n, mean, scatter
         return statistics

@@ -63,7 +63,7 @@ def inception_score(
     array = as_floats(logits, METRIC, "logits", "(clips, classes)", 2)
     validate(array, splits)
     n = len(array)
-    order = np.random.RandomState(seed).permutation(n) if shuffle else np.arange(n)  # noqa: NPY002
+    order = np.random.RandomState(seed).permutation(n) if shuffle else np.arange(n)
     probabilities = softmax(array, axis=1)[order]
     scores = []
     for i in range(splits):

@@ -39,6 +39,14 @@ PAPER_WINDOW = 0.3 * PAPER_RATE  # samples; the detector's threshold used a seco
 STRICT_WINDOW = 0.05  # seconds, the tolerance of mir_eval and MIREX
 
 
+class Detections(NamedTuple):
+    """Onsets heard in one clip, each array ``(k,)``: seconds, confidence, loudness (waveform at the onset, 0..1)."""
+
+    times: FloatArray
+    confidence: FloatArray
+    loudness: FloatArray
+
+
 class OnsetScores(NamedTuple):
     """Scores of one clip, 0 to 1; None where undefined."""
 
@@ -47,12 +55,13 @@ class OnsetScores(NamedTuple):
     f1: float | None
 
 
-def validate(detections: FloatArray, confidence: FloatArray, onsets: FloatArray) -> None:
-    """Raise MetricError unless every detection has a confidence and no time is negative."""
-    if detections.shape != confidence.shape:
-        raise MetricError(
-            f"match_onsets: {len(detections)} detections but {len(confidence)} confidences; pass one for each"
-        )
+def validate(detections: FloatArray, confidence: FloatArray, loudness: FloatArray, onsets: FloatArray) -> None:
+    """Raise MetricError unless every detection has a confidence and a loudness, and no time is negative."""
+    for name, values in (("confidence", confidence), ("loudness", loudness)):
+        if values.shape != detections.shape:
+            raise MetricError(
+                f"match_onsets: {len(detections)} detections but {len(values)} values of {name}; pass one for each"
+            )
     for name, times in (("detections", detections), ("onsets", onsets)):
         if times.size and times.min() < 0:
             raise MetricError(f"match_onsets: {name} holds {times.min():g} s; times count from the start of the clip")
@@ -64,67 +73,68 @@ def detect_onsets(audio: ArrayLike, sample_rate: int, flavour: Flavour) -> tuple
     Paper: confidence from 0 to 1 on a scale of the clip's own waveform, first 8 s only. Strict: the rise in dB over
     the bands, which compares between clips; silence and stationary noise give no detections.
     """
-    heard = _detect(audio, sample_rate, flavour)
-    return heard[0], heard[1]
+    heard = detect_with_loudness(audio, sample_rate, flavour)
+    return heard.times, heard.confidence
 
 
-def match_onsets(
-    detections: ArrayLike, confidence: ArrayLike, onsets: ArrayLike, flavour: Flavour
-) -> OnsetScores:
-    """Scores of detections ``(k,)`` seconds with confidence ``(k,)`` against labels ``(j,)`` seconds.
-
-    Paper: where several detections are in reach of a label the most confident one is taken (``onset_scores``, which
-    has the audio, takes the loudest sample instead, as the original does). Detections and labels are rounded to
-    samples at 22,050 Hz, and a distance of exactly 0.3 s is a miss.
-
-    Strict: a largest one-to-one matching within 0.05 s that uses the most confident detections;
-    accuracy = hits / labels, F1 = 2 TP / (2 TP + FP + FN), average precision ranks by confidence and divides by all
-    labels (0 when nothing is detected). Without labels accuracy and average precision are None and F1 is 0.
-
-    Examples
-    --------
-    >>> match_onsets([1.0, 2.5], [0.9, 0.8], [1.02, 2.0], "strict")
-    OnsetScores(accuracy=0.5, average_precision=0.5, f1=0.5)
-    """
-    times, scores, labels = (
-        as_floats(values, "match_onsets", name, f"({length},)", 1)
-        for values, name, length in (
-            (detections, "detections", "k"),
-            (confidence, "confidence", "k"),
-            (onsets, "onsets", "j"),
-        )
-    )
-    validate(times, scores, labels)
-    return _match(times, scores, scores, labels, flavour)
-
-
-def onset_scores(audio: ArrayLike, sample_rate: int, onsets: ArrayLike, flavour: Flavour) -> OnsetScores:
-    """Detect in mono ``audio`` ``(t,)`` and match with the labels ``onsets`` ``(j,)`` seconds, in file order."""
-    labels = as_floats(onsets, "onset_scores", "onsets", "(j,)", 1)
-    times, confidence, loudness = _detect(audio, sample_rate, flavour)
-    validate(times, confidence, labels)
-    return _match(times, confidence, loudness, labels, flavour)
-
-
-def _detect(audio: ArrayLike, sample_rate: int, flavour: Flavour) -> tuple[FloatArray, FloatArray, FloatArray]:
+def detect_with_loudness(audio: ArrayLike, sample_rate: int, flavour: Flavour) -> Detections:
+    """As :func:`detect_onsets`, with the loudness by which the paper flavour chooses among detections."""
     _require_flavour(flavour)
     require_at_least(sample_rate, 1, "detect_onsets", "sample_rate")
     signal = as_floats(audio, "detect_onsets", "audio", "(samples,), mono", 1).astype(np.float32)
     if signal.size == 0:
         raise MetricError("detect_onsets: audio is empty; leave the clip out")
     if flavour == "paper":
-        return onset_detectors.detect_paper(signal, sample_rate)
+        return Detections(*onset_detectors.detect_paper(signal, sample_rate))
     times, rise = onset_detectors.detect_strict(signal, sample_rate)
-    return times, rise, rise
+    return Detections(times, rise, rise)
 
 
-def _match(
-    times: FloatArray, confidence: FloatArray, loudness: FloatArray, labels: FloatArray, flavour: Flavour
+def match_onsets(
+    detections: ArrayLike,
+    confidence: ArrayLike,
+    onsets: ArrayLike,
+    flavour: Flavour,
+    *,
+    loudness: ArrayLike | None = None,
 ) -> OnsetScores:
+    """Scores of detections ``(k,)`` seconds with confidence ``(k,)`` against labels ``(j,)`` seconds.
+
+    Paper: where several detections are in reach of a label the loudest is taken; without ``loudness`` ``(k,)`` (the
+    waveform at the onset sample, see :func:`detect_with_loudness`) the most confident is. Detections and labels are
+    rounded to samples at 22,050 Hz, and a distance of exactly 0.3 s is a miss.
+
+    Strict: a largest one-to-one matching within 0.05 s that uses the most confident detections;
+    accuracy = hits / labels, F1 = 2 TP / (2 TP + FP + FN), average precision ranks by confidence and divides by all
+    labels (0 when nothing is detected). Without labels accuracy and average precision are None and F1 is 0.
+
+    Both: without labels and detections all three are None.
+
+    Examples
+    --------
+    >>> match_onsets([1.0, 2.5], [0.9, 0.8], [1.02, 2.0], "strict")
+    OnsetScores(accuracy=0.5, average_precision=0.5, f1=0.5)
+    """
     _require_flavour(flavour)
+    times, scores, levels = (
+        as_floats(values, "match_onsets", name, "(k,)", 1)
+        for values, name in (
+            (detections, "detections"),
+            (confidence, "confidence"),
+            (confidence if loudness is None else loudness, "loudness"),
+        )
+    )
+    labels = as_floats(onsets, "match_onsets", "onsets", "(j,)", 1)
+    validate(times, scores, levels, labels)
     if flavour == "paper":
-        return _match_paper(times, confidence, loudness, labels)
-    return _match_strict(times, confidence, labels)
+        return _match_paper(times, scores, levels, labels)
+    return _match_strict(times, scores, labels)
+
+
+def onset_scores(audio: ArrayLike, sample_rate: int, onsets: ArrayLike, flavour: Flavour) -> OnsetScores:
+    """Detect in mono ``audio`` ``(t,)`` and match with the labels ``onsets`` ``(j,)`` seconds, in file order."""
+    heard = detect_with_loudness(audio, sample_rate, flavour)
+    return match_onsets(heard.times, heard.confidence, onsets, flavour, loudness=heard.loudness)
 
 
 def _require_flavour(flavour: str) -> None:
@@ -135,15 +145,12 @@ def _require_flavour(flavour: str) -> None:
 # --------------------------------------------------------------------------- paper
 
 
-def _match_paper(
-    times: FloatArray, confidence: FloatArray, loudness: FloatArray, labels: FloatArray
-) -> OnsetScores:
+def _match_paper(times: FloatArray, confidence: FloatArray, loudness: FloatArray, labels: FloatArray) -> OnsetScores:
     beyond = np.flatnonzero(labels >= PAPER_SECONDS)
     scored = np.rint(labels[: beyond[0] if beyond.size else None] * PAPER_RATE)
     if not len(times) and not len(scored):
         return OnsetScores(None, None, None)
-    truth, score = pair_paper(np.rint(times * PAPER_RATE), confidence, loudness, scored)
-    hits = int(((truth == 1) & (score > 0)).sum())
+    truth, score, hits = pair_paper(np.rint(times * PAPER_RATE), confidence, loudness, scored)
     accuracy = hits / len(scored) if len(scored) else 0.0
     if not truth.any():
         return OnsetScores(accuracy, 0.0, 0.0)
@@ -155,12 +162,13 @@ def _match_paper(
 
 def pair_paper(
     detections: FloatArray, confidence: FloatArray, loudness: FloatArray, labels: FloatArray
-) -> tuple[NDArray[np.int64], FloatArray]:
-    """The published pairing, in samples: what was there (1 a label, 0 a false alarm) and with which score (0 a miss).
+) -> tuple[NDArray[np.int64], FloatArray, int]:
+    """The published pairing, times in samples: truth (1 label, 0 false alarm), score (0 for a miss), number of hits.
 
     Scores are rounded to float32, the precision of the original's curve.
     """
     free = list(range(len(detections)))
+    hits = 0
     truth: list[int] = []
     score: list[float] = []
     for label in labels:
@@ -172,11 +180,12 @@ def pair_paper(
         # The original looks loudness up in the full list by the place in the list of free detections.
         taken = reach[int(np.argmax([loudness[place] for place in reach]))]
         score.append(float(confidence[free.pop(taken)]))
+        hits += 1
         if not free:
             break
     truth += [0] * len(free)
     score += [float(confidence[i]) for i in free]
-    return np.array(truth, dtype=np.int64), np.array(score, dtype=np.float32).astype(np.float64)
+    return np.array(truth, dtype=np.int64), np.array(score, dtype=np.float32).astype(np.float64), hits
 
 
 # --------------------------------------------------------------------------- strict

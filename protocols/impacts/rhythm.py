@@ -57,10 +57,11 @@ def acceptable(tracks: tuple[Track, ...]) -> bool:
 
 def until_acceptable(draw: Draw, rng: np.random.Generator) -> tuple[Track, ...]:
     """Draws until the rhythm is acceptable."""
-    while True:
+    for _ in range(100_000):
         tracks = draw(rng)
         if acceptable(tracks):
             return tracks
+    raise RuntimeError("no acceptable rhythm in 100,000 draws: the ranges of the set contradict each other")
 
 
 def strike_times(rng: np.random.Generator, count: int) -> tuple[float, ...]:
@@ -68,8 +69,7 @@ def strike_times(rng: np.random.Generator, count: int) -> tuple[float, ...]:
     gaps = np.exp(rng.uniform(np.log(0.2), np.log(2.0), count - 1))
     first = rng.uniform(0.3, 1.4)
     span = rng.uniform(5.2, LAST) - first
-    if gaps.sum() < 0.7 * span:  # few strikes: stretch to reach the second half
-        gaps *= span / gaps.sum()
+    gaps *= span / gaps.sum()
     return tuple(round(float(t), 4) for t in first + np.concatenate([[0.0], np.cumsum(gaps)]))
 
 
@@ -107,7 +107,7 @@ def draw_drops(rng: np.random.Generator, count: int, restitution: float) -> tupl
     tracks = []
     for lane, start in zip(lanes, starts, strict=True):
         fall = float(rng.uniform(0.62, 0.8))
-        times, speeds = bounces(float(start), fall, restitution * float(rng.uniform(0.9, 1.1)), 5)
+        times, speeds = bounces(float(start), fall, restitution * float(rng.uniform(0.9, 1.1)), min(5, 10 // count))
         turn = float(rng.choice([-1, 1]) * rng.uniform(8, 50))
         x = LANES[lane] + float(rng.uniform(-0.03, 0.03))
         tracks.append(Track(round(x, 4), tuple(times), tuple(speeds), round(turn, 2), round(float(rng.uniform(-0.04, 0.04)), 4)))
@@ -121,7 +121,7 @@ def draw_bounces(rng: np.random.Generator, count: int, restitution: float, fall:
     tracks = []
     for spot, start in zip(spots, starts, strict=True):
         falling = fall * float(rng.uniform(0.92, 1.08))
-        times, speeds = bounces(float(start), falling, restitution, 9)
+        times, speeds = bounces(float(start), falling, restitution, 10 // count)
         while times[-1] > LAST:
             times.pop()
             speeds.pop()

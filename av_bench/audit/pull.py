@@ -1,0 +1,72 @@
+"""Fetch the list files of the lock file and check them: hash first, store second."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from av_bench.audit.lists import unpack
+from av_bench.audit.sources import Source, changed, lock, source, urls
+from av_bench.contracts import MissingRequirement
+
+_TIMEOUT_S = 60
+
+
+def wanted(names: Sequence[str]) -> list[Source]:
+    """Files behind list names and file names, each once; all of them when no name is given."""
+    files: dict[str, Source] = {}
+    for name in names or list(lock()["files"]):
+        name = lock()["aliases"].get(name, name)
+        entry = lock()["lists"].get(name)
+        for item in [*entry["files"], *entry.get("minus", [])] if entry else [name]:
+            files[item] = source(item)
+    return list(files.values())
+
+
+def verify(folder: Path, names: Sequence[str] = ()) -> Iterator[tuple[Source, str]]:
+    """Each file with ``ok``, ``absent`` or ``changed``."""
+    for item in wanted(names):
+        path = folder / item.local
+        if not path.is_file():
+            yield item, "absent"
+        else:
+            yield item, "ok" if hashlib.sha256(unpack(path)).hexdigest() == item.sha256 else "changed"
+
+
+def pull(folder: Path, item: Source) -> Path:
+    """Fetch one file, check its hash, and store it as gzip; a file that is there and right is left alone.
+
+    Raises MissingRequirement when the address does not answer or the content is not the locked one.
+    """
+    path = folder / item.local
+    if path.is_file() and hashlib.sha256(unpack(path)).hexdigest() == item.sha256:
+        return path
+    content = b"".join(_without_header(_fetch(url), item.drop_lines) for url in urls(item))
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != item.sha256:
+        raise MissingRequirement(f"{urls(item)[0]}: {changed(path, item, digest)}. Nothing was stored")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_bytes(gzip.compress(content, mtime=0))
+    partial.replace(path)
+    return path
+
+
+def _without_header(content: bytes, lines: int) -> bytes:
+    return b"".join(content.splitlines(keepends=True)[lines:]) if lines else content
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+            body: bytes = answer.read()
+            return body
+    except (urllib.error.URLError, OSError) as error:
+        raise MissingRequirement(
+            f"{url}: cannot be fetched ({error}); put the file in the lists folder by hand"
+        ) from error

@@ -1,0 +1,87 @@
+"""Audit results as tables for the screen (rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from av_bench.audit.cliplist import Malformed
+from av_bench.audit.overlaps import Finding, ListAudit
+from av_bench.audit.report import seconds
+from av_bench.audit.tables import Cell, TableA4
+
+
+def summary_table(result: ListAudit) -> Any:
+    """A rich table: one line per training list, then union and intersection."""
+    from rich.table import Table
+
+    table = Table(title=f"{result.test} ({result.n_clips:,} clips, {result.n_ids:,} ids), rule {result.rule}")
+    table.add_column("training list")
+    for head in ("its clips", "test clips in it", "share", "test ids in it"):
+        table.add_column(head, justify="right")
+    for t in result.trains:
+        table.add_row(
+            t.name, f"{t.n_clips:,}", f"{len(t.clips):,}", _share(len(t.clips), result.n_clips), f"{len(t.ids):,}"
+        )
+    if len(result.trains) > 1:
+        for name, (clips, ids) in (("in any of them", result.union), ("in all of them", result.intersection)):
+            table.add_row(
+                name, "", f"{len(clips):,}", _share(len(clips), result.n_clips), f"{len(ids):,}", style="bold"
+            )
+    return table
+
+
+def findings_table(findings: Sequence[Finding], limit: int) -> Any:
+    """A rich table of the first ``limit`` findings with file and line of both rows."""
+    from rich.table import Table
+
+    table = Table(title=f"findings ({min(limit, len(findings)):,} of {len(findings):,}; --csv or --json holds all)")
+    for head in ("test clip", "test row", "training row", "training start (s)"):
+        table.add_column(head, overflow="fold")
+    for f in findings[:limit]:
+        table.add_row(f.clip, f"{f.test.file}:{f.test.line}", f"{f.train.file}:{f.train.line}", seconds(f.train))
+    return table
+
+
+def malformed_lines(rows: Sequence[Malformed], limit: int = 20) -> list[str]:
+    """Plain lines ``file:line: why: text`` of rows that were not used."""
+    lines = [f"{m.file}:{m.line}: {m.reason}: {m.text!r}" for m in rows[:limit]]
+    if len(rows) > limit:
+        lines.append(f"... and {len(rows) - limit} more; --json holds all")
+    return [f"{len(rows)} malformed rows were not audited:", *lines]
+
+
+def a4_table(result: TableA4) -> Any:
+    """A rich table: the paper's counts and ours by rule, clips and (ids)."""
+    from rich.table import Table
+
+    table = Table(title="Table A4: test clips found in training lists; ours as clips (ids), share of the test list")
+    table.add_column("test list")
+    table.add_column("training list")
+    for head in ("paper", "by id", "by overlap", "by segment"):
+        table.add_column(head, justify="right")
+    for cell in result.cells:
+        without = f" without {', '.join(cell.without)}" if cell.without else ""
+        size = f" ({cell.n_clips:,} clips)" if cell.n_clips is not None else ""
+        table.add_row(cell.test + size, cell.train + without, paper_text(cell), *ours_text(cell))
+    return table
+
+
+def paper_text(cell: Cell) -> str:
+    """The printed cell: count, size and share, or "-"."""
+    return "-" if cell.paper is None else f"{cell.paper} of {cell.paper_n:,} ({100 * cell.paper / cell.paper_n:.1f} %)"
+
+
+def ours_text(cell: Cell) -> tuple[str, str, str]:
+    """Our counts by id, overlap, segment; "not computed" where a list is missing."""
+    if cell.n_clips is None:
+        return ("not computed",) * 3
+    words = []
+    for rule in ("id", "overlap", "segment"):
+        found = cell.ours.get(rule)
+        words.append("no times" if found is None else f"{found[0]:,} ({found[1]:,}) {_share(found[0], cell.n_clips)}")
+    return words[0], words[1], words[2]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""

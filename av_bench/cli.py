@@ -1,0 +1,226 @@
+"""Command line: parses, calls, prints. Exit codes: 0 ok, 1 gate failed, 2 usage, 3 incomplete, 4 environment."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from av_bench.contracts import AvBenchError
+from av_bench.subcommands import mount
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Evaluate video-to-audio generation: run, score, compare, gate.",
+)
+mount(app)
+
+DEFAULT_SEED = 14159265
+
+
+class Format(StrEnum):
+    """Table formats."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+class FlavourName(StrEnum):
+    """Metric flavours."""
+
+    paper = "paper"
+    strict = "strict"
+
+
+class Group(StrEnum):
+    """What `list` can list."""
+
+    models = "models"
+    sets = "sets"
+    metrics = "metrics"
+    extractors = "extractors"
+    protocols = "protocols"
+
+
+@app.command()
+def run(
+    set_: Annotated[str, typer.Option("--set", help="Set by name (`av-bench list sets`) or a YAML file.")],
+    model: Annotated[str | None, typer.Option(help="Model, e.g. oracle, shuffled, oracle:shift=0.4.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Folder of generated files named after the clip ids.")] = None,
+    label: Annotated[str | None, typer.Option(help="Name of the row in tables.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
+    table_file: Annotated[Path | None, typer.Option("--table", help="Table of id, file, text, label, onsets.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="Folder (or file) of the set's list files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/SET-MODEL-HASH].")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of generation.")] = DEFAULT_SEED,
+    samples_per_clip: Annotated[int, typer.Option(help="Samples per clip, averaged per clip.")] = 1,
+    flavour: Annotated[FlavourName | None, typer.Option(help="[default: the protocol's]")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file [default: the set's].")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Only these metrics, separated by commas.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    workers: Annotated[int | None, typer.Option(help="Decoding threads [default: cores].")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    min_coverage: Annotated[float, typer.Option(help="Share of clips that must be scored, else exit 3.")] = 1.0,
+    store: Annotated[Path | None, typer.Option(help="Feature store [default: in the cache folder].")] = None,
+    dedup: Annotated[Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Generate (or take) samples for a set, score them, and print the table."""
+    import av_bench
+
+    result = av_bench.run(
+        set=set_,
+        model=model,
+        samples=samples,
+        label=label,
+        data=data,
+        table=table_file,
+        lists=lists,
+        out=out,
+        limit=limit,
+        seed=seed,
+        samples_per_clip=samples_per_clip,
+        flavour=flavour.value if flavour else None,
+        protocol=protocol,
+        metrics=tuple(m.strip() for m in metrics.split(",")) if metrics else None,
+        device=device,
+        workers=workers,
+        offline=offline,
+        min_coverage=min_coverage,
+        store=store,
+        dedup=dedup,
+        quiet=quiet,
+    )
+    _print_tables([result.path])
+    typer.echo(f"\nrun folder: {result.path}")
+    if result.exit_code:
+        counts = result.scores["counts"]
+        typer.echo(
+            f"incomplete: {counts['scored']} of {counts['expected']} clips were scored, --min-coverage is "
+            f"{min_coverage:g}; {result.path}/ledger.jsonl says why",
+            err=True,
+        )
+    raise typer.Exit(result.exit_code)
+
+
+def _print_tables(paths: list[Path], allow_different_n: bool = False) -> None:
+    """A table for people on a terminal, Markdown when the output goes elsewhere."""
+    from reports.render import render
+    from reports.table import tables
+
+    found = tables(paths, allow_different_n=allow_different_n)
+    if sys.stdout.isatty():
+        from reports.terminal import show
+
+        show(found)
+    else:
+        typer.echo(render(found, "markdown"), nl=False)
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    format_: Annotated[Format | None, typer.Option("--format", help="[default: a table for people]")] = None,
+    intervals: Annotated[bool, typer.Option(help="Print 95 % intervals.")] = True,
+    allow_different_n: Annotated[bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
+) -> None:
+    """Turn run folders into a table."""
+    from reports.render import render
+    from reports.table import tables
+
+    folders = [p for p in runs if p.is_dir()]
+    if format_ is None and out is None:
+        _print_tables(folders or runs, allow_different_n)
+        return
+    text = render(tables(folders or runs, allow_different_n=allow_different_n), (format_ or Format.markdown).value, intervals)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf8")
+
+
+@app.command()
+def gate(
+    new: Annotated[Path, typer.Argument(help="The new run folder.")],
+    against: Annotated[Path, typer.Option(help="The baseline's run folder.")],
+    rules: Annotated[Path | None, typer.Option(help="YAML: metrics: {NAME: {tolerance, limit, ignore}}.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML [default: NEW/gate.xml].")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Markdown [default: NEW/gate.md].")] = None,
+) -> None:
+    """Compare a run with a baseline; exit 1 on a regression."""
+    from av_bench import gating
+    from av_bench.store import write_atomically
+    from reports.terminal import show_verdict
+
+    verdict = gating.gate(new, against, rules)
+    show_verdict(verdict)
+    if new.is_dir() or junit:
+        write_atomically(junit or new / "gate.xml", gating.junit(verdict))
+    if new.is_dir() or summary:
+        write_atomically(summary or new / "gate.md", gating.markdown(verdict).encode())
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+@app.command("list")
+def list_(group: Annotated[Group, typer.Argument(help="What to list.")]) -> None:
+    """Names of models, sets, metrics, extractors or protocols."""
+    from reports.terminal import show_names
+
+    show_names(group.value)
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, what is missing, and the command that gets it."""
+    from av_bench.doctor import examine
+    from reports.terminal import show_findings
+
+    findings = examine()
+    show_findings(findings)
+    raise typer.Exit(4 if any(f.status == "broken" for f in findings) else 0)
+
+
+@app.command()
+def selfcheck(
+    set_: Annotated[str, typer.Option("--set", help="A set with real audio.")] = "impacts",
+    data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")] = Path("runs/selfcheck"),
+    workers: Annotated[int | None, typer.Option(help="Decoding threads [default: cores].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Damage the real audio in known ways and see whether the metrics react as they should; exit 1 if not."""
+    from av_bench.selfcheck import run_selfcheck
+    from reports.selfcheck import write_report
+    from reports.terminal import show_selfcheck
+
+    outcome = run_selfcheck(set_, data=data, limit=limit, out=out, workers=workers, quiet=quiet)
+    write_report(outcome, out)
+    show_selfcheck(outcome)
+    typer.echo(f"\ntable and plot: {out}/selfcheck.md, {out}/selfcheck.png")
+    raise typer.Exit(0 if outcome.passed else 1)
+
+
+def main() -> None:
+    """Entry point: errors a user can cure are one line on stderr and the exit code of their kind."""
+    try:
+        app()
+    except AvBenchError as error:
+        typer.echo(f"av-bench: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("av-bench: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Two runs metric by metric: paired differences where per-clip values exist, interval overlap where they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from av_bench.contracts import UsageError
+from av_bench.record import Run
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``value`` = new - base in the metric's unit, with its interval at the level asked for."""
+
+    metric: str
+    base: float
+    new: float
+    low: float | None
+    high: float | None
+    higher_is_better: bool
+    method: str
+
+    @property
+    def value(self) -> float:
+        """new - base."""
+        return self.new - self.base
+
+    @property
+    def worse_by(self) -> float:
+        """How much worse the new run is (negative: better)."""
+        return -self.value if self.higher_is_better else self.value
+
+    @property
+    def verdict(self) -> str:
+        """``worse``, ``better`` or ``same``: whether the interval of the difference leaves zero on one side."""
+        if self.low is None or self.high is None:
+            return "same" if self.value == 0 else "unknown"
+        if self.low <= 0 <= self.high:
+            return "same"
+        return "worse" if self.worse_by > 0 else "better"
+
+
+def differences(new: Run, base: Run, level: float = 0.95, names: Sequence[str] | None = None) -> list[Difference]:
+    """One Difference per metric that both runs have, in the protocol's order.
+
+    Raises UsageError when the runs are not comparable (set, protocol, flavour or networks differ).
+    """
+    problems = incomparable(new, base)
+    if problems:
+        raise UsageError(f"{new.path} and {base.path} cannot be compared: {'; '.join(problems)}")
+    order = [m for m in base.scores["protocol"]["metrics"] if m in base.scores["metrics"] and m in new.scores["metrics"]]
+    return [_difference(m, new, base, level) for m in order if names is None or m in names]
+
+
+def incomparable(new: Run, base: Run) -> list[str]:
+    """Why two runs cannot be compared; empty when they can."""
+    problems = []
+    for what, path in (
+        ("set", ("set", "name")),
+        ("set version", ("set", "version")),
+        ("list of clips", ("set", "list_hash")),
+        ("protocol", ("protocol", "name")),
+        ("protocol version", ("protocol", "version")),
+    ):
+        ours, theirs = new.scores[path[0]][path[1]], base.scores[path[0]][path[1]]
+        if ours != theirs:
+            problems.append(f"{what} differs ({ours} against {theirs})")
+    if new.scores["flavour"] != base.scores["flavour"]:
+        problems.append(f"flavour differs ({new.scores['flavour']} against {base.scores['flavour']})")
+    for metric in sorted(set(new.scores["metrics"]) & set(base.scores["metrics"])):
+        if new.scores["metrics"][metric]["extractors"] != base.scores["metrics"][metric]["extractors"]:
+            problems.append(f"the networks behind {metric} differ (weights, front end or device)")
+    return problems
+
+
+def _difference(metric: str, new: Run, base: Run, level: float) -> Difference:
+    ours, theirs = new.scores["metrics"][metric], base.scores["metrics"][metric]
+    up = bool(ours["higher_is_better"])
+    if new.scores["scored_hash"] == base.scores["scored_hash"]:
+        paired = _paired(metric, new, base, level)
+        if paired is not None:
+            low, high = paired
+            return Difference(metric, theirs["value"], ours["value"], low, high, up, "paired")
+    if "interval" not in ours or "interval" not in theirs:
+        return Difference(metric, theirs["value"], ours["value"], None, None, up, "none")
+    half = _combined_half_width(ours["interval"], theirs["interval"], level)
+    value = ours["value"] - theirs["value"]
+    return Difference(metric, theirs["value"], ours["value"], value - half, value + half, up, "intervals")
+
+
+def _paired(metric: str, new: Run, base: Run, level: float) -> tuple[float, float] | None:
+    from av_bench.metrics import intervals
+
+    ours, theirs = new.values(), base.values()
+    if metric not in ours or metric not in theirs:
+        return None
+    joint = ours[[metric]].join(theirs[[metric]], lsuffix="_new", rsuffix="_base", how="inner").dropna()
+    clusters = [group for _, group in joint.index]
+    if len(set(clusters)) < 2:
+        return None
+    a, b = joint[f"{metric}_new"].to_numpy(), joint[f"{metric}_base"].to_numpy()
+    found = intervals.paired_difference(a, b, clusters, level=level)
+    return float(found.low), float(found.high)
+
+
+def _combined_half_width(first: Sequence[float], second: Sequence[float], level: float) -> float:
+    """Half width of a difference of independent estimates whose 95 % intervals are given."""
+    from scipy.stats import norm
+
+    scale = float(norm.ppf(0.5 + level / 2) / norm.ppf(0.975))
+    return scale * math.hypot((first[1] - first[0]) / 2, (second[1] - second[0]) / 2)

@@ -1,0 +1,62 @@
+"""PANNs Cnn14 at 16 kHz, behind FD-PANNs, KL-PANNs and IS (Kong et al., TASLP 2020, arXiv 1912.10211)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from av_bench.contracts import Decoded, Flavour, MediaError, Reason
+from av_bench.extractors import frontends
+from av_bench.extractors.base import BaseExtractor, Weights
+from av_bench.extractors.loading import check_stored, load_into, read
+from model_zoo.networks.packages import model_file, quiet, uninitialised
+
+RATE, N_FFT, HOP, LOW, HIGH = 16_000, 512, 160, 50.0, 8000.0
+MINIMUM = 31 * HOP  # samples: five halvings of the time axis need 32 frames
+
+
+class Panns(BaseExtractor):
+    """16 kHz mono -> embedding (2048, after ReLU) and AudioSet logits (527, before the sigmoid)."""
+
+    name = "panns"
+    outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 2048)", "logits": "(B, 527)"}
+    batch_size = 16
+
+    @classmethod
+    def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> Panns:
+        """Weights: the official file of 84 tensors under "model". Both flavours are the same.
+
+        The file carries its STFT and mel matrices; the mel matrix is compared with the one computed here and the
+        pair is replaced by ``frontends.decibel_mel`` (an FFT instead of a convolution).
+        """
+        checkpoint = read(weights, "panns")
+        package = model_file("panns_inference.models")
+        with quiet(), uninitialised():
+            network = package.Cnn14(RATE, N_FFT, HOP, 64, LOW, HIGH, 527)
+        digest = load_into(network, checkpoint)
+        bank = frontends.mel_bank(RATE, N_FFT, 64, LOW, HIGH, scale="slaney", unit_area=True)
+        check_stored(checkpoint, "logmel_extractor.melW", bank.T)
+        network.spectrogram_extractor, network.logmel_extractor = nn.Identity(), nn.Identity()
+        return cls(network, digest, device, flavour)
+
+    def prepare(self, item: Decoded, seconds: float) -> torch.Tensor:
+        """``(samples,)``: the first ``seconds``, not padded. MediaError below 0.31 s."""
+        wave = item.waveform(RATE, seconds)
+        if len(wave) < MINIMUM:
+            raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, f"{len(wave) / RATE:.2f} s; PANNs needs 0.31 s")
+        return wave
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``(B, samples)`` -> embedding and logits."""
+        assert self.module is not None
+        logits: list[torch.Tensor] = []  # the network itself returns only their sigmoid
+        head = self.module.get_submodule("fc_audioset")
+        hook = head.register_forward_hook(lambda _module, _inputs, output: logits.append(output))
+        try:
+            output = self.module(frontends.decibel_mel(batch, RATE, N_FFT, HOP, LOW, HIGH)[:, None])
+        finally:
+            hook.remove()
+        return {"embedding": output["embedding"], "logits": logits[0]}

@@ -1,0 +1,36 @@
+"""Byte-pair tokenizers of the text towers, from local vocabulary files of the lock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from av_bench import weights as files
+from av_bench.contracts import MissingRequirement
+
+LENGTH = 77
+
+
+def tokenizer(kind: str) -> Any:
+    """The tokenizer ``"roberta-base"`` or ``"gpt2"`` (padding with "!", as MS-CLAP does).
+
+    Raises MissingRequirement, with the command that helps, when vocabulary files or transformers are absent.
+    """
+    vocabulary, merges = (str(files.require(f"{kind}-{part}")) for part in ("vocab", "merges"))
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingRequirement(f"{kind} tokenizer: {error}; pip install 'av-bench[paper]'") from error
+    if kind == "roberta-base":
+        return transformers.RobertaTokenizer(vocabulary, merges)
+    made = transformers.GPT2Tokenizer(vocabulary, merges)
+    made.add_special_tokens({"pad_token": "!"})
+    return made
+
+
+def encode(made: Any, text: str) -> Tensor:
+    """int64 ``(2, 77)``: token ids and attention mask, cut and padded at the end."""
+    out = made(text, padding="max_length", truncation=True, max_length=LENGTH)
+    return torch.tensor([out["input_ids"], out["attention_mask"]])

@@ -1,0 +1,190 @@
+"""Intervals of metric values: how far would the number move with other clips from the same source?
+
+Conventions
+-----------
+* The unit of resampling is the cluster (the source recording): rows of one cluster move together. VGGish has eight
+  rows per clip, and several clips can come from one recording.
+* 95 % unless said otherwise; every draw is seeded; fewer than two clusters is a MetricError.
+* The intervals speak of the choice of clips. They do not cover retraining, resampling a generator, or bias.
+
+Methods
+-------
+* Means of per-clip values (KL, IB, CLAP, DeSync, onsets): percentile cluster bootstrap (Efron & Tibshirani 1993,
+  chapter 13; Field & Welsh 2007 for clusters). Two generators on the same clips compare by the paired difference.
+* Fréchet distance and inception score are not means. A bootstrap repeats rows, which acts like fewer rows, and the
+  Fréchet distance falls with rows: the whole percentile interval lies above the estimate. So the interval is the
+  estimate +- 1.96 sd, and sd comes from random halves of the clusters, drawn without repeats (the delete-half
+  jackknife, Shao & Wu 1989): the variance between halves is, to first order, the variance of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from av_bench.contracts import MetricError, UsageError
+from av_bench.metrics.checks import FloatArray, as_floats, require_at_least
+from av_bench.metrics.frechet import frechet_distance
+from av_bench.metrics.inception import inception_score
+
+Labels = Sequence[Any] | NDArray[Any]
+
+
+class Bounds(NamedTuple):
+    """A percentile interval."""
+
+    low: float
+    high: float
+
+
+class Interval(NamedTuple):
+    """Bounds, the standard deviation behind them, and how it was found."""
+
+    low: float
+    high: float
+    sd: float
+    method: str
+
+
+class PairedDifference(NamedTuple):
+    """Mean of a - b with its bounds."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def validate(clusters: Labels, rows: int, metric: str, name: str) -> NDArray[Any]:
+    """Labels as an array ``(rows,)``; MetricError when one is missing or all are the same."""
+    labels = np.asarray(clusters)
+    if labels.shape != (rows,):
+        raise MetricError(f"{metric}: {name} has shape {labels.shape} for {rows} rows; pass one label per row")
+    if len(np.unique(labels)) < 2:
+        raise MetricError(f"{metric}: {name} names fewer than 2 clusters, which shows no spread; add source recordings")
+    return labels
+
+
+def cluster_bootstrap_mean(
+    values: ArrayLike, clusters: Labels, seed: int = 2020, replicates: int = 1000, level: float = 0.95
+) -> Bounds:
+    """Percentile interval ``(low, high)`` of the mean of ``values`` ``(n,)`` over resampled clusters ``(n,)``.
+
+    Each replicate draws as many clusters as there are, with repeats, and takes the mean of all their values.
+    """
+    metric = "cluster_bootstrap_mean"
+    array = as_floats(values, metric, "values", "(n,)", 1)
+    labels = validate(clusters, len(array), metric, "clusters")
+    _require_draws(replicates, level, metric)
+    _, member = np.unique(labels, return_inverse=True)
+    sums, counts = np.bincount(member, weights=array), np.bincount(member).astype(np.float64)
+    k = len(sums)
+    rng = np.random.default_rng(seed)
+    means: list[FloatArray] = []
+    block = max(1, 2_000_000 // k)  # bounds memory at 16 MB
+    for start in range(0, replicates, block):
+        times = rng.multinomial(k, np.full(k, 1.0 / k), size=min(block, replicates - start)).astype(np.float64)
+        means.append((times @ sums) / (times @ counts))
+    low, high = np.quantile(np.concatenate(means), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Bounds(float(low), float(high))
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, clusters: Labels, seed: int = 2020, replicates: int = 1000, level: float = 0.95
+) -> PairedDifference:
+    """Mean of ``a - b`` over the same clips ``(n,)`` and its cluster bootstrap interval."""
+    metric = "paired_difference"
+    first, second = as_floats(a, metric, "a", "(n,)", 1), as_floats(b, metric, "b", "(n,)", 1)
+    if first.shape != second.shape:
+        raise MetricError(f"{metric}: a has {len(first)} values, b {len(second)}; both must score the same clips")
+    validate(clusters, len(first), metric, "clusters")
+    low, high = cluster_bootstrap_mean(first - second, clusters, seed, replicates, level)
+    return PairedDifference(float((first - second).mean()), low, high)
+
+
+def frechet_interval(
+    reference: ArrayLike,
+    generated: ArrayLike,
+    clusters_reference: Labels,
+    clusters_generated: Labels,
+    seed: int = 2020,
+    replicates: int = 50,
+    level: float = 0.95,
+) -> Interval:
+    """``frechet_distance(reference, generated)`` +- 1.96 sd, sd from random halves of the clusters.
+
+    A cluster label on both sides means the same recording; its rows enter or leave both sides together. The lower
+    bound stops at 0. With 50 replicates sd itself is known to about 10 %. Each replicate costs one
+    :func:`frechet_distance` of half the rows: ``benchmarks/frechet.py`` measures it; for d = 2048 take 10 to 20.
+    """
+    metric = "frechet_interval"
+    x = as_floats(reference, metric, "reference", "(rows, dimensions)", 2)
+    y = as_floats(generated, metric, "generated", "(rows, dimensions)", 2)
+    labels_x = validate(clusters_reference, len(x), metric, "clusters_reference")
+    labels_y = validate(clusters_generated, len(y), metric, "clusters_generated")
+    _require_draws(replicates, level, metric)
+    point = frechet_distance(x, y)
+    names, member = np.unique(np.concatenate([labels_x, labels_y]), return_inverse=True)
+    member_x, member_y = member[: len(x)], member[len(x) :]
+    sides = np.isin(np.arange(len(names)), member_x) + 2 * np.isin(np.arange(len(names)), member_y)
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(replicates):
+        half = _random_half(sides, rng)
+        part_x, part_y = x[half[member_x]], y[half[member_y]]
+        if min(len(part_x), len(part_y)) < 2:
+            raise MetricError(f"{metric}: half of the clusters holds fewer than 2 rows of a side; add clips")
+        draws.append(frechet_distance(part_x, part_y))
+    return _around(point, draws, level, 0.0, f"half-subsampling of {len(names)} clusters, {replicates} replicates")
+
+
+def inception_interval(
+    logits: ArrayLike,
+    clusters: Labels,
+    splits: int = 10,
+    score_seed: int = 2020,
+    seed: int = 2020,
+    replicates: int = 100,
+    level: float = 0.95,
+) -> Interval:
+    """``inception_score(logits, splits, score_seed)`` +- 1.96 sd, sd from random halves of the clusters.
+
+    Halves use the same number of splits, so they need more rows than splits. The lower bound stops at 1. This is not
+    the standard deviation over splits, which says how much parts of the set differ.
+    """
+    metric = "inception_interval"
+    rows = as_floats(logits, metric, "logits", "(clips, classes)", 2)
+    labels = validate(clusters, len(rows), metric, "clusters")
+    _require_draws(replicates, level, metric)
+    point, _ = inception_score(rows, splits, score_seed)
+    names, member = np.unique(labels, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(replicates):
+        half = _random_half(np.zeros(len(names), dtype=np.int64), rng)
+        draws.append(inception_score(rows[half[member]], splits, score_seed)[0])
+    return _around(point, draws, level, 1.0, f"half-subsampling of {len(names)} clusters, {replicates} replicates")
+
+
+def _random_half(strata: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which clusters are in: half of every stratum, without repeats; of an odd stratum one more or less, at random."""
+    chosen = np.zeros(len(strata), dtype=np.bool_)
+    for stratum in np.unique(strata):
+        members = rng.permutation(np.flatnonzero(strata == stratum))
+        chosen[members[: (len(members) + int(rng.integers(2))) // 2]] = True
+    return chosen
+
+
+def _around(point: float, draws: list[float], level: float, least: float, method: str) -> Interval:
+    sd = float(np.std(draws, ddof=1))
+    reach = NormalDist().inv_cdf((1.0 + level) / 2.0) * sd
+    return Interval(max(point - reach, least), point + reach, sd, method)
+
+
+def _require_draws(replicates: int, level: float, metric: str) -> None:
+    require_at_least(replicates, 2, metric, "replicates")
+    if not 0.0 < level < 1.0:
+        raise UsageError(f"{metric}: level is {level}; pass a share between 0 and 1, such as 0.95")

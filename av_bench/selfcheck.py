@@ -1,0 +1,108 @@
+"""Do the metrics react to known damage as they should?
+
+A protocol lists damages of the real audio, each with the metrics that must see it, and series along which a metric
+must rise step by step. Each damage is an ordinary run; it is compared with the undamaged oracle clip by clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import protocols
+from av_bench.comparison import differences
+from av_bench.contracts import UsageError
+from av_bench.pipeline import RunOptions, run
+from av_bench.record import Run, read_run
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What one metric did under one damage."""
+
+    model: str
+    metric: str
+    base: float
+    value: float
+    low: float | None
+    high: float | None
+    reacted: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """A metric along damages of growing strength."""
+
+    metric: str
+    models: tuple[str, ...]
+    values: tuple[float, ...]
+    half_widths: tuple[float, ...]
+
+    @property
+    def rises(self) -> bool:
+        """Whether each step is higher than the one before."""
+        return all(b > a for a, b in zip(self.values, self.values[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All reactions and series."""
+
+    set: str
+    clips: int
+    reactions: tuple[Reaction, ...]
+    series: tuple[Series, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True when every expected reaction came."""
+        return all(r.reacted for r in self.reactions) and all(s.rises for s in self.series)
+
+
+def run_selfcheck(
+    set_name: str, *, data: Path | None, limit: int | None, out: Path, workers: int | None, quiet: bool
+) -> Outcome:
+    """Run every damage of the set's protocol; runs that are there already are taken up."""
+    plan = _plan(set_name)
+    models = list(dict.fromkeys(["oracle", *plan["moves"], *(m for s in plan["series"] for m in s["models"])]))
+    runs: dict[str, Run] = {}
+    for model in models:
+        folder = out / model.replace(":", "-").replace("=", "")
+        options = RunOptions(
+            set=set_name, model=model, data=data, limit=limit, out=folder, workers=workers, quiet=quiet, min_coverage=0.0
+        )
+        runs[model] = read_run(run(options).path)
+    reactions = [r for model, metrics in plan["moves"].items() for r in _reactions(runs[model], runs["oracle"], metrics)]
+    series = [_series(s["metric"], s["models"], runs) for s in plan["series"]]
+    return Outcome(set_name, runs["oracle"].scores["counts"]["scored"], tuple(reactions), tuple(series))
+
+
+def _plan(set_name: str) -> Mapping[str, Any]:
+    protocol = protocols.load_protocol(protocols.load_set(set_name).protocol)
+    assert protocol.source is not None
+    plan = yaml.safe_load(protocol.source.read_text(encoding="utf8")).get("selfcheck")
+    if not plan:
+        raise UsageError(f"protocol {protocol.name} lists no damages to check (key selfcheck)")
+    return {"moves": plan.get("moves", {}), "series": plan.get("series", [])}
+
+
+def _reactions(damaged: Run, oracle: Run, metrics: list[str]) -> list[Reaction]:
+    found = {d.metric: d for d in differences(damaged, oracle, names=metrics)}
+    missing = [m for m in metrics if m not in found]
+    if missing:
+        why = damaged.scores["absent"].get(missing[0]) or oracle.scores["absent"].get(missing[0], "not in the protocol")
+        raise UsageError(f"selfcheck needs {missing[0]}, which is absent: {why}")
+    return [
+        Reaction(damaged.name, m, found[m].base, found[m].new, found[m].low, found[m].high, found[m].verdict == "worse")
+        for m in metrics
+    ]
+
+
+def _series(metric: str, models: list[str], runs: Mapping[str, Run]) -> Series:
+    entries = [runs[m].scores["metrics"][metric] for m in models]
+    halves = [(e["interval"][1] - e["interval"][0]) / 2 if "interval" in e else 0.0 for e in entries]
+    return Series(metric, tuple(models), tuple(e["value"] for e in entries), tuple(halves))

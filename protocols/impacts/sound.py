@@ -1,0 +1,186 @@
+"""The sound of a scene: modal synthesis of every contact, a room, and a quiet background.
+
+A contact at time t starts at sample ``round(t * sample_rate)`` and not before. Its modes are damped sines whose
+strength falls with a contact-time low-pass (faster and harder contacts are brighter), plus a short burst of noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, signal
+
+from protocols.impacts import SECONDS
+from protocols.impacts.materials import FORMS, MATERIALS, MODE_RATIOS, Material
+from protocols.impacts.scene import Scene
+from protocols.impacts.streams import stream
+
+Floats = NDArray[np.float32]
+
+# Contact hardness of mallets and balls from soft to hard: factor on the cutoff of the material.
+HEAD_HARDNESS = (0.3, 0.5, 0.8, 1.0)
+QUIET = 1e-3  # modes are followed until -60 dB
+LONGEST = 3.0  # s
+SURVIVES = 0.35  # of the ringing that outlives the next contact of the same object
+EXPONENT = 1.3  # level over speed
+FLOOR = Material("floor", "hard", 85, 60, 160, 1.0, 0.9, 900, 0.25, 0.004, 0.0, 1.0)  # what objects drop on
+
+
+@dataclass(frozen=True)
+class Body:
+    """A ringing thing: mode frequencies (Hz), responses to a unit blow ``(modes, samples)``, weights."""
+
+    material: Material
+    frequencies: Floats
+    responses: Floats
+    weights: Floats
+
+
+def render_audio(scene: Scene, sample_rate: int = 44100) -> Floats:
+    """Stereo sound of a scene, ``(2, round(8 * sample_rate))`` float32 in [-1, 1]; equal scenes give equal samples."""
+    length = round(SECONDS * sample_rate)
+    dry = _dry(scene, length, sample_rate)
+    peak = float(np.abs(dry).max())
+    gain = 10 ** (scene.peak_db / 20) * MATERIALS[scene.material].loudness / peak
+    dry *= np.float32(0.8 * gain)  # leaves room for the reverberation
+    mixed = _room(scene, dry, sample_rate)
+    mixed += _background(scene, length, sample_rate)
+    return np.clip(mixed, -1.0, 1.0).astype(np.float32)
+
+
+# --------------------------------------------------------------------------- contacts
+
+
+def _dry(scene: Scene, length: int, sample_rate: int) -> Floats:
+    """All contacts of all movers without room and background, ``(length,)``."""
+    rng = stream(scene.seed, "sound.contacts")
+    material = MATERIALS[scene.material]
+    family, factor, _ = FORMS[scene.form]
+    pitch = material.pitch * factor / scene.size
+    fastest = max(v for track in scene.tracks for v in track.speeds)
+    out = np.zeros(length, np.float32)
+    hardness = HEAD_HARDNESS[scene.head] if scene.kind != "drop" else 1.0
+    shared = _body(material, pitch, family, sample_rate, stream(scene.seed, "sound.modes"))
+    floor = _body(FLOOR, FLOOR.pitch, "plate", sample_rate, stream(scene.seed, "sound.floor"))
+    for number, track in enumerate(scene.tracks):
+        body = shared
+        if scene.kind == "drop" and number:  # no two objects are tuned alike
+            detuned = pitch * float(np.exp(rng.uniform(-0.06, 0.06)))
+            body = _body(material, detuned, family, sample_rate, stream(scene.seed, f"sound.modes.{number}"))
+        ringing = np.zeros(length, np.float32)
+        for time, speed in zip(track.times, track.speeds, strict=True):
+            start = round(time * sample_rate)
+            _damp(ringing, start, sample_rate)
+            _add(ringing, start, _contact(body, speed / fastest, hardness, sample_rate, rng))
+            thump = _contact(floor, speed / fastest, 1.0, sample_rate, rng)
+            _add(out, start, thump * np.float32(0.25 if scene.kind == "drop" else 0.08))
+        out += ringing
+    return out
+
+
+def _body(material: Material, pitch: float, family: str, sample_rate: int, rng: np.random.Generator) -> Body:
+    ratios = np.array(MODE_RATIOS[family])
+    frequencies = pitch * ratios * np.exp(rng.normal(0, 0.03, ratios.size))
+    weights = (1 + np.arange(ratios.size)) ** -material.tilt * np.exp(rng.normal(0, 0.35, ratios.size))
+    audible = frequencies < 0.45 * sample_rate
+    audible[0] = True
+    frequencies, weights = frequencies[audible], weights[audible]
+    rates = material.damping + material.damping_slope * (frequencies / 1000) ** material.damping_power
+    longest = min(LONGEST, float(-np.log(QUIET) / rates.min()))
+    responses = _damped_sines(frequencies, rates, int(longest * sample_rate), sample_rate)
+    return Body(material, frequencies.astype(np.float32), responses, weights.astype(np.float32))
+
+
+def _damped_sines(frequencies: NDArray[Any], rates: NDArray[Any], length: int, sample_rate: int) -> Floats:
+    """``exp(-rate t) sin(2 pi f t)`` for every mode, by powers of one complex number: rows times columns."""
+    block = 512
+    step = (2j * np.pi * frequencies - rates) / sample_rate
+    inner = np.exp(step[:, None] * np.arange(block)).astype(np.complex64)
+    outer = np.exp(step[:, None] * (block * np.arange(-(-length // block)))).astype(np.complex64)
+    product = outer.real[:, :, None] * inner.imag[:, None, :]
+    product += outer.imag[:, :, None] * inner.real[:, None, :]
+    waves: Floats = product.reshape(len(frequencies), -1)[:, :length]
+    fade = min(length, 512)
+    waves[:, -fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return waves
+
+
+def _contact(body: Body, force: float, hardness: float, sample_rate: int, rng: np.random.Generator) -> Floats:
+    """One blow of relative speed ``force`` in (0, 1]: louder and brighter with speed, ``(samples,)``."""
+    material = body.material
+    cutoff = material.cutoff * hardness * (0.35 + 0.65 * force)
+    shaped = body.weights / (1 + (body.frequencies / cutoff) ** 2)
+    shaped = shaped * rng.uniform(0.6, 1.0, shaped.size).astype(np.float32)  # another spot, another mixture
+    blow: Floats = (shaped / np.abs(body.weights).sum()) @ body.responses
+    burst = min(int(6 * material.crackle_time * sample_rate), blow.size)
+    noise = rng.standard_normal(burst).astype(np.float32)
+    pole = np.exp(-2 * np.pi * min(cutoff, 0.4 * sample_rate) / sample_rate)
+    noise = signal.lfilter([np.float32(1 - pole)], [np.float32(1), np.float32(-pole)], noise).astype(np.float32)
+    noise *= np.exp(-np.arange(burst, dtype=np.float32) / np.float32(material.crackle_time * sample_rate))
+    blow[:burst] += np.float32(material.crackle * float(np.abs(blow).max()) / float(np.abs(noise).max())) * noise
+    return blow * np.float32(force**EXPONENT)
+
+
+def _add(out: Floats, start: int, sound: Floats) -> None:
+    stop = min(out.size, start + sound.size)
+    out[start:stop] += sound[: stop - start]
+
+
+def _damp(ringing: Floats, start: int, sample_rate: int) -> None:
+    """A new contact takes most of the ringing away, within 5 ms."""
+    ramp = min(int(0.005 * sample_rate), ringing.size - start)
+    ringing[start : start + ramp] *= np.linspace(1, SURVIVES, ramp, dtype=np.float32)
+    ringing[start + ramp :] *= np.float32(SURVIVES)
+
+
+# --------------------------------------------------------------------------- room and background
+
+
+def _room(scene: Scene, dry: Floats, sample_rate: int) -> Floats:
+    """Direct sound in both channels plus a decaying tail of noise, another one in each, ``(2, samples)``."""
+    rng = stream(scene.seed, "sound.room")
+    delay = int(0.004 * sample_rate)
+    size = int(min(scene.reverb_time, 0.6) * sample_rate)
+    time = np.arange(size, dtype=np.float32) / sample_rate
+    tail = rng.standard_normal((2, size)).astype(np.float32) * np.exp(-6.91 * time / scene.reverb_time, dtype=np.float32)
+    tail = signal.lfilter(np.float32([0.35]), np.float32([1, -0.65]), tail).astype(np.float32)  # air and walls: duller
+    tail *= np.float32(10 ** (scene.reverb_db / 20)) / np.sqrt((tail**2).sum(axis=1, keepdims=True))
+    wet = np.zeros((2, delay + size), np.float32)
+    wet[:, delay:] = tail
+    points = fft.next_fast_len(dry.size + wet.shape[1], real=True)
+    spectrum = fft.rfft(dry, points)
+    out: Floats = fft.irfft(spectrum * fft.rfft(wet, points), points)[:, : dry.size]
+    out += dry
+    return out
+
+
+def _background(scene: Scene, length: int, sample_rate: int) -> Floats:
+    """Noise floor, mains hum and wind at their levels, ``(2, length)``."""
+    rng = stream(scene.seed, "sound.background")
+    points = fft.next_fast_len(length, real=True)
+    frequencies = fft.rfftfreq(points, 1 / sample_rate).astype(np.float32)
+    power = {"white": 0.0, "pink": 0.5, "brown": 1.0}[scene.noise]
+    shape = np.maximum(frequencies, 20.0) ** -power
+    out = _noise(rng, shape, points)[:, :length] * np.float32(10 ** (scene.noise_db / 20))
+    time = np.arange(length, dtype=np.float32) / sample_rate
+    if scene.hum_db > -100:
+        turn = np.float32(2 * np.pi * scene.hum_hz) * time
+        hum = np.sin(turn) + 0.5 * np.sin(2 * turn + 1) + 0.25 * np.sin(4 * turn + 2)
+        out += hum.astype(np.float32) * np.float32(10 ** (scene.hum_db / 20))
+    if scene.wind_db > -100:
+        knots = rng.uniform(0.2, 1.0, 12)
+        gusts = np.interp(time, np.linspace(0, SECONDS, 12), knots).astype(np.float32)
+        wind = _noise(rng, np.exp(-(((frequencies - 250) / 220) ** 2)), points)[:, :length]
+        out += wind * gusts * np.float32(10 ** (scene.wind_db / 20))
+    return out.astype(np.float32)
+
+
+def _noise(rng: np.random.Generator, shape: NDArray[Any], points: int) -> Floats:
+    """Two channels of noise with this amplitude spectrum and unit power, ``(2, points)``."""
+    phases = rng.standard_normal((2, shape.size * 2), np.float32).view(np.complex64)
+    noise: Floats = fft.irfft(phases * shape.astype(np.float32), points)
+    noise /= np.sqrt((noise**2).mean())
+    return noise

@@ -1,0 +1,140 @@
+"""Tables as Markdown, LaTeX, CSV and HTML. Text that comes from outside is escaped for the target format."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+from av_bench.contracts import UsageError
+from av_bench.registry import miss
+from reports.table import Cell, Row, Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "±": r"$\pm$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+}
+
+
+def render(tables: Sequence[Table], form: str, intervals: bool = True) -> str:
+    """All tables in one of the formats markdown, latex, csv, html."""
+    forms: dict[str, Callable[[Sequence[Table], bool], str]] = {
+        "markdown": _markdown,
+        "latex": _latex,
+        "csv": _csv,
+        "html": _html,
+    }
+    if form not in forms:
+        raise UsageError(miss("formats", form, sorted(forms)))
+    return forms[form](tables, intervals)
+
+
+def latex_escape(text: str) -> str:
+    """Plain text for LaTeX."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def _sections(rows: Sequence[Row]) -> list[list[Row]]:
+    """Bounds first, then models; empty sections are left out."""
+    return [s for s in ([r for r in rows if r.group == g] for g in ("bounds", "models")) if s]
+
+
+def _markdown(tables: Sequence[Table], intervals: bool) -> str:
+    blocks = []
+    for table in tables:
+        names = [f"{c.name}{f' ({c.unit})' if c.unit else ''} {c.arrow}" for c in table.columns]
+        lines = [f"**{_md(table.title)}**", "", f"| model | {' | '.join(names)} | n |"]
+        lines.append("|---|" + "---:|" * (len(names) + 1))
+        for section in _sections(table.rows):
+            for row in section:
+                cells = [_md_cell(row.cells.get(c.name), intervals) for c in table.columns]
+                lines.append(f"| {_md(row.name)} | {' | '.join(cells)} | {row.counts['scored']} |")
+        lines += ["", *[f"- {_md(note)}" for note in table.notes]]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _md(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _md_cell(cell: Cell | None, intervals: bool) -> str:
+    if cell is None:
+        return ""
+    number = f"{cell.value:.{cell.digits}f}"
+    marked = {1: f"**{number}**", 2: f"<u>{number}</u>"}.get(cell.rank or 0, number)
+    return marked + cell.text(intervals)[len(number) :]
+
+
+def _latex(tables: Sequence[Table], intervals: bool) -> str:
+    blocks = ["% needs \\usepackage{booktabs}"]
+    for table in tables:
+        heads = [latex_escape(f"{c.name}{f' ({c.unit})' if c.unit else ''} {c.arrow}") for c in table.columns]
+        lines = [r"\begin{table}[t]", r"\centering", r"\small", r"\begin{tabular}{l" + "r" * len(heads) + "r}"]
+        lines += [r"\toprule", "Model & " + " & ".join(heads) + r" & $n$ \\"]
+        for section in _sections(table.rows):
+            lines.append(r"\midrule")
+            for row in section:
+                cells = [_tex_cell(row.cells.get(c.name), intervals) for c in table.columns]
+                lines.append(f"{latex_escape(row.name)} & {' & '.join(cells)} & {row.counts['scored']} \\\\")
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        notes = " ".join(note if note.endswith(".") else note + "." for note in table.notes)
+        lines.append(rf"\caption{{{latex_escape(table.title)}. {latex_escape(notes)}}}")
+        lines.append(rf"\label{{tab:{''.join(c for c in table.label if c.isalnum() or c == '-')}}}")
+        lines.append(r"\end{table}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _tex_cell(cell: Cell | None, intervals: bool) -> str:
+    if cell is None:
+        return "--"
+    number = f"{cell.value:.{cell.digits}f}"
+    marked = {1: rf"\textbf{{{number}}}", 2: rf"\underline{{{number}}}"}.get(cell.rank or 0, number)
+    if intervals and cell.half_width is not None:
+        marked += rf" {{\scriptsize $\pm$ {cell.half_width:.{cell.digits}f}}}"
+    return marked
+
+
+def _csv(tables: Sequence[Table], intervals: bool) -> str:
+    """Long form: one line per row and metric, full precision; text that a spreadsheet would run is quoted by '."""
+    del intervals
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(["table", "model", "metric", "value", "half_width", "n", "higher_is_better", "unit"])
+    for table in tables:
+        for row in table.rows:
+            for column in table.columns:
+                cell = row.cells.get(column.name)
+                if cell is not None:
+                    half = "" if cell.half_width is None else repr(cell.half_width)
+                    head = [_csv_text(table.title), _csv_text(row.name), column.name]
+                    writer.writerow([*head, repr(cell.value), half, cell.n, column.higher_is_better, column.unit])
+    return sink.getvalue()
+
+
+def _csv_text(text: str) -> str:
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+
+
+def _html(tables: Sequence[Table], intervals: bool) -> str:
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(loader=PackageLoader("reports"), autoescape=select_autoescape(default=True))
+    sections = [_sections(table.rows) for table in tables]
+    template = environment.get_template("table.html.j2")
+    return template.render(tables=list(zip(tables, sections, strict=True)), intervals=intervals)

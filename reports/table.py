@@ -1,0 +1,200 @@
+"""Runs -> tables. Rows of one table share set, list, protocol and flavour; nothing is mixed.
+
+Ceilings and floors (oracle, shuffled, noise, silence) stand apart from the models, and best and second best are
+marked among the models (among all rows when there are only ceilings and floors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from av_bench.contracts import UsageError
+from av_bench.record import Run, read_run
+
+SANITY = ("oracle", "shuffled", "noise", "silence")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric column with its direction."""
+
+    name: str
+    higher_is_better: bool
+    unit: str
+
+    @property
+    def arrow(self) -> str:
+        """Direction of better."""
+        return "↑" if self.higher_is_better else "↓"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with its 95 % interval half width, and its rank among the ranked rows (1, 2 or None)."""
+
+    value: float
+    half_width: float | None
+    n: int
+    rank: int | None = None
+
+    @property
+    def digits(self) -> int:
+        """Decimals: four significant digits, at least two decimals."""
+        size = abs(self.value)
+        return 2 if size >= 10 else 3
+
+    def text(self, interval: bool) -> str:
+        """The number as printed."""
+        shown = f"{self.value:.{self.digits}f}"
+        if interval and self.half_width is not None:
+            shown += f" ± {self.half_width:.{self.digits}f}"
+        return shown
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    name: str
+    group: str  # "bounds" or "models"
+    cells: dict[str, Cell]
+    counts: dict[str, Any]
+    absent: dict[str, str]
+    warnings: tuple[str, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what it is about, its columns, its rows and what must be said under it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    label: str
+
+
+def tables(paths: Sequence[Path | str], *, allow_different_n: bool = False) -> list[Table]:
+    """Group run folders into tables. UsageError when rows of one table have different clips, unless allowed."""
+    if not paths:
+        raise UsageError("no run folders given; `av-bench table runs/*`")
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for path in paths:
+        run = read_run(path)
+        scores = run.scores
+        key = (
+            scores["set"]["name"],
+            scores["set"]["version"],
+            scores["set"]["list_hash"],
+            scores["protocol"]["name"],
+            scores["protocol"]["version"],
+            scores["flavour"],
+        )
+        groups.setdefault(key, []).append(run)
+    return [_table(key, runs, allow_different_n) for key, runs in groups.items()]
+
+
+def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Table:
+    populations = {run.scores["scored_hash"] for run in runs}
+    if len(populations) > 1 and not allow_different_n:
+        counts = ", ".join(f"{r.path.name}: {r.scores['counts']['scored']}" for r in runs)
+        raise UsageError(
+            f"rows of one table must be scored on the same clips; scored are {counts}. FD and IS depend on n. "
+            "Complete the runs, or pass --allow-different-n to print them all the same"
+        )
+    columns = _columns(runs)
+    rows = _ranked([_row(run, columns) for run in runs], columns)
+    rows.sort(key=lambda row: (row.group != "bounds", _bound_order(row.name)))
+    name, version, _, protocol, protocol_version, flavour = key
+    scored = sorted({run.scores["counts"]["scored"] for run in runs})
+    n = str(scored[0]) if len(scored) == 1 else f"{scored[0]} to {scored[-1]}"
+    title = f"{name} (version {version}), protocol {protocol} {protocol_version}, {flavour} flavour, n = {n}"
+    notes = _notes(rows, len(populations) > 1)
+    return Table(title, columns, tuple(rows), notes, f"{name}-{protocol}-{flavour}")
+
+
+def _columns(runs: list[Run]) -> tuple[Column, ...]:
+    order: dict[str, Column] = {}
+    for metric in runs[0].scores["protocol"]["metrics"]:
+        for run in runs:
+            entry = run.scores["metrics"].get(metric)
+            if entry is not None:
+                order.setdefault(metric, Column(metric, bool(entry["higher_is_better"]), entry["unit"]))
+    return tuple(order.values())
+
+
+def _row(run: Run, columns: tuple[Column, ...]) -> Row:
+    cells = {}
+    for column in columns:
+        entry = run.scores["metrics"].get(column.name)
+        if entry is not None:
+            interval = entry.get("interval")
+            half = None if interval is None else (interval[1] - interval[0]) / 2
+            cells[column.name] = Cell(float(entry["value"]), half, int(entry["n"]))
+    bound = str(run.info["spec"]["model"]).split(":")[0] in SANITY
+    return Row(
+        run.name,
+        "bounds" if bound else "models",
+        cells,
+        run.scores["counts"],
+        run.scores["absent"],
+        tuple(run.scores["warnings"]),
+        run.path,
+    )
+
+
+def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
+    ranked = [row for row in rows if row.group == "models"] or rows
+    if len(ranked) < 2:
+        return rows
+    places: dict[tuple[int, str], int] = {}
+    for column in columns:
+        values = sorted({r.cells[column.name].value for r in ranked if column.name in r.cells})
+        if column.higher_is_better:
+            values.reverse()
+        for row in ranked:
+            cell = row.cells.get(column.name)
+            if cell is not None and cell.value in values[:2]:
+                places[id(row), column.name] = values.index(cell.value) + 1
+    return [
+        Row(
+            row.name,
+            row.group,
+            {k: Cell(c.value, c.half_width, c.n, places.get((id(row), k))) for k, c in row.cells.items()},
+            row.counts,
+            row.absent,
+            row.warnings,
+            row.path,
+        )
+        for row in rows
+    ]
+
+
+def _bound_order(name: str) -> int:
+    kind = name.split(":")[0]
+    return SANITY.index(kind) if kind in SANITY else len(SANITY)
+
+
+def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
+    notes = []
+    if different:
+        notes.append("Rows are scored on different clips: FD and IS depend on n and must not be compared.")
+    for row in rows:
+        counts = row.counts
+        excluded = ", ".join(f"{n} {reason}" for reason, n in counts["excluded"].items()) or "none"
+        flagged = ", ".join(f"{n} {reason}" for reason, n in counts["flagged"].items())
+        text = f"{row.name}: {counts['scored']} of {counts['expected']} clips scored; excluded: {excluded}"
+        notes.append(text + (f"; flagged: {flagged}" if flagged else ""))
+    absent: dict[str, list[str]] = {}
+    for row in rows:
+        for metric, reason in row.absent.items():
+            absent.setdefault(f"{metric} is absent: {reason}", []).append(row.name)
+    notes += [text if len(names) == len(rows) else f"{text} ({', '.join(names)})" for text, names in absent.items()]
+    notes += list(dict.fromkeys(f"Warning: {w}" for row in rows for w in row.warnings))
+    if any(row.name.split(":")[0] == "silence" for row in rows):
+        notes.append("A constant prediction can look good on DeSync and AP: read them beside F1.")
+    return tuple(notes)

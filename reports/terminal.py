@@ -1,0 +1,136 @@
+"""What people see in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reports.table import Cell, Table
+
+if TYPE_CHECKING:
+    from av_bench.doctor import Finding
+    from av_bench.gating import Verdict
+    from av_bench.selfcheck import Outcome
+
+
+def console() -> Console:
+    """Standard output; wide enough to keep rows whole when it is not a terminal."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=160)
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Tables with best bold and second underlined."""
+    out = console()
+    for table in tables:
+        view = RichTable(title=table.title, title_justify="left", title_style="bold", caption_justify="left")
+        view.add_column("model")
+        for column in table.columns:
+            unit = f" ({column.unit})" if column.unit else ""
+            view.add_column(f"{column.name}{unit} {column.arrow}", justify="right")
+        view.add_column("n", justify="right")
+        for i, row in enumerate(table.rows):
+            if i and row.group != table.rows[i - 1].group:
+                view.add_section()
+            cells = [_cell(row.cells.get(column.name)) for column in table.columns]
+            view.add_row(Text(row.name), *cells, str(row.counts["scored"]))
+        out.print(view)
+        for note in table.notes:
+            out.print(Text(f"  {note}", style="yellow" if note.startswith("Warning") else "dim"))
+
+
+def _cell(cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("")
+    number = f"{cell.value:.{cell.digits}f}"
+    text = Text(number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
+    if cell.half_width is not None:
+        text.append(f" ±{cell.half_width:.{cell.digits}f}", style="dim not bold not underline")
+    return text
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The gate's table and its one-word result."""
+    from av_bench.gating import cells
+
+    out = console()
+    view = RichTable(title=f"{verdict.new} against {verdict.base}", title_justify="left")
+    for name, side in (("check", "left"), ("baseline", "right"), ("new", "right"), ("difference", "right")):
+        view.add_column(name, justify=side)  # type: ignore[arg-type]
+    view.add_column("verdict")
+    view.add_column("why", overflow="fold")
+    for check in verdict.checks:
+        style = "red bold" if not check.passed else ("green" if check.verdict == "better" else "")
+        view.add_row(check.name, *cells(check), Text(check.verdict, style=style), Text(check.detail))
+    out.print(view)
+    out.print(Text("gate passed" if verdict.passed else "gate FAILED", style="green bold" if verdict.passed else "red bold"))
+
+
+def show_names(group: str) -> None:
+    """Names of a group with what one needs to know to choose."""
+    view = RichTable(box=None, pad_edge=False)
+    for column, rows in _names(group).items():
+        view.add_column(column, overflow="fold")
+        del rows
+    table = _names(group)
+    for i in range(len(next(iter(table.values())))):
+        view.add_row(*(Text(values[i]) for values in table.values()))
+    console().print(view)
+
+
+def _names(group: str) -> dict[str, list[str]]:
+    import protocols
+    from av_bench import registry
+
+    if group == "sets":
+        sets = [protocols.load_set(n) for n in protocols.set_names()]
+        return {"set": [s.name for s in sets], "version": [s.version for s in sets], "what": [s.title for s in sets]}
+    if group == "protocols":
+        found = [protocols.load_protocol(n) for n in protocols.protocol_names()]
+        names = [p.name for p in found]
+        return {"protocol": names, "version": [p.version for p in found], "metrics": [", ".join(p.metrics) for p in found]}
+    names = registry.names(group)
+    return {group.removesuffix("s"): names, "what": [_first_line(group, n) for n in names]}
+
+
+def _first_line(group: str, name: str) -> str:
+    from av_bench import registry
+    from av_bench.contracts import AvBenchError
+
+    try:
+        loaded: Any = registry.load(group, name)
+    except (ImportError, AvBenchError) as error:
+        return f"not usable here: {error}"
+    return (loaded.__doc__ or "").strip().splitlines()[0] if loaded.__doc__ else ""
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """The doctor's table."""
+    view = RichTable(box=None, pad_edge=False)
+    for name in ("what", "status", "detail"):
+        view.add_column(name, overflow="fold")
+    styles = {"ok": "green", "missing": "yellow", "broken": "red bold"}
+    for finding in findings:
+        view.add_row(finding.what, Text(finding.status, style=styles[finding.status]), Text(finding.detail))
+    console().print(view)
+
+
+def show_selfcheck(outcome: Outcome) -> None:
+    """Reactions and series."""
+    out = console()
+    view = RichTable(title=f"selfcheck on {outcome.set}, {outcome.clips} clips", title_justify="left")
+    for name in ("damage", "metric", "oracle", "damaged", "difference", "reacted"):
+        view.add_column(name, justify="left" if name in ("damage", "metric", "reacted") else "right")
+    for r in outcome.reactions:
+        interval = "" if r.low is None else f"{r.value - r.base:+.3f} [{r.low:+.3f}, {r.high:+.3f}]"
+        mark = Text("yes", style="green") if r.reacted else Text("NO", style="red bold")
+        view.add_row(Text(r.model), r.metric, f"{r.base:.3f}", f"{r.value:.3f}", interval, mark)
+    out.print(view)
+    for s in outcome.series:
+        steps = "  ".join(f"{m.partition(':')[2] or m} {v:.3f}" for m, v in zip(s.models, s.values, strict=True))
+        style = "green" if s.rises else "red bold"
+        out.print(Text(f"{s.metric} {'rises' if s.rises else 'does NOT rise'} step by step: {steps}", style=style))
