@@ -121,6 +121,9 @@ def decode(
     if path.stat().st_size == 0:
         raise MediaError(path, Reason.EMPTY, "the file has zero bytes")
     digest = digest or file_digest(path)
+    promised, there = _wav_data_bytes(path)
+    if promised > there:
+        raise MediaError(path, Reason.UNREADABLE, f"cut off: the header declares {promised} bytes of samples, {there} are there")
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             reader = _Reader(path, container, requests, seconds, audio)
@@ -128,6 +131,24 @@ def decode(
             return reader.result(digest)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError(path, Reason.UNREADABLE, f"decoder says: {error}") from error
+
+
+def _wav_data_bytes(path: Path) -> tuple[int, int]:
+    """Bytes of samples a RIFF header declares and bytes that follow it; (0, 0) for other or streamed files.
+
+    The decoder trusts the file size here, so a cut-off wav would pass as a short one. Sizes 0 and 0xFFFFFFFF are what
+    a pipe leaves and declare nothing.
+    """
+    with path.open("rb") as handle:
+        if handle.read(4) != b"RIFF" or handle.seek(8) != 8 or handle.read(4) != b"WAVE":
+            return 0, 0
+        size = path.stat().st_size
+        while len(head := handle.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return (0, 0) if length in (0, 0xFFFFFFFF) else (length, size - handle.tell())
+            handle.seek(length + length % 2, 1)
+    return 0, 0
 
 
 class _Reader:

@@ -26,7 +26,7 @@ def _kernel(old: int, new: int) -> tuple[torch.Tensor, int]:
     cutoff = min(old, new) * ROLLOFF
     half_width = math.ceil(ZERO_CROSSINGS * old / cutoff)
     taps = torch.arange(-half_width, half_width + old, dtype=torch.float64) / old
-    phases = torch.arange(new, dtype=torch.float64) / new
+    phases = (torch.arange(new) / new).double()  # in float32 first, as in the published filter: then bit-exact
     crossings = ((taps[None, :] - phases[:, None]) * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
     window = torch.cos(crossings * math.pi / (2 * ZERO_CROSSINGS)) ** 2
     kernel = torch.sinc(crossings) * window * (cutoff / old)

@@ -95,7 +95,7 @@ class Store:
             return
         from safetensors.numpy import save
 
-        flat = {f"{k}/{o}": np.ascontiguousarray(a) for k, row in entries.items() for o, a in row.items()}
+        flat = {f"{k}/{o}": np.array(a, order="C") for k, row in entries.items() for o, a in row.items()}
         payload = save(flat)
         shard = self.root / fingerprint / f"{hashlib.sha256(payload).hexdigest()[:40]}.safetensors"
         write_atomically(shard, payload)

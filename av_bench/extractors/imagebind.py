@@ -3,13 +3,16 @@
 A file becomes several views: three 2 s audio clips, or consecutive frame pairs at three crops. Each view's embedding
 has unit length (times 20 for audio), and the feature is the mean over views, not normalised again.
 
-Flavour "paper": audio is read from channel 0 of the uncut file, and each clip is centred in place, so that clips that
-overlap (files under 6 s) are centred twice. Flavour "strict": the mono mix, cut like everything else, centred once.
+Flavour "paper": audio is read from channel 0 of the uncut file, clips start at 0, 1 and 2 thirds of (duration - 2 s),
+so the last seconds are never heard (0, 2, 4 s of 8 s), and each clip is centred in place, so that clips that overlap
+are centred twice. The starts are those of pytorchvideo 0.1.5, the released version; its unreleased main branch divides
+by 2 instead of 3. Flavour "strict": the mono mix, cut like everything else, clips at both ends and in the middle
+(0, 3, 6 s of 8 s), each centred once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import ClassVar
 
@@ -20,7 +23,7 @@ from av_bench.contracts import Decoded, Flavour, MediaError, Reason, VideoReques
 from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor, Weights
 from av_bench.extractors.loading import load_into, read
-from model_zoo.networks.packages import model_file, quiet, uninitialised
+from model_zoo.networks.packages import model_file, on_meta, quiet
 
 RATE = 16_000
 CLIPS, CLIP_SECONDS = 3, 2
@@ -35,7 +38,7 @@ def build_tower(weights: Weights, tower: str) -> tuple[nn.Module, str]:
     """The network with one tower alone, and the weights hash. The keys of the other towers are ignored."""
     checkpoint = read(weights, "imagebind")
     package = model_file("imagebind.models.imagebind_model")
-    with quiet(), uninitialised(), torch.device("meta"):
+    with quiet(), on_meta():
         network: nn.Module = package.imagebind_huge(pretrained=False)
     for part in PARTS:
         kept = network.get_submodule(part).get_submodule(tower)
@@ -45,20 +48,23 @@ def build_tower(weights: Weights, tower: str) -> tuple[nn.Module, str]:
     return network, digest
 
 
-def clip_bounds(samples: int) -> list[tuple[int, int]]:
-    """Sample ranges of the three 2 s clips, starts evenly spread over ``[0, duration - 2]``.
+def clip_bounds(samples: int, *, thirds: bool) -> list[tuple[int, int]]:
+    """Sample ranges of the three 2 s clips; the step is a third (paper) or half (strict) of ``duration - 2 s``.
 
     Computed in fractions of the duration as a float, as the published sampler does: the last sample can depend on it.
     """
-    step = Fraction(max(samples / RATE - CLIP_SECONDS, 0.0)) / (CLIPS - 1)
+    step = Fraction(max(samples / RATE - CLIP_SECONDS, 0.0)) / (CLIPS if thirds else CLIPS - 1)
     return [(int(step * i * RATE), int((step * i + CLIP_SECONDS) * RATE)) for i in range(CLIPS)]
 
 
-def centred_clips(audio: Tensor, *, in_place: bool) -> Tensor:
-    """``(channels, samples)`` -> ``(3, clip samples)`` of channel 0; the mean removed is that of all channels."""
+def centred_clips(audio: Tensor, bounds: Sequence[tuple[int, int]], *, in_place: bool) -> Tensor:
+    """``(channels, samples)`` -> ``(clips, clip samples)`` of channel 0; the mean removed is that of all channels.
+
+    ``in_place``: later clips see what the centring of earlier ones left in the samples they share.
+    """
     audio = audio.clone()
     clips = []
-    for start, end in clip_bounds(audio.shape[1]):
+    for start, end in bounds:
         clip = audio[:, start:end]
         if not in_place:
             clip = clip.clone()
@@ -86,7 +92,7 @@ class ImageBindAudio(BaseExtractor):
         audio = item.channels(RATE, None) if paper else item.waveform(RATE, seconds)[None]
         if audio.shape[1] < 400:
             raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, f"{audio.shape[1]} samples at 16 kHz; 400 are needed")
-        return centred_clips(audio, in_place=paper)
+        return centred_clips(audio, clip_bounds(audio.shape[1], thirds=paper), in_place=paper)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """``(B, 3, samples)`` -> embedding."""

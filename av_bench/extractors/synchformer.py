@@ -12,6 +12,7 @@ from av_bench.contracts import Decoded, Flavour, MediaError, MetricError, Reason
 from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor, BasePairExtractor, Weights
 from av_bench.extractors.loading import Checkpoint, load_into, read
+from model_zoo.networks.packages import on_meta
 from model_zoo.networks.synchformer import SEGMENTS, AudioEncoder, SyncHead, VideoEncoder
 
 RATE = 16_000
@@ -37,7 +38,7 @@ class SynchformerVideo(BaseExtractor):
     @classmethod
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> SynchformerVideo:
         """Weights: the official file of 513 tensors; those of the other parts are not loaded."""
-        with torch.device("meta"):
+        with on_meta():
             network = VideoEncoder()
         checkpoint = _part(weights, "vfeat_extractor.")
         digest = load_into(network, checkpoint, ignore=r"afeat_extractor\.|[va]proj\.|transformer\.")
@@ -70,7 +71,7 @@ class SynchformerAudio(BaseExtractor):
     @classmethod
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> SynchformerAudio:
         """Weights: the official file of 513 tensors; those of the other parts are not loaded."""
-        with torch.device("meta"):
+        with on_meta():
             network = AudioEncoder()
         checkpoint = _part(weights, "afeat_extractor.")
         digest = load_into(network, checkpoint, ignore=r"vfeat_extractor\.|[va]proj\.|transformer\.")
@@ -104,7 +105,7 @@ class SynchformerHead(BasePairExtractor):
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> SynchformerHead:
         """Weights: the official file of 513 tensors; those of the encoders are not loaded."""
         del flavour
-        with torch.device("meta"):
+        with on_meta():
             network = SyncHead()
         digest = load_into(network, read(weights, "synchformer"), ignore=r"[va]feat_extractor\.")
         return cls(network, digest, device)

@@ -1,8 +1,8 @@
 """Model classes out of other people's packages, without what those packages do when they are imported.
 
 Some packages of the field run downloads, read tokenizers or import broken dependencies in their ``__init__``. Their
-model files are fine. ``model_file`` imports one such file with bare stand-ins for its parent packages; ``uninitialised``
-builds a network without drawing random weights that a checkpoint is about to replace.
+model files are fine. ``model_file`` imports one such file with bare stand-ins for its parent packages; ``on_meta`` and
+``uninitialised`` build a network without drawing random weights that a checkpoint is about to replace.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from av_bench.contracts import MissingRequirement
 
@@ -98,6 +99,23 @@ def uninitialised() -> Iterator[None]:
         finally:
             for name, function in kept.items():
                 setattr(torch.nn.init, name, function)
+
+
+class _NumbersOnCpu(TorchFunctionMode):
+    """Ranges of plain numbers (drop-path rates) are made on the CPU even where tensors are not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs["device"] = "cpu"
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """Inside, networks are built without memory: only shapes. Every tensor must be assigned after."""
+    with torch.device("meta"), _NumbersOnCpu():
+        yield
 
 
 @contextlib.contextmanager
