@@ -17,6 +17,7 @@ from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Score, Usa
 from av_bench.metrics import intervals
 
 BOOTSTRAP_SEED = 20241219
+WIDE = 1024  # dimensions from which the FD interval is made from fewer replicates
 
 
 class Column:
@@ -102,17 +103,20 @@ class Frechet(Column):
         reference, clusters_reference = _flat(inputs, self.reference)
         generated, clusters_generated = _flat(inputs, self.generated)
         value = metrics.frechet_distance(reference, generated)
+        rows, width = generated.shape
+        details: dict[str, Any] = {"rows": rows, "dimensions": width}
         interval = None
         if len(set(clusters_reference)) >= 4:
+            replicates = 50 if width < WIDE else 10  # a replicate costs two square roots of d x d
             found = intervals.frechet_interval(
-                reference, generated, clusters_reference, clusters_generated, seed=BOOTSTRAP_SEED
+                reference, generated, clusters_reference, clusters_generated, BOOTSTRAP_SEED, replicates
             )
             interval = (float(found.low), float(found.high))
-        rows, width = generated.shape
+            details["sd"] = float(found.sd)
         notes = ()
         if rows < 2 * width:
             notes = (f"biased upwards: {rows} rows for {width} dimensions (n < 2 d)",)
-        return Score(value, len(inputs.clips), interval, details={"rows": rows, "dimensions": width}, notes=notes)
+        return Score(value, len(inputs.clips), interval, details=details, notes=notes)
 
 
 class FrechetInfinity(Frechet):
@@ -166,11 +170,12 @@ class InceptionScore(Column):
         logits = inputs.stacked(self.generated)
         mean, std = metrics.inception_score(logits, splits=self.splits)
         clusters = [clip.cluster for clip in inputs.clips]
+        details: dict[str, Any] = {"std_over_splits": std, "splits": self.splits}
         interval = None
         if len(set(clusters)) >= 4 * self.splits:
             found = intervals.inception_interval(logits, clusters, splits=self.splits, seed=BOOTSTRAP_SEED)
             interval = (float(found.low), float(found.high))
-        details = {"std_over_splits": std, "splits": self.splits}
+            details["sd"] = float(found.sd)
         return Score(mean, len(inputs.clips), interval, details=details)
 
 
@@ -238,7 +243,8 @@ class _Onset(PerClip):
         values = np.full(len(inputs.clips), np.nan)
         for i, (clip, found) in enumerate(zip(inputs.clips, inputs.arrays[self.detections], strict=True)):
             onsets = np.asarray(clip.onsets, dtype=np.float64)
-            scores = metrics.match_onsets(found[:, 0], found[:, 1], onsets, inputs.flavour)
+            times, confidence, loudness = found.T
+            scores = metrics.match_onsets(times, confidence, onsets, inputs.flavour, loudness=loudness)
             value = getattr(scores, self.which)
             values[i] = np.nan if value is None else value
         return values

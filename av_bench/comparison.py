@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from av_bench.contracts import UsageError
 from av_bench.record import Run
@@ -83,9 +84,10 @@ def _difference(metric: str, new: Run, base: Run, level: float) -> Difference:
         if paired is not None:
             low, high = paired
             return Difference(metric, theirs["value"], ours["value"], low, high, up, "paired")
-    if "interval" not in ours or "interval" not in theirs:
+    widths = [half_width(entry) for entry in (ours, theirs)]
+    if widths[0] is None or widths[1] is None:
         return Difference(metric, theirs["value"], ours["value"], None, None, up, "none")
-    half = _combined_half_width(ours["interval"], theirs["interval"], level)
+    half = _combined_half_width(widths[0], widths[1], level)
     value = ours["value"] - theirs["value"]
     return Difference(metric, theirs["value"], ours["value"], value - half, value + half, up, "intervals")
 
@@ -105,9 +107,16 @@ def _paired(metric: str, new: Run, base: Run, level: float) -> tuple[float, floa
     return float(found.low), float(found.high)
 
 
-def _combined_half_width(first: Sequence[float], second: Sequence[float], level: float) -> float:
-    """Half width of a difference of independent estimates whose 95 % intervals are given."""
+def half_width(entry: Mapping[str, Any]) -> float | None:
+    """Half width of a metric's 95 % interval; 1.96 sd where it is known (intervals of FD and IS stop at 0 and 1)."""
+    if "sd" in entry["details"]:
+        return 1.96 * float(entry["details"]["sd"])
+    interval = entry.get("interval")
+    return None if interval is None else (interval[1] - interval[0]) / 2
+
+
+def _combined_half_width(first: float, second: float, level: float) -> float:
+    """Half width of a difference of independent estimates whose 95 % half widths are given."""
     from scipy.stats import norm
 
-    scale = float(norm.ppf(0.5 + level / 2) / norm.ppf(0.975))
-    return scale * math.hypot((first[1] - first[0]) / 2, (second[1] - second[0]) / 2)
+    return float(norm.ppf(0.5 + level / 2) / norm.ppf(0.975)) * math.hypot(first, second)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from av_bench.comparison import half_width
 from av_bench.contracts import UsageError
 from av_bench.record import Run, read_run
 
@@ -132,9 +133,7 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
     for column in columns:
         entry = run.scores["metrics"].get(column.name)
         if entry is not None:
-            interval = entry.get("interval")
-            half = None if interval is None else (interval[1] - interval[0]) / 2
-            cells[column.name] = Cell(float(entry["value"]), half, int(entry["n"]))
+            cells[column.name] = Cell(float(entry["value"]), half_width(entry), int(entry["n"]))
     bound = str(run.info["spec"]["model"]).split(":")[0] in SANITY
     return Row(
         run.name,

@@ -79,17 +79,21 @@ class BaseExtractor:
         raise NotImplementedError
 
     def run(self, items: Sequence[torch.Tensor]) -> list[dict[str, NDArray[np.float32]]]:
-        """Prepared inputs -> one dict of arrays per item. The batch is halved on out-of-memory.
+        """Prepared inputs -> one dict of arrays per item.
 
-        Inputs of different shapes (media of different lengths) are run shape by shape. Raises MetricError when a
-        network returns a non-finite feature.
+        On a CPU each item is a batch of its own: features then do not depend, not even in the last bit, on the company
+        a clip was in, and little speed is lost. On a GPU the items run together, shape by shape, and the batch is
+        halved on out-of-memory.
         """
+        if self.device.type == "cpu":
+            rows = (self._run_batch(item[None]) for item in items)
+            return [{key: value[0] for key, value in row.items()} for row in rows]
         done: dict[int, dict[str, NDArray[np.float32]]] = {}
         shapes = dict.fromkeys(tuple(item.shape) for item in items)
         for shape in shapes:
-            rows = [i for i, item in enumerate(items) if tuple(item.shape) == shape]
-            outputs = self._run_batch(torch.stack([items[i] for i in rows]))
-            for j, i in enumerate(rows):
+            members = [i for i, item in enumerate(items) if tuple(item.shape) == shape]
+            outputs = self._run_batch(torch.stack([items[i] for i in members]))
+            for j, i in enumerate(members):
                 done[i] = {key: value[j] for key, value in outputs.items()}
         return [done[i] for i in range(len(items))]
 
@@ -186,7 +190,9 @@ class BasePairExtractor:
     def run(
         self, video: Sequence[NDArray[np.float32]], audio: Sequence[NDArray[np.float32]]
     ) -> list[dict[str, NDArray[np.float32]]]:
-        """Aligned lists of token features -> one dict of arrays per pair."""
+        """Aligned lists of token features -> one dict of arrays per pair; on a CPU pair by pair, as extractors do."""
+        if self.device.type == "cpu" and len(video) > 1:
+            return [row for v, a in zip(video, audio, strict=True) for row in self.run([v], [a])]
         with torch.inference_mode(), single_precision():
             first = torch.from_numpy(np.stack(video)).to(self.device)
             second = torch.from_numpy(np.stack(audio)).to(self.device)

@@ -32,7 +32,8 @@ def _to_mel(hertz: Tensor, scale: Scale) -> Tensor:
     if scale == "htk":
         return 1127.0 * torch.log1p(hertz / 700.0)
     # Slaney's Auditory Toolbox: linear below 1 kHz (3 mel per 200 Hz), 27 mel per factor of 6.4 above.
-    return torch.where(hertz < 1000.0, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp(min=1.0) / 1000) / math.log(6.4))
+    above = 15 + 27 * torch.log(hertz.clamp(min=1.0) / 1000) / math.log(6.4)
+    return torch.where(hertz < 1000.0, hertz * 3 / 200, above)
 
 
 def _to_hertz(mel: Tensor, scale: Scale) -> Tensor:
@@ -176,7 +177,7 @@ def fit(wave: Tensor, samples: int, *, repeat: bool = False) -> Tensor:
 
 
 def spatial_crops(frames: Tensor, size: int = 224) -> Tensor:
-    """``(n, 3, h, w)`` with short side ``size`` -> ``(3, n, 3, size, size)``: start, centre and end of the long side."""
+    """``(n, 3, h, w)``, short side ``size`` -> ``(3, n, 3, size, size)``: start, centre and end of the long side."""
     height, width = frames.shape[-2:]
     tops, lefts = ((0, math.ceil((side - size) / 2), side - size) for side in (height, width))
     return torch.stack([frames[..., y : y + size, x : x + size] for y, x in zip(tops, lefts, strict=True)])

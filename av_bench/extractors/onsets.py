@@ -16,13 +16,13 @@ SAMPLE_RATE = 22050
 
 
 class Onsets(BaseExtractor):
-    """Detected onset times (seconds) and confidences of the first ``seconds`` of the mono mix.
+    """Detected onsets (seconds, confidence, loudness; see ``metrics.onset``) of the first ``seconds`` of the mono mix.
 
     The published script resamples with soxr inside the detector, so audio is handed over at its own rate.
     """
 
     name = "onsets"
-    outputs: ClassVar[Mapping[str, str]] = {"detections": "(k, 2): seconds and confidence"}
+    outputs: ClassVar[Mapping[str, str]] = {"detections": "(k, 3): seconds, confidence, loudness"}
     flavour_matters = True
 
     @classmethod
@@ -38,10 +38,10 @@ class Onsets(BaseExtractor):
 
     def run(self, items: Sequence[torch.Tensor]) -> list[dict[str, NDArray[np.float32]]]:
         """Detection is per clip and on the CPU."""
-        from av_bench.metrics import detect_onsets
+        from av_bench.metrics import detect_with_loudness
 
         rows = []
         for item in items:
-            times, confidence = detect_onsets(item[1:].numpy(), int(item[0]), self.flavour)
-            rows.append({"detections": np.stack([times, confidence], axis=1).astype(np.float64)})
+            heard = detect_with_loudness(item[1:].numpy(), int(item[0]), self.flavour)
+            rows.append({"detections": np.stack(heard, axis=1).astype(np.float64)})
         return rows  # type: ignore[return-value]  # times stay float64: their edge cases are exact

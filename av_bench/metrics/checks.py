@@ -15,6 +15,8 @@ FloatArray = NDArray[np.float64]
 def as_floats(values: ArrayLike, metric: str, name: str, shape: str, ndim: int) -> FloatArray:
     """``values`` as a finite float64 array with ``ndim`` axes; ``shape`` is the expected shape in words.
 
+    A float64 array comes back as it is, not as a copy: callers must not write into it.
+
     Raises
     ------
     MetricError
@@ -26,7 +28,7 @@ def as_floats(values: ArrayLike, metric: str, name: str, shape: str, ndim: int) 
         raise MetricError(f"{metric}: {name} is not one array ({error}); rows must have equal length") from error
     if raw.dtype.kind not in "fiub":
         raise MetricError(f"{metric}: {name} holds {raw.dtype} values; pass real numbers")
-    array = raw.astype(np.float64)
+    array = raw.astype(np.float64, copy=False)
     if array.ndim != ndim or any(size == 0 for size in array.shape[1:]):
         raise MetricError(f"{metric}: {name} has shape {array.shape}, expected {shape}; reshape it or fix its source")
     bad = ~np.isfinite(array)

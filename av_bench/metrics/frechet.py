@@ -40,8 +40,8 @@ from av_bench.metrics.checks import (
 )
 from av_bench.metrics.gaussian import centre
 
-# Relative to tr C1 + tr C2: a result below zero by less is rounding and becomes 0. The eigenvalue route loses at most
-# sqrt(float64 epsilon) = 1.5e-8 per eigenvalue that is zero but for rounding.
+# Relative to tr C1 + tr C2: a result below zero by less is rounding and becomes 0. An eigenvalue that is zero but for
+# rounding costs up to sqrt(float64 epsilon) = 1.5e-8; identical sets measured -2e-13 at worst.
 ROUNDING = 1e-7
 EPSILON = float(np.finfo(np.float64).eps)
 # Relative to the largest eigenvalue: a covariance with a more negative eigenvalue is not a covariance.

@@ -90,7 +90,7 @@ class GaussianStatistics:
                 f"GaussianStatistics: saved n = {n}, mean {mean.shape}, scatter {scatter.shape} do not fit"
             )
         statistics = cls(len(mean))
-        statistics.n, statistics._mean, statistics.scatter = n, mean, scatter
+        statistics.n, statistics._mean, statistics.scatter = n, mean.copy(), scatter.copy()
         return statistics
 
     def _add(self, n: int, mean: FloatArray, scatter: FloatArray) -> None:

@@ -27,7 +27,7 @@ from av_bench.contracts import MissingRequirement
 _lock = threading.RLock()  # sys.modules and torch.nn.init are changed for a moment: one build at a time
 
 
-def model_file(name: str) -> ModuleType:
+def model_file(name: str) -> Any:
     """Import ``package.sub.module`` without running the ``__init__`` of ``package`` and ``package.sub``.
 
     The stand-ins are removed afterwards, so a later ``import package`` of somebody else runs as usual.

@@ -55,10 +55,10 @@ def caption(
 ) -> str:
     """The sentence; ``wording`` picks the template and nothing else."""
     adjective, noun = MATERIALS[material].adjective, FORMS[form][2]
-    described = f"{size_word(size)} {adjective} {noun}"
+    described = f"{size_word(size)} {'hanging ' if support == 'hanging' else ''}{adjective} {noun}"
     pace = pace_words(tracks)
     count = len(onsets_of(tracks))
-    thing = f"a {'hanging ' if support == 'hanging' else ''}{described}"
+    thing = f"a {described}"
     if kind == "strike":
         text = STRIKE[wording % len(STRIKE)].format(
             head=HEADS[head], thing=thing, Thing=_start(thing), times=count_words(count, "times"), pace=pace,

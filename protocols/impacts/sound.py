@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
+from scipy import signal
 
 from protocols.impacts import SECONDS
 from protocols.impacts.materials import FORMS, MATERIALS, MODE_RATIOS, Material
@@ -114,7 +114,8 @@ def _contact(body: Body, force: float, hardness: float, sample_rate: int, rng: n
     cutoff = material.cutoff * hardness * (0.35 + 0.65 * force)
     shaped = body.weights / (1 + (body.frequencies / cutoff) ** 2)
     shaped = shaped * rng.uniform(0.6, 1.0, shaped.size).astype(np.float32)  # another spot, another mixture
-    blow: Floats = (shaped / np.abs(body.weights).sum()) @ body.responses
+    # einsum, not BLAS: one order of summation whatever the number of threads
+    blow: Floats = np.einsum("m,mn->n", shaped / np.abs(body.weights).sum(), body.responses)
     burst = min(int(6 * material.crackle_time * sample_rate), blow.size)
     noise = rng.standard_normal(burst).astype(np.float32)
     pole = np.exp(-2 * np.pi * min(cutoff, 0.4 * sample_rate) / sample_rate)
@@ -150,21 +151,20 @@ def _room(scene: Scene, dry: Floats, sample_rate: int) -> Floats:
     tail *= np.float32(10 ** (scene.reverb_db / 20)) / np.sqrt((tail**2).sum(axis=1, keepdims=True))
     wet = np.zeros((2, delay + size), np.float32)
     wet[:, delay:] = tail
-    points = fft.next_fast_len(dry.size + wet.shape[1], real=True)
-    spectrum = fft.rfft(dry, points)
-    out: Floats = fft.irfft(spectrum * fft.rfft(wet, points), points)[:, : dry.size]
+    out: Floats = signal.oaconvolve(dry[None], wet, axes=1)[:, : dry.size].astype(np.float32)
+    out[:, : _first_sample(scene, sample_rate)] = 0  # the transform's rounding, about 1e-8
     out += dry
     return out
+
+
+def _first_sample(scene: Scene, sample_rate: int) -> int:
+    return round(scene.onsets[0] * sample_rate)
 
 
 def _background(scene: Scene, length: int, sample_rate: int) -> Floats:
     """Noise floor, mains hum and wind at their levels, ``(2, length)``."""
     rng = stream(scene.seed, "sound.background")
-    points = fft.next_fast_len(length, real=True)
-    frequencies = fft.rfftfreq(points, 1 / sample_rate).astype(np.float32)
-    power = {"white": 0.0, "pink": 0.5, "brown": 1.0}[scene.noise]
-    shape = np.maximum(frequencies, 20.0) ** -power
-    out = _noise(rng, shape, points)[:, :length] * np.float32(10 ** (scene.noise_db / 20))
+    out = _coloured(rng, scene.noise, length, sample_rate) * np.float32(10 ** (scene.noise_db / 20))
     time = np.arange(length, dtype=np.float32) / sample_rate
     if scene.hum_db > -100:
         turn = np.float32(2 * np.pi * scene.hum_hz) * time
@@ -173,14 +173,24 @@ def _background(scene: Scene, length: int, sample_rate: int) -> Floats:
     if scene.wind_db > -100:
         knots = rng.uniform(0.2, 1.0, 12)
         gusts = np.interp(time, np.linspace(0, SECONDS, 12), knots).astype(np.float32)
-        wind = _noise(rng, np.exp(-(((frequencies - 250) / 220) ** 2)), points)[:, :length]
+        wind = _coloured(rng, "wind", length, sample_rate)
         out += wind * gusts * np.float32(10 ** (scene.wind_db / 20))
     return out.astype(np.float32)
 
 
-def _noise(rng: np.random.Generator, shape: NDArray[Any], points: int) -> Floats:
-    """Two channels of noise with this amplitude spectrum and unit power, ``(2, points)``."""
-    phases = rng.standard_normal((2, shape.size * 2), np.float32).view(np.complex64)
-    noise: Floats = fft.irfft(phases * shape.astype(np.float32), points)
-    noise /= np.sqrt((noise**2).mean())
-    return noise
+def _coloured(rng: np.random.Generator, colour: str, length: int, sample_rate: int) -> Floats:
+    """Two channels of noise of unit power, ``(2, length)``: white, pink (about -3 dB/octave), brown, or wind."""
+    white = rng.standard_normal((2, length), np.float32)
+    corners = {"white": (), "pink": (30.0, 300.0, 3000.0), "brown": (60.0,), "wind": (250.0,)}[colour]
+    if not corners:
+        return white
+    out = np.zeros((2, length), np.float32)
+    for corner in corners:  # one-pole low-passes, each ten times less strong and ten times wider than the one before
+        pole = float(np.exp(-2 * np.pi * corner / sample_rate))
+        weight = (corners[0] / corner) ** 0.5
+        numerator = np.float32([weight * (1 - pole)])
+        out += signal.lfilter(numerator, np.float32([1, -pole]), white).astype(np.float32)
+    if colour == "wind":
+        out = signal.lfilter(np.float32([0.02]), np.float32([1, -0.98]), out).astype(np.float32)
+    out /= np.sqrt((out**2).mean(axis=1, keepdims=True))
+    return out

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from av_bench.contracts import MetricError, UsageError
-from av_bench.metrics import frechet, frechet_distance, frechet_from_statistics, frechet_infinity
-from av_bench.metrics.gaussian import centre
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 from tester import check_order_free, check_refuses_bad_arrays, check_value, closed_form, pipeline_arrays
+
+from av_bench.contracts import MetricError, UsageError
+from av_bench.metrics import frechet, frechet_distance, frechet_from_statistics, frechet_infinity
+from av_bench.metrics.gaussian import centre
 
 SHAPES = [(90, 70, 8), (9, 40, 12), (40, 9, 12), (6, 5, 12), (12, 12, 12), (13, 13, 12)]
 
@@ -207,7 +208,7 @@ def test_negative_beyond_rounding_is_an_error() -> None:
 
 def test_infinity_refusals() -> None:
     x, y = sides(100, 19, 5)
-    with pytest.raises(MetricError, match="generated has 19 rows, needs at least 20: .* not linear"):
+    with pytest.raises(MetricError, match=r"generated has 19 rows, needs at least 20: .* not linear"):
         frechet_infinity(x, y)
     with pytest.raises(UsageError, match="points is 2"):
         frechet_infinity(x, x, points=2)

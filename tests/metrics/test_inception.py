@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tester import check_refuses_bad_arrays, check_value, closed_form
+
 from av_bench.contracts import MetricError, UsageError
 from av_bench.metrics import inception_score
-from tester import check_refuses_bad_arrays, check_value, closed_form
 
 
 def one_hot(classes: np.ndarray, count: int) -> np.ndarray:
@@ -72,7 +73,7 @@ def test_between_one_and_the_number_of_classes() -> None:
 def test_refusals() -> None:
     logits = np.random.default_rng(0).normal(size=(20, 3))
     check_refuses_bad_arrays(inception_score, logits)
-    with pytest.raises(MetricError, match="4 rows for 4 splits; .* at least 5 clips"):
+    with pytest.raises(MetricError, match=r"4 rows for 4 splits; .* at least 5 clips"):
         inception_score(logits[:4], splits=4)
     assert inception_score(logits[:5], splits=4)[0] >= 1.0
     with pytest.raises(MetricError, match="needs at least 2"):

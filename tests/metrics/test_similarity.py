@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from av_bench.contracts import MetricError
-from av_bench.metrics import cosine_similarity, mean_of_unit_views
 from hypothesis import given
 from hypothesis import strategies as st
 from tester import check_refuses_bad_arrays, check_row_wise, check_value, closed_form, pipeline_arrays, pipeline_values
+
+from av_bench.contracts import MetricError
+from av_bench.metrics import cosine_similarity, mean_of_unit_views
 
 
 def test_shared_mean_of_views() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from av_bench.contracts import MetricError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

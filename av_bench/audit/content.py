@@ -1,0 +1,258 @@
+"""The same recording under another name: test media against training media by what is heard and seen.
+
+Fingerprints stream: a training file is decoded once, leaves about 2 kB in the index, and is forgotten. Every candidate
+of the index is verified on the media themselves (``alignment``), so what is reported has an offset, a length and a
+confidence, for the sound and for the picture apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from av_bench.audit import report
+from av_bench.audit.alignment import SOUND_RATE, Alignment, Floats, align_picture, align_sound, spectrogram
+from av_bench.audit.fingerprints import CHROMA_HOP, VIDEO_FPS, WINDOW, Fingerprint, fingerprint, luminance, read
+from av_bench.audit.index import Hit, picture_index, sound_index
+from av_bench.contracts import MediaError, UsageError
+from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
+from av_bench.progress import Reporter
+from av_bench.store import Store
+
+VERSION = "audit-fingerprint-1"  # store folder; changes whenever a code could change
+MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
+_TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
+_BATCH = 64
+_FIELDS = ("audio", "audio_valid", "video", "video_crop", "video_valid", "weak")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A test file and a training file with a common stretch of sound, picture or both."""
+
+    test: Path
+    train: Path
+    sound: Alignment | None
+    picture: Alignment | None
+
+    @property
+    def kind(self) -> str:
+        """ "audio and video", "audio only" or "video only"."""
+        if self.sound and self.picture:
+            return "audio and video"
+        return "audio only" if self.sound else "video only"
+
+    @property
+    def confidence(self) -> float:
+        """The better of the two confidences."""
+        return max(a.confidence for a in (self.sound, self.picture) if a)
+
+
+@dataclass
+class ContentAudit:
+    """All matches, and the files that could not be read."""
+
+    test: Path
+    trains: tuple[Path, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+    matches: list[Match] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def media_below(folder: Path) -> list[Path]:
+    """Media files below a folder, sorted. UsageError when there are none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder")
+    found = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES and not p.name.startswith(".")
+    )
+    if not found:
+        raise UsageError(f"{folder}: no audio or video file below it; an audit of nothing would call everything clean")
+    return found
+
+
+def audit_content(
+    test: Path, trains: Sequence[Path], store: Store | None = None, reporter: Reporter | None = None, workers: int = 0
+) -> ContentAudit:
+    """Compare every media file below ``test`` with every one below the training folders.
+
+    ``workers`` threads decode (0: one per core). A file is never compared with itself. Raises UsageError on an empty
+    folder, MissingRequirement without the audit extra; unreadable files are listed in the result.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    workers = workers or os.cpu_count() or 1
+    result = ContentAudit(test, tuple(trains))
+    library = Library()
+    queries = media_below(test)
+    for folder in trains:
+        files = media_below(folder)
+        result.counts[str(folder)] = len(files)
+        with reporter.stage(f"fingerprints of {folder}", len(files)) as stage:
+            for path, codes in stream(files, store, workers, result.unreadable):
+                library.add(path, codes)
+                stage.advance()
+    library.build()
+    result.counts[str(test)] = len(queries)
+    with reporter.stage(f"matching {test}", len(queries)) as stage:
+        for path, codes in stream(queries, store, workers, result.unreadable):
+            result.matches += library.matches(path, codes)
+            stage.advance()
+    result.matches.sort(key=lambda m: (str(m.test), -m.confidence, str(m.train)))
+    result.unreadable.sort()
+    return result
+
+
+def stream(
+    files: Sequence[Path], store: Store | None, workers: int, unreadable: list[tuple[Path, str]]
+) -> Iterator[tuple[Path, Fingerprint]]:
+    """Fingerprints in the order of ``files``, from the store where it has them; a batch at a time in memory."""
+
+    def one(path: Path) -> tuple[str, Fingerprint | str, bool]:
+        digest = ""
+        try:
+            digest = file_digest(path)
+            cached = store.get(VERSION, [digest]).get(digest) if store and store.has(VERSION, digest) else None
+            return digest, _unpack(cached) if cached else fingerprint(path), cached is not None
+        except (MediaError, OSError) as error:
+            return digest, str(error), True
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            done = list(pool.map(one, batch))
+            if store and (fresh := {d: _pack(f) for d, f, old in done if not old and isinstance(f, Fingerprint)}):
+                store.put(VERSION, fresh)
+            for path, (_, codes, _) in zip(batch, done, strict=True):
+                if isinstance(codes, Fingerprint):
+                    yield path, codes
+                else:
+                    unreadable.append((path, codes))
+
+
+def _pack(codes: Fingerprint) -> dict[str, Any]:
+    arrays = {name: getattr(codes, name) for name in _FIELDS}
+    return arrays | {"seconds": np.asarray(codes.seconds, np.float64)}
+
+
+def _unpack(arrays: dict[str, Any]) -> Fingerprint:
+    return Fingerprint(
+        **{name: np.asarray(arrays[name]) for name in _FIELDS},
+        seconds=(float(arrays["seconds"][0]), float(arrays["seconds"][1])),
+    )
+
+
+class Library:
+    """Indexed training files."""
+
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+        self.sound, self.picture = sound_index(), picture_index()
+        self._lengths: list[tuple[float, float]] = []
+        self._view = lru_cache(maxsize=32)(_view)
+
+    def add(self, path: Path, codes: Fingerprint) -> None:
+        """Take one training file in; its whole picture and its central part are two sequences."""
+        self.files.append(path)
+        self._lengths.append(codes.seconds)
+        self.sound.add(codes.audio, codes.audio_valid)
+        self.picture.add(codes.video, codes.video_valid)
+        self.picture.add(codes.video_crop, codes.video_valid)
+
+    def build(self) -> None:
+        """Sort the posting lists."""
+        self.sound.build()
+        self.picture.build()
+
+    def candidates(self, codes: Fingerprint) -> tuple[dict[int, Hit], dict[int, Hit]]:
+        """Training files (by number) that may share sound, and that may share picture."""
+        heard = {hit.sequence: hit for hit in self.sound.query(codes.audio, codes.audio_valid)}
+        hits = self.picture.query(codes.video, codes.video_valid, codes.weak)
+        hits += self.picture.query(codes.video_crop, codes.video_valid)
+        seen: dict[int, Hit] = {}
+        for hit in sorted(hits, key=lambda h: h.distance):
+            seen.setdefault(hit.sequence // 2, hit)
+        return heard, seen
+
+    def matches(self, path: Path, codes: Fingerprint) -> Iterable[Match]:
+        """Verified matches of one test file."""
+        heard, seen = self.candidates(codes)
+        own = path.resolve()
+        for number in sorted(heard.keys() | seen.keys()):
+            train = self.files[number]
+            if train.resolve() == own:
+                continue
+            sound = self._verify_sound(path, codes, number, heard[number]) if number in heard else None
+            picture = self._verify_picture(path, codes, number, seen[number]) if number in seen else None
+            if sound or picture:
+                yield Match(path, train, sound, picture)
+
+    def _verify_sound(self, path: Path, codes: Fingerprint, number: int, hit: Hit) -> Alignment | None:
+        _, test = self._view(path)
+        _, train = self._view(self.files[number])
+        if test is None or train is None:
+            return None
+        least = _required(MIN_SOUND_S, codes.seconds[0], self._lengths[number][0])
+        return align_sound(test, train, hit.offset * CHROMA_HOP, least)
+
+    def _verify_picture(self, path: Path, codes: Fingerprint, number: int, hit: Hit) -> Alignment | None:
+        test, _ = self._view(path)
+        train, _ = self._view(self.files[number])
+        length = (hit.length + WINDOW - 1) / VIDEO_FPS
+        least = _required(MIN_PICTURE_S, codes.seconds[1], self._lengths[number][1])
+        return align_picture(test, train, hit.offset / VIDEO_FPS, hit.start / VIDEO_FPS, length, least)
+
+
+def _required(usual: float, *lengths: float) -> float:
+    """Least common stretch (s): the usual one, less when one of the files is itself shorter."""
+    return min(usual - _TOLERANCE_S, 0.9 * min(lengths))
+
+
+def _view(path: Path) -> tuple[Floats, Floats | None]:
+    """Thumbnails and spectrogram of a file, for verification."""
+    media, has_video = read(path)
+    thumbs = luminance(media) if has_video else np.zeros((0, 64, 64), np.float32)
+    sound = None if media.audio is None else spectrogram(media.waveform(SOUND_RATE, None).numpy())
+    return thumbs, sound
+
+
+# --------------------------------------------------------------------------- result file
+
+
+def to_json(result: ContentAudit) -> dict[str, Any]:
+    """The audit in the schema of ``av_bench.audit.report``; the name of a clip is its file name without suffix."""
+    by_train = {t: {m.test.stem for m in result.matches if m.train.is_relative_to(t)} for t in result.trains}
+    found = sorted({m.test.stem for m in result.matches})
+    trains = [
+        {"name": str(t), "clips": result.counts[str(t)], "overlapping_clips": len(clips)}
+        for t, clips in by_train.items()
+    ]
+    return {
+        "version": report.VERSION,
+        "kind": "content",
+        "rule": "content",
+        "test": {"name": str(result.test), "clips": result.counts[str(result.test)]},
+        "train": trains,
+        "overlapping": found,
+        "in_every_train": sorted(set(found).intersection(*by_train.values())),
+        "findings": [_finding(m) for m in result.matches],
+        "malformed": [{"file": str(path), "reason": reason} for path, reason in result.unreadable],
+        "notes": [],
+    }
+
+
+def _finding(match: Match) -> dict[str, Any]:
+    data: dict[str, Any] = {"clip": match.test.stem, "kind": match.kind, "test": {"file": str(match.test)}}
+    data["train"] = {"file": str(match.train)}
+    for name, found in (("audio", match.sound), ("video", match.picture)):
+        if found:
+            data[name] = {key: round(value, 3) for key, value in asdict(found).items()}
+    return data

@@ -1,0 +1,103 @@
+"""Frames and sound into an MP4 (H.264 + AAC) and back, the same bytes for the same input on one build of FFmpeg."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_bench.contracts import MediaError, Reason, UsageError
+
+
+class Options(TypedDict, total=False):
+    """Choices of the encoder: ``crf`` (x264 quality, 23), ``preset`` (veryfast), ``audio_bitrate`` (160000 bit/s)."""
+
+    crf: int
+    preset: str
+    audio_bitrate: int
+
+
+def write_mp4(
+    path: Path | str, frames: NDArray[np.uint8], audio: NDArray[np.float32], sample_rate: int, fps: float,
+    **options: Unpack[Options],
+) -> Path:  # fmt: skip
+    """Writes ``frames`` (n, height, width, 3) and ``audio`` (channels, samples) in [-1, 1]; returns the path.
+
+    Height and width must be even (yuv420p), channels 1 or 2. The file appears under its name only when complete.
+    One thread and bit-exact flags keep the bytes reproducible. The AAC encoder's priming is marked in the file's
+    edit list, so that decoders return the sound in place.
+    """
+    path = Path(path)
+    _check(path, frames, audio)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    try:
+        _encode(part, frames, audio, sample_rate, fps, options)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _check(path: Path, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise UsageError(
+            f"{path}: frames are {frames.dtype} {frames.shape}; give uint8 (n, height, width, 3) of even height and width"
+        )
+    if audio.ndim != 2 or audio.shape[0] not in (1, 2):
+        raise UsageError(f"{path}: audio is {audio.shape}; give (channels, samples) with one or two channels")
+
+
+def _encode(
+    part: Path, frames: NDArray[np.uint8], audio: NDArray[np.float32], sample_rate: int, fps: float, options: Options
+) -> None:
+    import av
+
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
+        video = container.add_stream("libx264", rate=rate)
+        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        video.codec_context.thread_count = 1
+        video.codec_context.time_base = 1 / rate
+        video.options = {"preset": options.get("preset", "veryfast"), "crf": str(options.get("crf", 23)), "flags": "+bitexact"}
+        sound = container.add_stream("aac", rate=sample_rate)
+        sound.layout = "stereo" if audio.shape[0] == 2 else "mono"
+        sound.bit_rate = options.get("audio_bitrate", 160_000)
+        sound.codec_context.thread_count = 1
+        sound.codec_context.options = {"flags": "+bitexact"}
+        for k, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = k, 1 / rate
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        samples = np.ascontiguousarray(audio, np.float32)
+        wave = av.AudioFrame.from_ndarray(samples, format="fltp", layout=sound.layout.name)
+        wave.sample_rate, wave.pts, wave.time_base = sample_rate, 0, Fraction(1, sample_rate)
+        container.mux(sound.encode(wave))
+        container.mux(sound.encode(None))
+
+
+def read_mp4(path: Path | str) -> tuple[NDArray[np.uint8], NDArray[np.float32], int, float]:
+    """Frames ``(n, height, width, 3)``, audio ``(channels, samples)``, sample rate (Hz) and frame rate of a file.
+
+    For files written here. Raises MediaError when the file cannot be decoded.
+    """
+    import av
+
+    path = Path(path)
+    try:
+        with av.open(str(path)) as container:
+            video: Any = container.streams.video[0]
+            video.codec_context.thread_count = 1
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
+            fps = float(video.average_rate)
+        with av.open(str(path)) as container:
+            sound: Any = container.streams.audio[0]
+            blocks = [frame.to_ndarray() for frame in container.decode(sound)]
+            sample_rate = int(sound.rate)
+    except (OSError, IndexError) as error:
+        raise MediaError(path, Reason.UNREADABLE, f"cannot be decoded ({error}); render or copy it again") from error
+    return np.stack(frames), np.concatenate(blocks, axis=1).astype(np.float32), sample_rate, fps

@@ -1,0 +1,91 @@
+"""Synchformer end to end: real audio and video -> tokens -> logits. Needs no extra package, but minutes for video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import golden_pipeline as gold
+import numpy as np
+import pytest
+import torch
+
+from av_bench import extractors
+from av_bench.metrics import desync
+
+pytestmark = gold.needs_golden
+
+
+def load(name: str, only: str, folder: Path) -> Iterator[Any]:
+    """A file with one part of the network and some of the others' keys, as the official file has them."""
+    path = folder / "official.pth"
+    torch.save(gold.rebuild("synchformer", only), path)
+    yield extractors.load(name, path)
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    only = r"^([va]proj|transformer)\.|^[va]feat_extractor\.\w+\.cls_token$"
+    yield from load("synchformer", only, tmp_path_factory.mktemp("head"))
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    yield from load("synchformer-audio", r"^afeat_extractor\.|^vproj\.", tmp_path_factory.mktemp("audio"))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    yield from load("synchformer-video", r"^vfeat_extractor\.|^aproj\.", tmp_path_factory.mktemp("video"))
+
+
+def reference_logits() -> np.ndarray[Any, Any]:
+    """``(clips, 2 crops, 21)``."""
+    with np.load(gold.PIPELINE / "desync.npz") as stored:
+        assert [str(stem) for stem in stored["stems"]] == gold.stems()
+        return np.asarray(stored["logits"]).transpose(1, 0, 2)
+
+
+def check_logits(ours: np.ndarray[Any, Any], rows: slice) -> None:
+    reference = reference_logits()[rows]
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-3)
+    assert (ours.argmax(axis=-1) == reference.argmax(axis=-1)).all()
+    crops = np.stack([gold.per_clip("desync_cropA"), gold.per_clip("desync_cropB")], axis=1)[rows]
+    np.testing.assert_allclose(desync(ours), crops.mean(axis=1), atol=1e-6)
+
+
+def test_head_on_the_originals_tokens(head: Any) -> None:
+    rows = head.run(list(gold.golden("video", "synchformer_video")), list(gold.golden("pred", "synchformer_audio")))
+    ours = np.stack([row["logits"] for row in rows])
+    check_logits(ours, slice(None))
+    assert np.abs(ours[:, 0] - ours[:, 1]).max() > 1e-2  # the two crops are not the same
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_audio_tokens_and_logits_of_a_real_file(audio: Any, head: Any, row: int) -> None:
+    ours = audio.features([gold.media("pred")[row]], gold.SECONDS)["tokens"]
+    reference = gold.golden("pred", "synchformer_audio")
+    assert gold.relative(ours, reference[row : row + 1]) < 1e-4
+    assert gold.relative(ours, reference[row - 1 : row or None]) > 1e-2  # another clip's tokens are far away
+    logits = head.run(list(gold.golden("video", "synchformer_video")[row : row + 1]), list(ours))
+    check_logits(np.stack([logits[0]["logits"]]), slice(row, row + 1))
+
+
+@pytest.mark.parity
+def test_audio_tokens_of_the_reference_side(audio: Any) -> None:
+    ours = audio.features(gold.media("gt"), gold.SECONDS)["tokens"]
+    assert gold.relative(ours, gold.golden("gt", "synchformer_audio")) < 1e-4
+
+
+@pytest.mark.paper
+@pytest.mark.parametrize(
+    "row", [0, pytest.param(1, marks=pytest.mark.parity), pytest.param(2, marks=pytest.mark.parity)]
+)
+def test_video_tokens_and_logits_of_a_real_file(video: Any, audio: Any, head: Any, row: int) -> None:
+    ours = video.features([gold.media("video")[row]], gold.SECONDS)["tokens"]
+    assert gold.relative(ours, gold.golden("video", "synchformer_video")[row : row + 1]) < 1e-4
+    sounds = audio.features([gold.media("pred")[row]], gold.SECONDS)["tokens"]
+    logits = head.run(list(ours), list(sounds))
+    check_logits(np.stack([logits[0]["logits"]]), slice(row, row + 1))

@@ -1,0 +1,246 @@
+"""Runs from end to end on small real files: what is scored, what is excluded and why, and what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import av_bench
+from av_bench.contracts import UsageError
+from av_bench.pipeline import RunResult
+from av_bench.record import read_run
+from tests.media_files import tone, write_video
+
+COUNT = 14
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen videos of 8 s with clicks at known times, and their table."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(COUNT):
+        onsets = sorted(float(t) for t in rng.uniform(0.5, 7.5, 5).round(2))
+        audio = 1e-3 * rng.standard_normal((1, 8 * 44_100)).astype(np.float32)
+        for onset in onsets:
+            at = round(onset * 44_100)
+            ring = np.exp(-np.arange(8_000) / (300 + 150 * i)) * np.sin(np.arange(8_000) * (0.05 + 0.01 * i))
+            audio[0, at : at + 8_000] += 0.6 * ring[: audio.shape[1] - at].astype(np.float32)
+        name = f"-clip_{i:02d}"
+        write_video(folder / f"{name}.mp4", seconds=8, size=48, audio=audio)
+        rows.append({"id": name, "file": f"{name}.mp4", "text": "clicks", "onsets": onsets, "group": f"g{i // 2}"})
+    (folder / "clips.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    return folder
+
+
+@pytest.fixture()
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def run(folder: Path, target: Path, /, **options: object) -> RunResult:
+    """A run with the store that the module's tests share (features of the real side are computed once)."""
+    store = folder.parent / "store"
+    return av_bench.run(**{"set": "clips", "data": folder, "out": target, "quiet": True, "store": store} | options)
+
+
+def test_oracle_is_perfect_where_it_must_be(data: Path, out: Path) -> None:
+    result = run(data, out, model="oracle")
+    assert result.exit_code == 0
+    values = {name: entry["value"] for name, entry in result.scores["metrics"].items()}
+    assert values["FD-nano"] == pytest.approx(0, abs=1e-3)
+    assert values["KL-nano"] == pytest.approx(0, abs=1e-4)
+    assert values["F1"] > 0.9
+    assert result.scores["counts"] == {"expected": COUNT, "scored": COUNT, "excluded": {}, "flagged": {}}
+    frame = pd.read_parquet(out / "clips.parquet")
+    assert set(frame["metric"]) >= {"KL-nano", "Bind-nano", "DeSync-nano", "F1", "Acc", "AP"}
+    assert (frame.groupby("metric").size() == COUNT).all()
+    assert frame["value"].notna().all()
+
+
+def test_shuffled_is_worse_on_paired_metrics(data: Path, tmp_path: Path) -> None:
+    oracle = run(data, tmp_path / "a", model="oracle").scores["metrics"]
+    shuffled = run(data, tmp_path / "b", model="shuffled").scores["metrics"]
+    assert shuffled["F1"]["value"] < oracle["F1"]["value"] - 0.3
+    assert shuffled["KL-nano"]["value"] > oracle["KL-nano"]["value"]
+
+
+def test_warm_run_computes_nothing_and_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "a", model="shuffled")
+    again = run(data, tmp_path / "a", model="shuffled")
+    assert read_run(first.path).info["network_runs"] == 0  # run.json is that of the second run: nothing was computed
+    cold = run(data, tmp_path / "b", model="shuffled", store=tmp_path / "other")
+    assert read_run(cold.path).info["network_runs"] > 0
+    for name in ("scores.json", "clips.parquet"):
+        assert (again.path / name).read_bytes() == (cold.path / name).read_bytes()
+
+
+def _spoil(folder: Path) -> dict[str, str]:
+    """Samples for every clip but spoiled in all the ways a folder of outputs is; id -> reason."""
+    folder.mkdir()
+    for i in range(COUNT):
+        soundfile.write(folder / f"-clip_{i:02d}.wav", tone(8.0, 16_000, 200 + 40 * i).T, 16_000)
+    (folder / "-clip_00.wav").unlink()
+    (folder / "-clip_01.wav").write_bytes(b"")
+    (folder / "-clip_02.wav").write_text("<!doctype html> not a wav")
+    (folder / "-clip_03.wav").write_bytes((folder / "-clip_03.wav").read_bytes()[:9_000])
+    bad = tone(8.0, 16_000)
+    bad[0, 5] = np.inf
+    soundfile.write(folder / "-clip_04.wav", bad.T, 16_000, subtype="FLOAT")
+    soundfile.write(folder / "-clip_05.wav", tone(7.5, 16_000).T, 16_000)
+    soundfile.write(folder / "-clip_06.wav", np.zeros(8 * 16_000), 16_000)
+    soundfile.write(folder / "-clip_07.wav", tone(9.5, 16_000).T, 16_000)
+    (folder / "-clip_08.wav").unlink()
+    soundfile.write(folder / "-clip_08.flac", tone(8.0, 44_056, channels=6).T, 44_056)
+    soundfile.write(folder / "stranger.wav", tone(1.0, 16_000).T, 16_000)
+    return {
+        "-clip_00": "missing-sample",
+        "-clip_01": "empty",
+        "-clip_02": "unreadable",
+        "-clip_03": "unreadable",
+        "-clip_04": "not-finite",
+        "-clip_05": "too-short-audio",
+    }
+
+
+def test_bad_samples_are_excluded_with_their_reason(data: Path, tmp_path: Path) -> None:
+    reasons = _spoil(tmp_path / "mine")
+    result = run(data, tmp_path / "run", samples=tmp_path / "mine")
+    assert result.exit_code == 3
+    ledger = [json.loads(line) for line in (result.path / "ledger.jsonl").read_text().splitlines()]
+    excluded = {line["clip"]: line["reason"] for line in ledger if line["status"] == "excluded"}
+    assert excluded == reasons
+    flagged = {(line["clip"], line["reason"]) for line in ledger if line["status"] == "flagged"}
+    assert flagged == {("-clip_06", "silent"), ("-clip_07", "cut"), ("stranger.wav", "extra-sample")}
+    counts = result.scores["counts"]
+    assert counts["scored"] == COUNT - len(reasons)
+    assert {e["n"] for e in result.scores["metrics"].values()} == {counts["scored"]}
+    assert "IS-nano" in result.scores["absent"]
+    assert {line["clip"] for line in ledger if line["stage"] == "score"} == {f"-clip_{i:02d}" for i in range(6, COUNT)}
+    assert run(data, tmp_path / "run", samples=tmp_path / "mine", min_coverage=0.5).exit_code == 0
+
+
+def test_copies_of_the_reference_are_said_aloud(data: Path, tmp_path: Path) -> None:
+    oracle = run(data, tmp_path / "oracle", model="oracle")
+    copied = run(data, tmp_path / "run", samples=oracle.path / "audio")
+    assert any("features of the real audio" in w for w in copied.scores["warnings"])
+
+
+def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> None:
+    both = run(data, tmp_path / "both", model="noise", samples_per_clip=2, limit=12)
+    assert len(list((both.path / "audio").iterdir())) == 24
+    frame = read_run(both.path).values()
+    folders = []
+    for k in range(2):
+        folder = tmp_path / f"only{k}"
+        folder.mkdir()
+        for path in (both.path / "audio").glob(f"*~{k}.*"):
+            (folder / path.name.replace(f"~{k}", "")).write_bytes(path.read_bytes())
+        folders.append(read_run(run(data, tmp_path / f"run{k}", samples=folder, limit=12).path))
+    mean = (folders[0].values()["KL-nano"] + folders[1].values()["KL-nano"]) / 2
+    np.testing.assert_allclose(frame["KL-nano"], mean, rtol=1e-6)
+    fds = [r.scores["metrics"]["FD-nano"]["value"] for r in folders]
+    assert both.scores["metrics"]["FD-nano"]["value"] == pytest.approx(np.mean(fds), rel=1e-6)
+    assert fds[0] != fds[1]
+
+
+def test_limit_takes_the_first_ids(data: Path, out: Path) -> None:
+    result = run(data, out, model="oracle", limit=3)
+    assert sorted(read_run(result.path).values().reset_index()["id"]) == ["-clip_00", "-clip_01", "-clip_02"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "orcale"}, "Did you mean 'oracle'"),
+        ({"model": "oracle:shft=1"}, "shft"),
+        ({"model": "oracle:shift"}, "not key=value"),
+        ({}, "either --model NAME or --samples DIR"),
+        ({"model": "oracle", "set": "clip"}, "Did you mean 'clips'"),
+        ({"model": "oracle", "data": Path("/does/not/exist")}, "no such folder"),
+        ({"model": "oracle", "metrics": ("FD-nana",)}, "Did you mean 'FD-nano'"),
+        ({"model": "oracle", "device": "gpu"}, "--device"),
+        ({"model": "oracle", "limit": 0}, "--limit"),
+        ({"model": "oracle", "min_coverage": 2.0}, "--min-coverage"),
+        ({"model": "shuffled", "limit": 1}, "at least two clips"),
+        ({"samples": Path("/does/not/exist")}, "no such folder"),
+    ],
+)
+def test_usage_errors_come_before_work(data: Path, out: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(data, out, **options)
+    assert not out.exists()
+
+
+def test_samples_of_the_same_stem_are_refused(data: Path, out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    for suffix in ("wav", "flac"):
+        soundfile.write(folder / f"-clip_00.{suffix}", tone(8.0).T, 44_100)
+    with pytest.raises(UsageError, match="same clip"):
+        run(data, out, samples=folder)
+
+
+def test_a_folder_of_another_run_is_refused(data: Path, out: Path) -> None:
+    run(data, out, model="oracle", limit=2)
+    with pytest.raises(UsageError, match="another list_hash, model"):
+        run(data, out, model="noise", limit=3)
+
+
+def _start(data: Path, home: Path, out: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys, av_bench, torch; torch.set_num_threads(1);"
+        f"av_bench.run(set='clips', model='shuffled', data={str(data)!r}, out={str(out)!r}, quiet=True, workers=1)"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "AV_BENCH_HOME": str(home)})
+
+
+def test_killed_and_started_again_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    started = time.monotonic()
+    assert _start(data, tmp_path / "home1", whole).wait() == 0
+    length = time.monotonic() - started
+    broken, kills = tmp_path / "broken", 0
+    for share in (0.55, 0.7, 0.85):
+        process = _start(data, tmp_path / "home2", broken)
+        time.sleep(share * length)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    before = {p: p.stat().st_mtime_ns for p in (broken / "audio").glob("*")} if (broken / "audio").is_dir() else {}
+    assert _start(data, tmp_path / "home2", broken).wait() == 0
+    assert kills > 0
+    for path, written in before.items():
+        assert path.stat().st_mtime_ns == written  # finished work is not repeated
+    for name in ("scores.json", "clips.parquet"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+    assert not list(broken.rglob("*.part"))
+
+
+def test_two_processes_do_not_share_a_run_folder(data: Path, out: Path) -> None:
+    from av_bench.record import RunFolder
+
+    with RunFolder(out).locked(), pytest.raises(UsageError, match="another process"):
+        run(data, out, model="oracle", limit=2)
+
+
+def test_ten_real_clips(shared: Path, out: Path) -> None:
+    result = run(shared / "clips", out, model="oracle")
+    assert result.exit_code == 3
+    assert result.scores["counts"]["excluded"] == {"no-audio": 1, "too-short-audio": 3}
+    assert result.scores["counts"]["scored"] == 6
+    assert "more than 10 clips" in result.scores["absent"]["IS-nano"]
+    ledger = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    assert len({line["clip"] for line in ledger}) == 10
