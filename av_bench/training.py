@@ -43,10 +43,23 @@ def train_nano(
     with reporter.stage("render corpus", clips) as stage:
         corpus = data.corpus(folder, "train", clips, workers, lambda done, _: stage.advance(done - stage.done))
     file = out / f"{network}.safetensors"
-    trained, log = train.train(recipe, corpus, device, reporter.say, lambda n, _: train.save_network(n, file))
+    start = _start(recipe.start, out)
+    trained, log = train.train(recipe, corpus, device, reporter.say, lambda n, _: train.save_network(n, file), start)
     train.save_network(trained, file)
     held_out_clips = read_clips(protocols.load_set("impacts"), SetRequest(limit=test_clips)).clips
     held_out = quality(network, held_out_clips, corpus.labels, file)
     train.save_log(out / f"{network}.json", recipe, clips, log, held_out)
     reporter.say(f"{network}: held out on impacts test: {held_out}")
     return file
+
+
+def _start(name: str | None, out: Path) -> Path | None:
+    """The trained network a recipe starts from: the one beside the output, else the embedded one."""
+    if name is None:
+        return None
+    from av_bench.extractors.nano import WEIGHTS
+
+    for folder in (out, WEIGHTS):
+        if (folder / f"{name}.safetensors").is_file():
+            return folder / f"{name}.safetensors"
+    raise UsageError(f"this recipe starts from {name}; train it first: av-bench train {name} --out {out}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def spectrogram(wave: Floats) -> Floats:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::HOP] * np.hanning(size).astype(np.float32)
     power = np.abs(np.fft.rfft(frames, axis=1)).astype(np.float32) ** 2
     mel = 10 * np.log10(_mel_filters() @ power.T + 1e-10)
-    return np.maximum(mel, mel.max() - 60).astype(np.float32)
+    floored: Floats = np.maximum(mel, mel.max() - 60).astype(np.float32)
+    return floored
 
 
 def align_sound(test: Floats, train: Floats, offset: float, min_seconds: float) -> Alignment | None:
@@ -114,7 +116,7 @@ def _sliding_correlation(a: Floats, b: Floats, width: int) -> Floats:
     """Correlation of two ``(bands, frames)`` in windows of ``width`` frames, each band's window mean removed."""
 
     def windows(x: Floats) -> NDArray[np.float64]:
-        total = np.concatenate([np.zeros((len(x), 1)), np.cumsum(x, axis=1, dtype=np.float64)], axis=1)
+        total: NDArray[np.float64] = np.pad(np.cumsum(x, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
         return total[:, width:] - total[:, :-width]
 
     sa, sb = windows(a), windows(b)
@@ -123,14 +125,15 @@ def _sliding_correlation(a: Floats, b: Floats, width: int) -> Floats:
     energy_b = (windows(b * b) - sb * sb / width).sum(axis=0)
     least = 1.0 * len(a) * width  # one squared dB per cell: below that there is nothing to compare
     ok = (energy_a > least) & (energy_b > least)
-    return np.where(ok, product / np.sqrt(np.maximum(energy_a * energy_b, 1e-9)), 0.0).astype(np.float32)
+    local: Floats = np.where(ok, product / np.sqrt(np.maximum(energy_a * energy_b, 1e-9)), 0.0).astype(np.float32)
+    return local
 
 
 def _bridged(mask: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:
     """The mask with gaps of at most ``gap`` between two True closed."""
     out = mask.copy()
     hits = np.flatnonzero(mask)
-    for a, b in zip(hits[:-1], hits[1:], strict=True):
+    for a, b in pairwise(hits):
         if 1 < b - a <= gap + 1:
             out[a:b] = True
     return out
@@ -178,14 +181,16 @@ def _at(frames: Floats, times: NDArray[np.float64]) -> Floats:
     low = np.floor(t).astype(int)
     high = np.minimum(low + 1, len(frames) - 1)
     share = (t - low)[:, None, None].astype(np.float32)
-    return frames[low] * (1 - share) + frames[high] * share
+    blended: Floats = frames[low] * (1 - share) + frames[high] * share
+    return blended
 
 
 def _correlation(a: Floats, b: Floats) -> NDArray[np.float64]:
     """Row-wise correlation; 0 where a row is constant."""
     x, y = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    return np.where(scale > 1e-3, (x * y).sum(axis=1) / np.maximum(scale, 1e-3), 0.0)
+    rows: NDArray[np.float64] = np.where(scale > 1e-3, (x * y).sum(axis=1) / np.maximum(scale, 1e-3), 0.0)
+    return rows
 
 
 def _motion(a: Floats, b: Floats) -> float:
@@ -194,7 +199,8 @@ def _motion(a: Floats, b: Floats) -> float:
 
     def change(x: Floats) -> Floats:
         blocks = x[:, : size * _BLOCKS, : size * _BLOCKS].reshape(n, _BLOCKS, size, _BLOCKS, size).mean(axis=(2, 4))
-        return (blocks - blocks.mean(axis=0)).reshape(1, -1)
+        flat: Floats = (blocks - blocks.mean(axis=0)).reshape(1, -1)
+        return flat
 
     return float(_correlation(change(a), change(b))[0])
 

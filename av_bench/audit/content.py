@@ -19,7 +19,7 @@ import numpy as np
 
 from av_bench.audit import report
 from av_bench.audit.alignment import SOUND_RATE, Alignment, Floats, align_picture, align_sound, spectrogram
-from av_bench.audit.fingerprints import CHROMA_HOP, VIDEO_FPS, WINDOW, Fingerprint, fingerprint, luminance, read
+from av_bench.audit.fingerprints import ARRAYS, CHROMA_HOP, VIDEO_FPS, WINDOW, Fingerprint, fingerprint, luminance, read
 from av_bench.audit.index import Hit, picture_index, sound_index
 from av_bench.contracts import MediaError, UsageError
 from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
@@ -30,7 +30,6 @@ VERSION = "audit-fingerprint-1"  # store folder; changes whenever a code could c
 MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
 _TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
 _BATCH = 64
-_FIELDS = ("audio", "audio_valid", "video", "video_crop", "video_valid", "weak")
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,13 @@ def stream(
 
 
 def _pack(codes: Fingerprint) -> dict[str, Any]:
-    arrays = {name: getattr(codes, name) for name in _FIELDS}
+    arrays = {name: getattr(codes, name) for name in ARRAYS}
     return arrays | {"seconds": np.asarray(codes.seconds, np.float64)}
 
 
 def _unpack(arrays: dict[str, Any]) -> Fingerprint:
     return Fingerprint(
-        **{name: np.asarray(arrays[name]) for name in _FIELDS},
+        **{name: np.asarray(arrays[name]) for name in ARRAYS},
         seconds=(float(arrays["seconds"][0]), float(arrays["seconds"][1])),
     )
 
@@ -176,7 +175,7 @@ class Library:
         """Training files (by number) that may share sound, and that may share picture."""
         heard = {hit.sequence: hit for hit in self.sound.query(codes.audio, codes.audio_valid)}
         hits = self.picture.query(codes.video, codes.video_valid, codes.weak)
-        hits += self.picture.query(codes.video_crop, codes.video_valid)
+        hits += self.picture.query(codes.video_crop, codes.video_valid, codes.weak_crop)
         seen: dict[int, Hit] = {}
         for hit in sorted(hits, key=lambda h: h.distance):
             seen.setdefault(hit.sequence // 2, hit)

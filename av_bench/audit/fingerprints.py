@@ -36,6 +36,7 @@ _GRID = 32
 _QUIET = 10 ** (-60 / 20)  # full scale: below -60 dB RMS there is no sound to recognise
 _STILL = 0.6  # grey levels (of 255) of motion below which codec noise would be hashed
 _BLACK = 24
+ARRAYS = ("audio", "audio_valid", "video", "video_crop", "video_valid", "weak", "weak_crop")
 REQUEST = VideoRequest(VIDEO_FPS, THUMB, "squash")
 
 Codes32 = NDArray[np.uint32]
@@ -57,14 +58,13 @@ class Fingerprint:
     video_crop: Codes64
     video_valid: NDArray[np.bool_]
     weak: NDArray[np.uint8]  # (m, 3): the three least certain bits of each video code
+    weak_crop: NDArray[np.uint8]
     seconds: tuple[float, float]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(
-            a.nbytes for a in (self.audio, self.audio_valid, self.video, self.video_crop, self.video_valid, self.weak)
-        )
+        return sum(getattr(self, name).nbytes for name in ARRAYS)
 
 
 def read(path: Path) -> tuple[DecodedMedia, bool]:
@@ -86,9 +86,9 @@ def fingerprint(path: Path) -> Fingerprint:
         audio, audio_valid, audio_seconds = *sound_codes(wave), media.audio_seconds
     thumbs = luminance(media) if has_video else np.zeros((0, THUMB, THUMB), np.float32)
     video, valid, weak = picture_codes(thumbs)
-    crop, _, _ = picture_codes(central(thumbs, CROP))
+    crop, _, weak_crop = picture_codes(central(thumbs, CROP))
     seconds = (audio_seconds, len(thumbs) / VIDEO_FPS)
-    return Fingerprint(audio, audio_valid, video, crop, valid, weak, seconds)
+    return Fingerprint(audio, audio_valid, video, crop, valid, weak, weak_crop, seconds)
 
 
 # --------------------------------------------------------------------------- sound
@@ -98,10 +98,11 @@ def fingerprint(path: Path) -> Fingerprint:
 def ffmpeg() -> str:
     """The FFmpeg binary of imageio-ffmpeg; MissingRequirement without it."""
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingRequirement(
-            "audio fingerprints need the package imageio-ffmpeg (its FFmpeg holds Chromaprint): pip install 'av-bench[audit]'"
+            "audio fingerprints need the package imageio-ffmpeg (its FFmpeg holds Chromaprint): "
+            "pip install 'av-bench[audit]'"
         ) from error
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
@@ -165,7 +166,8 @@ def _cosines(length: int, first: int, count: int) -> NDArray[np.float32]:
     k = np.arange(first, first + count)[:, None]
     basis = np.cos(np.pi * k * (2 * np.arange(length)[None] + 1) / (2 * length)) * np.sqrt(2 / length)
     basis[k[:, 0] == 0] /= np.sqrt(2)
-    return basis.astype(np.float32)
+    rounded: NDArray[np.float32] = basis.astype(np.float32)
+    return rounded
 
 
 def picture_codes(thumbs: NDArray[np.float32]) -> tuple[Codes64, NDArray[np.bool_], NDArray[np.uint8]]:

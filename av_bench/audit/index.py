@@ -1,7 +1,8 @@
 """An approximate index over codes in time: which sequences share a stretch with this one, and at which offset?
 
-A code is cut into overlapping keys of 20 bits; every key has a posting list of the positions that hold it. A query looks
-its keys up (and, where it knows its weakest bits, the keys with those bits flipped) and votes for (sequence, offset).
+A code is cut into overlapping keys of 20 bits; every key has a posting list of the positions that hold it. A query
+looks its keys up (and, where it knows its weakest bits, the keys with those bits flipped) and votes for (sequence,
+offset).
 The best-voted pairs are compared code by code: the share of differing bits along the common stretch decides.
 
 Memory per code: its own bytes, 4 bytes for its sequence, 4 bytes per key; plus 4 MiB per key table.
@@ -38,7 +39,10 @@ class Hit:
 
 
 class CodeIndex:
-    """Codes of ``bits`` bits. ``step``: an indexed code stands every ``step`` query codes. ``slack``: codes of jitter."""
+    """Codes of ``bits`` bits; an indexed code stands every ``step`` query codes, ``slack`` codes of jitter are allowed.
+
+    A hit is a stretch in which every window of ``run`` query codes differs in at most the share ``distance`` of bits.
+    """
 
     def __init__(self, bits: int, shifts: Sequence[int], step: int, run: int, distance: float, slack: int) -> None:
         self.bits, self.shifts, self.step, self.run = bits, tuple(shifts), step, run
@@ -89,10 +93,9 @@ class CodeIndex:
             self.build()
         best: dict[int, Hit] = {}
         for sequence, offset in self._voted(codes, valid, weak):
-            for shifted in range(offset - self.slack, offset + self.slack + 1):
-                hit = self._compare(codes, valid, sequence, shifted)
-                if hit and (sequence not in best or _better(hit, best[sequence])):
-                    best[sequence] = hit
+            hit = self._compare(codes, valid, sequence, offset)
+            if hit and (sequence not in best or _better(hit, best[sequence])):
+                best[sequence] = hit
         return sorted(best.values(), key=lambda h: (h.distance, h.sequence))
 
     def _voted(
@@ -175,7 +178,10 @@ class CodeIndex:
 
 
 def _key(codes: NDArray[Any], shift: int) -> NDArray[np.int64]:
-    return ((codes >> codes.dtype.type(shift)) & codes.dtype.type((1 << KEY_BITS) - 1)).astype(np.int64)
+    keys: NDArray[np.int64] = ((codes >> codes.dtype.type(shift)) & codes.dtype.type((1 << KEY_BITS) - 1)).astype(
+        np.int64
+    )
+    return keys
 
 
 def _better(a: Hit, b: Hit) -> bool:

@@ -17,7 +17,6 @@ Metrics
 The trace needs no matrix square root. With factors ``C = F F^T`` it is the nuclear norm (sum of singular values) of
 ``F1^T F2``. Where a side has at most d rows, its centred rows are the factor and the norm is taken directly; on full
 rank the factors are Cholesky's and the singular values are square roots of the eigenvalues of a symmetric matrix.
-
 The distance falls as n grows (its bias is about proportional to 1/n), so values at different n do not compare.
 """
 
@@ -161,13 +160,8 @@ def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 202
         mean2, rows2 = centre(y[np.sort(rng.choice(n, size, replace=False))])
         distances.append(_distance(mean1, cov1, mean2, _covariance(rows2)))
     slope, value = (float(c) for c in np.polyfit(1.0 / sizes, distances, 1))
-    residual = np.asarray(distances) - (value + slope / sizes)
-    spread = float(np.square(np.asarray(distances) - np.mean(distances)).sum())
-    r_squared = 1.0 - float(np.square(residual).sum()) / spread if spread > 0 else 1.0
+    r_squared = float(np.corrcoef(1.0 / sizes, distances)[0, 1] ** 2)
     return FrechetInfinity(value, slope, r_squared, tuple(int(s) for s in sizes), tuple(distances))
-
-
-# --------------------------------------------------------------------------- the mathematics
 
 
 def _features(values: ArrayLike, name: str, metric: str = "frechet_distance") -> FloatArray:
@@ -175,8 +169,7 @@ def _features(values: ArrayLike, name: str, metric: str = "frechet_distance") ->
 
 
 def _covariance(centred: FloatArray) -> FloatArray:
-    covariance: FloatArray = centred.T @ centred
-    covariance /= len(centred) - 1
+    covariance: FloatArray = centred.T @ centred / (len(centred) - 1)
     return covariance
 
 
@@ -246,9 +239,8 @@ def _factor(covariance: FloatArray, lower: FloatArray | None) -> FloatArray:
 
 def _factor_of_rows(centred: FloatArray) -> FloatArray:
     """``F`` with ``F F^T`` = covariance of the rows: the rows themselves, or a square factor when they are many."""
-    n, d = centred.shape
-    if n <= d:
-        factor: FloatArray = centred.T / np.sqrt(n - 1)
+    if len(centred) <= centred.shape[1]:
+        factor: FloatArray = centred.T / np.sqrt(len(centred) - 1)
         return factor
     covariance = _covariance(centred)
     return _factor(covariance, _cholesky(covariance))

@@ -208,8 +208,8 @@ def _matched_detections(times: FloatArray, confidence: FloatArray, labels: Float
 
     near = np.abs(times[:, None] - labels[None, :]) <= STRICT_WINDOW + 1e-9  # 1e-9: decimal times are not exact
     rank = np.argsort(np.argsort(confidence, kind="stable"), kind="stable") + 1.0
-    # One more pair always outweighs any gain in rank, and the weights stay whole numbers.
-    weight = np.where(near, rank[:, None] + len(times) ** 2, 0.0)
+    # Detections that can be matched together form a matroid, so the heaviest matching is also a largest one.
+    weight = np.where(near, rank[:, None], 0.0)
     rows, columns = linear_sum_assignment(weight, maximize=True)
     matched = np.zeros(len(times), dtype=np.bool_)
     matched[rows] = near[rows, columns]

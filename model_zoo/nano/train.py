@@ -40,12 +40,13 @@ class Recipe:
     pairs_per_clip: int = 6  # sync only: random crops and offsets per clip and step
     noise: float = 0.003  # audio augmentation: white noise up to this amplitude
     gain_db: float = 4.0  # audio augmentation: level up to this many dB up or down
+    start: str | None = None  # bind only: its audio tower starts from this trained network's
 
 
 RECIPES = {
     "nano-tagger": Recipe("nano-tagger", epochs=14, batch=32),
-    "nano-bind": Recipe("nano-bind", epochs=16, batch=64, rate=1.5e-3),
-    "nano-sync": Recipe("nano-sync", epochs=8, batch=12, rate=1.5e-3),
+    "nano-bind": Recipe("nano-bind", epochs=6, batch=32, rate=1.5e-3, start="nano-tagger"),
+    "nano-sync": Recipe("nano-sync", epochs=4, batch=8, rate=1.5e-3),
 }
 
 
@@ -62,11 +63,17 @@ def train(
     device: str = "cpu",
     report: Callable[[str], None] = print,
     save: Callable[[nn.Module, int], None] | None = None,
+    start: Path | None = None,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Train one network; returns it with the log (one entry per epoch: loss, seconds)."""
+    """Train one network; returns it with the log (one entry per epoch: loss, seconds).
+
+    ``start``: weights of a trained tagger whose tower the audio tower starts from.
+    """
     torch.manual_seed(recipe.seed)
     rng = np.random.Generator(np.random.PCG64(recipe.seed))
     network = build(recipe.network, len(corpus.labels)).to(device).train()
+    if start is not None:
+        load_audio_tower(network, start)
     steps = len(corpus) // recipe.batch * recipe.epochs
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps, pct_start=0.15)
@@ -90,6 +97,15 @@ def train(
         if save is not None:
             save(network, epoch + 1)
     return network.eval(), log
+
+
+def load_audio_tower(network: nn.Module, tagger: Path) -> None:
+    """Copy the tower of a trained tagger into the audio tower of a Bind network."""
+    from safetensors.torch import load_file
+
+    assert isinstance(network, nano.Bind)
+    state = load_file(str(tagger))
+    network.audio.load_state_dict({k.removeprefix("tower."): v for k, v in state.items() if k.startswith("tower.")})
 
 
 def make_batch(

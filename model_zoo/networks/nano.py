@@ -173,7 +173,7 @@ class SyncAudio(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mel = LogMel()
-        self.trunk = nn.Sequential(_block(1, 16), _block(16, 32), _block(32, 32, (2, 1)))
+        self.trunk = nn.Sequential(_block(1, 12), _block(12, 24), _block(24, 32, (2, 1)))
         self.project = nn.Linear(32 * 8, EMBEDDING)
         self.temporal = _Temporal(EMBEDDING)
 
@@ -189,9 +189,9 @@ class SyncVideo(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        first = nn.Sequential(nn.Conv2d(3, 24, 5, 3, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True))
-        self.trunk = nn.Sequential(first, _block(24, 32), _block(32, 48))  # 48 -> 16 -> 8 -> 4 px
-        self.project = nn.Linear(48 * 16, EMBEDDING)
+        first = nn.Sequential(nn.Conv2d(3, 12, 5, 3, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU(inplace=True))
+        self.trunk = nn.Sequential(first, _block(12, 24), _block(24, 32))  # 48 -> 16 -> 8 -> 4 px
+        self.project = nn.Linear(32 * 16, EMBEDDING)
         self.temporal = _Temporal(EMBEDDING)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:

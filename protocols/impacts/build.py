@@ -28,22 +28,47 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 
 
 def build(
-    split: Split, out_dir: Path | str, count: int | None = None, workers: int | None = None, progress: Progress | None = None
+    split: Split,
+    out_dir: Path | str,
+    count: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Renders the first ``count`` clips of a split (all by default) that ``out_dir`` lacks; returns the table's path.
+    """Renders the first ``count`` clips of a split that ``out_dir`` lacks; returns the table's path.
 
-    Each line of ``clips.jsonl``: id, file, text, label, onsets (s), group, params. Raises UsageError when the folder
-    holds another split or version of the set.
+    ``count`` is by default the whole split, and must be said for train. Each line of ``clips.jsonl``: id, file, text,
+    label, onsets (s), group, params; clips of an earlier, longer build keep their lines. ``workers`` processes
+    (default: one per core). Raises UsageError when the folder holds another split or version of the set.
     """
-    if split not in SPLIT_CLIPS:
-        raise UsageError(f"impacts has no split {split!r}; choose one of {', '.join(SPLIT_CLIPS)}")
-    total = SPLIT_CLIPS[split] if count is None else count
+    total = _total(split, count)
     out = Path(out_dir)
     _claim(out, {"set": "impacts", "version": VERSION, "split": split})
     jobs = [(split, index, None, 0) for index in range(total)]
     scenes = [_scene(job) for job in jobs]
     _render_missing(out, list(zip(jobs, scenes, strict=True)), workers, progress)
-    return write_table(out / "clips.jsonl", [row(scene) for scene in scenes])
+    return write_table(out / "clips.jsonl", _with_earlier(out, [row(scene) for scene in scenes]))
+
+
+def _total(split: str, count: int | None) -> int:
+    if split not in SPLIT_CLIPS:
+        raise UsageError(f"impacts has no split {split!r}; choose one of {', '.join(SPLIT_CLIPS)}")
+    if count is None and split == "train":
+        raise UsageError("impacts train has a million clips; say how many to render (count=...)")
+    total = SPLIT_CLIPS[split] if count is None else count
+    if not 1 <= total <= SPLIT_CLIPS[split]:
+        raise UsageError(f"impacts {split} has 1..{SPLIT_CLIPS[split]} clips, not {total}; choose a count in that range")
+    return total
+
+
+def _with_earlier(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows and those of a longer build into the same folder, which may be running beside this one."""
+    table = out / "clips.jsonl"
+    if not table.exists():
+        return rows
+    ours = {line["id"] for line in rows}
+    earlier = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    kept = [line for line in earlier if line["id"] not in ours and (out / line["file"]).exists()]
+    return sorted(rows + kept, key=lambda line: str(line["id"]))
 
 
 def counterfactual_pairs(
@@ -54,6 +79,7 @@ def counterfactual_pairs(
     Each line: id (the clip), counterfactual (its changed twin), factor. ``clips.jsonl`` describes all clips; both
     clips of a pair share their group.
     """
+    _total(split, count)
     out = Path(out_dir)
     _claim(out, {"set": "impacts", "version": VERSION, "split": f"{split} pairs"})
     factors: tuple[Factor, ...] = get_args(Factor)

@@ -43,11 +43,11 @@ def write_mp4(
 
 
 def _check(path: Path, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or frames.shape[1] % 2 or frames.shape[2] % 2:
-        raise UsageError(
-            f"{path}: frames are {frames.dtype} {frames.shape}; give uint8 (n, height, width, 3) of even height and width"
-        )
-    if audio.ndim != 2 or audio.shape[0] not in (1, 2):
+    shaped = frames.ndim == 4 and frames.shape[3] == 3 and frames.dtype == np.uint8
+    if not shaped or not frames.size or frames.shape[1] % 2 or frames.shape[2] % 2:
+        got = f"{frames.dtype} {frames.shape}"
+        raise UsageError(f"{path}: frames are {got}; give uint8 (n, height, width, 3) of even height and width")
+    if audio.ndim != 2 or audio.shape[0] not in (1, 2) or not audio.size:
         raise UsageError(f"{path}: audio is {audio.shape}; give (channels, samples) with one or two channels")
 
 
@@ -62,7 +62,8 @@ def _encode(
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         video.codec_context.thread_count = 1
         video.codec_context.time_base = 1 / rate
-        video.options = {"preset": options.get("preset", "veryfast"), "crf": str(options.get("crf", 23)), "flags": "+bitexact"}
+        quality = {"preset": options.get("preset", "veryfast"), "crf": str(options.get("crf", 23))}
+        video.options = quality | {"flags": "+bitexact"}
         sound = container.add_stream("aac", rate=sample_rate)
         sound.layout = "stereo" if audio.shape[0] == 2 else "mono"
         sound.bit_rate = options.get("audio_bitrate", 160_000)

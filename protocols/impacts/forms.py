@@ -84,7 +84,8 @@ def _block(scene: Scene, scale: float) -> Target:
     top = -feet - height
     corners = [(-half, top), (-half + inset, top - depth), (half - inset, top - depth), (half, top)]
     surface(canvas, scene, polygon(canvas.u, canvas.v, corners), 1.15, 0.0, top - depth / 2)
-    surface(canvas, scene, box(canvas.u, canvas.v, 0, top + height / 2, half, height / 2, 0.004), 0.68, 0.0, top + height / 2)
+    middle = top + height / 2
+    surface(canvas, scene, box(canvas.u, canvas.v, 0, middle, half, height / 2, 0.004), 0.68, 0.0, middle)
     place = scene.tracks[0].x * half if scene.kind == "strike" else 0.0
     return Target(canvas.sprite(light(scene)), 0.0, GROUND, place, GROUND + top - depth / 2, False)
 
@@ -163,7 +164,7 @@ def ball(scene: Scene, scale: float) -> tuple[Sprite, float]:
 def falling(scene: Scene, scale: float) -> tuple[Sprite, Floats]:
     """A dropped object around the anchor, and the corners ``(n, 2)`` of its outline."""
     s = scene.size
-    half, tall = {"cube": (0.078, 0.078), "brick": (0.115, 0.055), "cup": (0.075, 0.085), "cylinder": (0.062, 0.10)}[
+    half, tall = {"cube": (0.068, 0.068), "brick": (0.098, 0.050), "cup": (0.068, 0.078), "cylinder": (0.056, 0.09)}[
         scene.form
     ]
     half, tall = half * s, tall * s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from itertools import pairwise
 
 from protocols.impacts.rhythm import GRAVITY, Track
 
@@ -30,7 +31,7 @@ def flight_height(track: Track, time: float, frame_metres: float) -> float:
         fall = track.speeds[0] / GRAVITY
         left = min(times[0] - time, fall)  # before its fall it waits above the frame
         return half_gravity * (fall**2 - (fall - left) ** 2)
-    for start, stop in zip(times, times[1:], strict=False):
+    for start, stop in pairwise(times):
         if time <= stop:
             return half_gravity * (time - start) * (stop - time)
     return 0.0

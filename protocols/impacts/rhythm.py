@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 GRAVITY = 9.81  # m/s2
-CLOSEST = 0.12  # s between contacts of different movers, and between strikes
+CLOSEST = 0.12  # s between contacts of different movers
+CLOSEST_STRIKES = 0.16  # s between strikes of the one mallet
 CLOSEST_BOUNCE = 0.09  # s: shorter flights end the series, the object then lies still and silent
 LAST = 7.6  # s: the latest contact, so that its sound is still heard
-LANES = (-0.33, -0.11, 0.11, 0.33)
+LANES = (-0.3, -0.1, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def draw_strikes(rng: np.random.Generator, count: int, x: float) -> tuple[Track,
     """One mallet track of ``count`` strikes with speeds between 0.8 and 3 m/s."""
     speeds = tuple(round(float(v), 3) for v in rng.uniform(0.8, 3.0, count))
     times = strike_times(rng, count)
-    while min(np.diff(times)) < CLOSEST + 0.04 or np.ptp(np.diff(times)) < 0.1:
+    while min(np.diff(times)) < CLOSEST_STRIKES or np.ptp(np.diff(times)) < 0.1:
         times = strike_times(rng, count)
     return (Track(x, times, speeds),)
 
@@ -86,14 +87,14 @@ def bounces(first: float, fall_time: float, restitution: float, limit: int) -> t
     """Times (s) and impact speeds (m/s) of an object that falls for ``fall_time`` and hits the floor at ``first``.
 
     Speed shrinks by ``restitution`` at each contact; the series ends with ``limit`` contacts, or when the next
-    flight would last less than ``CLOSEST_BOUNCE`` or hit with under an eighth of the first speed.
+    flight would last less than ``CLOSEST_BOUNCE`` or hit with under a sixth of the first speed.
     """
     speed = GRAVITY * fall_time
     times, speeds = [first], [speed]
     while len(times) < limit:
         after = speeds[-1] * restitution
         flight = 2 * after / GRAVITY
-        if flight < CLOSEST_BOUNCE or after < speed / 8:
+        if flight < CLOSEST_BOUNCE or after < speed / 6:
             break
         times.append(times[-1] + flight)
         speeds.append(after)
@@ -109,8 +110,9 @@ def draw_drops(rng: np.random.Generator, count: int, restitution: float) -> tupl
         fall = float(rng.uniform(0.62, 0.8))
         times, speeds = bounces(float(start), fall, restitution * float(rng.uniform(0.9, 1.1)), min(5, 10 // count))
         turn = float(rng.choice([-1, 1]) * rng.uniform(8, 50))
-        x = LANES[lane] + float(rng.uniform(-0.03, 0.03))
-        tracks.append(Track(round(x, 4), tuple(times), tuple(speeds), round(turn, 2), round(float(rng.uniform(-0.04, 0.04)), 4)))
+        x = LANES[lane] + float(rng.uniform(-0.02, 0.02))
+        drift = round(float(rng.uniform(-0.04, 0.04)), 4)
+        tracks.append(Track(round(x, 4), tuple(times), tuple(speeds), round(turn, 2), drift))
     return tuple(tracks)
 
 
@@ -126,5 +128,6 @@ def draw_bounces(rng: np.random.Generator, count: int, restitution: float, fall:
             times.pop()
             speeds.pop()
         x = float(spot) + float(rng.uniform(-0.03, 0.03))
-        tracks.append(Track(round(x, 4), tuple(times), tuple(speeds), 0.0, round(float(rng.uniform(-0.015, 0.015)), 4)))
+        drift = round(float(rng.uniform(-0.015, 0.015)), 4)
+        tracks.append(Track(round(x, 4), tuple(times), tuple(speeds), 0.0, drift))
     return tuple(tracks)

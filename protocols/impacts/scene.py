@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from av_bench.contracts import UsageError
-from protocols.impacts import rhythm
+from protocols.impacts import edits, rhythm
 from protocols.impacts.captions import caption
 from protocols.impacts.materials import KINDS, LABELS, MATERIALS, Kind
 from protocols.impacts.rhythm import Track, onsets_of
@@ -134,7 +134,8 @@ def _motion(kind: Kind, material: str, rng: np.random.Generator) -> tuple[tuple[
     if kind == "drop":
         count = int(rng.integers(2, 5))
         kept = _round(MATERIALS[material].restitution * rng.uniform(0.9, 1.1))
-        return rhythm.until_acceptable(lambda r: rhythm.draw_drops(r, count, kept), rng), kept, _round(rng.uniform(1.7, 2.0))
+        tracks = rhythm.until_acceptable(lambda r: rhythm.draw_drops(r, count, kept), rng)
+        return tracks, kept, _round(rng.uniform(1.7, 2.0))
     count = int(rng.choice([1, 1, 2, 3]))
     kept = _round(rng.uniform(0.79, 0.87) if count == 1 else rng.uniform(0.5, 0.68))
     fall = _round(rng.uniform(0.65, 0.85))
@@ -165,10 +166,10 @@ def _surroundings(rng: np.random.Generator) -> dict[str, float | str | bool]:
         "reverb_time": _round(rng.uniform(0.15, 0.8)),
         "reverb_db": _round(rng.uniform(-24, -10)),
         "noise": str(rng.choice(NOISES)),
-        "noise_db": _round(rng.uniform(-72, -50)),
-        "hum_db": _round(rng.uniform(-70, -54)) if hum else -120.0,
+        "noise_db": _round(rng.uniform(-74, -54)),
+        "hum_db": _round(rng.uniform(-72, -58)) if hum else -120.0,
         "hum_hz": float(rng.choice([50.0, 60.0])),
-        "wind_db": _round(rng.uniform(-62, -48)) if wind else -120.0,
+        "wind_db": _round(rng.uniform(-64, -52)) if wind else -120.0,
         "peak_db": _round(rng.uniform(-8, -1.5)),
     }
 
@@ -197,9 +198,9 @@ def counterfactual(scene: Scene, factor: Factor, seed: int = 0) -> Scene:
         low, high = (1.2, 1.45) if scene.size < 1 else (0.65, 0.85)
         changed = replace(scene, size=_round(rng.uniform(low, high)))
     elif factor == "timing":
-        changed = _with_tracks(scene, _retimed(scene, rng))
+        changed = _with_tracks(scene, edits.retimed(scene.kind, scene.tracks, rng))
     elif factor == "count":
-        changed = _with_tracks(scene, _recounted(scene, rng))
+        changed = _with_tracks(scene, edits.recounted(scene.kind, scene.tracks, rng))
     else:
         raise UsageError(f"no counterfactual {factor!r} of {scene.id}; choose material, timing, count or size")
     words = caption(
@@ -211,70 +212,3 @@ def counterfactual(scene: Scene, factor: Factor, seed: int = 0) -> Scene:
 
 def _with_tracks(scene: Scene, tracks: tuple[Track, ...]) -> Scene:
     return replace(scene, tracks=tracks, onsets=onsets_of(tracks))
-
-
-def _retimed(scene: Scene, rng: np.random.Generator) -> tuple[Track, ...]:
-    """Other times for the same movers: strikes get a new rhythm, falls another start and another fall time."""
-
-    def draw(r: np.random.Generator) -> tuple[Track, ...]:
-        if scene.kind == "strike":
-            track = scene.tracks[0]
-            return (replace(track, times=rhythm.draw_strikes(r, len(track.times), track.x)[0].times),)
-        starts = np.sort(r.uniform(0.4, 6.9 if len(scene.tracks) > 1 else 1.4, len(scene.tracks)))
-        tracks = []
-        for track, start in zip(sorted(scene.tracks, key=lambda t: t.times[0]), starts, strict=True):
-            stretch = float(r.uniform(0.92, 1.12))
-            times = tuple(round(float(start) + (t - track.times[0]) * stretch, 4) for t in track.times)
-            tracks.append(replace(track, times=times))
-        return tuple(tracks)
-
-    def far(tracks: tuple[Track, ...]) -> bool:
-        old, new = np.array(scene.onsets), np.array(onsets_of(tracks))
-        return bool(np.abs(old - new).max() > 0.15)
-
-    while True:
-        tracks = rhythm.until_acceptable(draw, rng)
-        if far(tracks):
-            return tracks
-
-
-def _recounted(scene: Scene, rng: np.random.Generator) -> tuple[Track, ...]:
-    """Other number of contacts, by leaving out or adding; what stays is exactly as it was."""
-    for _ in range(2000):
-        tracks = _recount_strikes(scene, rng) if scene.kind == "strike" else _recount_movers(scene, rng)
-        if rhythm.acceptable(tracks) and len(onsets_of(tracks)) != len(scene.onsets):
-            return tracks
-    raise UsageError(f"{scene.id}: no other count fits the clip; use another factor")
-
-
-def _recount_strikes(scene: Scene, rng: np.random.Generator) -> tuple[Track, ...]:
-    track = scene.tracks[0]
-    pairs = list(zip(track.times, track.speeds, strict=True))
-    for _ in range(int(rng.integers(1, 4))):
-        if len(scene.onsets) >= 6:
-            pairs.pop(int(rng.integers(len(pairs))))
-        else:
-            pairs.append((_round(rng.uniform(0.3, rhythm.LAST)), round(float(rng.uniform(0.8, 3.0)), 3)))
-    pairs.sort()
-    times = tuple(t for t, _ in pairs)
-    if min(np.diff(times)) < rhythm.CLOSEST + 0.04:
-        return scene.tracks
-    return (replace(track, times=times, speeds=tuple(v for _, v in pairs)),)
-
-
-def _recount_movers(scene: Scene, rng: np.random.Generator) -> tuple[Track, ...]:
-    tracks = list(scene.tracks)
-    choice = rng.uniform()
-    if len(tracks) > 1 and choice < 0.4:
-        tracks.pop(int(rng.integers(len(tracks))))
-    elif choice < 0.7:
-        i = int(rng.integers(len(tracks)))
-        kept = int(rng.integers(1, len(tracks[i].times) + 1))
-        tracks[i] = replace(tracks[i], times=tracks[i].times[:kept], speeds=tracks[i].speeds[:kept])
-    elif len(tracks) < 4:
-        model = tracks[int(rng.integers(len(tracks)))]
-        free = [x for x in rhythm.LANES if all(abs(x - t.x) > 0.13 for t in tracks)] or [0.24]
-        later = float(rng.uniform(0.4, 6.9)) - model.times[0]
-        times = tuple(_round(t + later) for t in model.times)
-        tracks.append(replace(model, x=float(rng.choice(free)), times=times))
-    return tuple(tracks)

@@ -1,11 +1,12 @@
 """The sound of a scene: modal synthesis of every contact, a room, and a quiet background.
 
-A contact at time t starts at sample ``round(t * sample_rate)`` and not before. Its modes are damped sines whose
+A contact at time t starts at sample ``round(t * sample_rate)`` and not before. Its modes are damped cosines whose
 strength falls with a contact-time low-pass (faster and harder contacts are brighter), plus a short burst of noise.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ Floats = NDArray[np.float32]
 HEAD_HARDNESS = (0.3, 0.5, 0.8, 1.0)
 QUIET = 1e-3  # modes are followed until -60 dB
 LONGEST = 3.0  # s
-SURVIVES = 0.35  # of the ringing that outlives the next contact of the same object
-EXPONENT = 1.3  # level over speed
+SURVIVES = 0.25  # of the ringing that outlives the next contact of the same object
+EXPONENT = 1.1  # level over speed
 FLOOR = Material("floor", "hard", 85, 60, 160, 1.0, 0.9, 900, 0.25, 0.004, 0.0, 1.0)  # what objects drop on
 
 
@@ -90,18 +91,18 @@ def _body(material: Material, pitch: float, family: str, sample_rate: int, rng: 
     frequencies, weights = frequencies[audible], weights[audible]
     rates = material.damping + material.damping_slope * (frequencies / 1000) ** material.damping_power
     longest = min(LONGEST, float(-np.log(QUIET) / rates.min()))
-    responses = _damped_sines(frequencies, rates, int(longest * sample_rate), sample_rate)
+    responses = _damped_waves(frequencies, rates, int(longest * sample_rate), sample_rate)
     return Body(material, frequencies.astype(np.float32), responses, weights.astype(np.float32))
 
 
-def _damped_sines(frequencies: NDArray[Any], rates: NDArray[Any], length: int, sample_rate: int) -> Floats:
-    """``exp(-rate t) sin(2 pi f t)`` for every mode, by powers of one complex number: rows times columns."""
+def _damped_waves(frequencies: NDArray[Any], rates: NDArray[Any], length: int, sample_rate: int) -> Floats:
+    """``exp(-rate t) cos(2 pi f t)`` for every mode, by powers of one complex number: rows times columns."""
     block = 512
     step = (2j * np.pi * frequencies - rates) / sample_rate
     inner = np.exp(step[:, None] * np.arange(block)).astype(np.complex64)
     outer = np.exp(step[:, None] * (block * np.arange(-(-length // block)))).astype(np.complex64)
-    product = outer.real[:, :, None] * inner.imag[:, None, :]
-    product += outer.imag[:, :, None] * inner.real[:, None, :]
+    product = outer.real[:, :, None] * inner.real[:, None, :]
+    product -= outer.imag[:, :, None] * inner.imag[:, None, :]
     waves: Floats = product.reshape(len(frequencies), -1)[:, :length]
     fade = min(length, 512)
     waves[:, -fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
@@ -116,10 +117,12 @@ def _contact(body: Body, force: float, hardness: float, sample_rate: int, rng: n
     shaped = shaped * rng.uniform(0.6, 1.0, shaped.size).astype(np.float32)  # another spot, another mixture
     # einsum, not BLAS: one order of summation whatever the number of threads
     blow: Floats = np.einsum("m,mn->n", shaped / np.abs(body.weights).sum(), body.responses)
+    # all modes start together at their crest, which the time of contact rounds off
+    rise = min(int(sample_rate * min(0.5 / cutoff, 0.0025)) + 2, blow.size)
+    blow[:rise] *= np.sin(np.linspace(0, np.pi / 2, rise, dtype=np.float32)) ** 2
     burst = min(int(6 * material.crackle_time * sample_rate), blow.size)
     noise = rng.standard_normal(burst).astype(np.float32)
-    pole = np.exp(-2 * np.pi * min(cutoff, 0.4 * sample_rate) / sample_rate)
-    noise = signal.lfilter([np.float32(1 - pole)], [np.float32(1), np.float32(-pole)], noise).astype(np.float32)
+    noise = _low_pass(noise, min(cutoff, 0.4 * sample_rate), sample_rate)
     noise *= np.exp(-np.arange(burst, dtype=np.float32) / np.float32(material.crackle_time * sample_rate))
     blow[:burst] += np.float32(material.crackle * float(np.abs(blow).max()) / float(np.abs(noise).max())) * noise
     return blow * np.float32(force**EXPONENT)
@@ -146,19 +149,15 @@ def _room(scene: Scene, dry: Floats, sample_rate: int) -> Floats:
     delay = int(0.004 * sample_rate)
     size = int(min(scene.reverb_time, 0.6) * sample_rate)
     time = np.arange(size, dtype=np.float32) / sample_rate
-    tail = rng.standard_normal((2, size)).astype(np.float32) * np.exp(-6.91 * time / scene.reverb_time, dtype=np.float32)
-    tail = signal.lfilter(np.float32([0.35]), np.float32([1, -0.65]), tail).astype(np.float32)  # air and walls: duller
+    tail = rng.standard_normal((2, size), np.float32) * np.exp(-np.float32(6.91 / scene.reverb_time) * time)
+    tail = _low_pass(tail, 3000.0, sample_rate)  # air and walls swallow the treble
     tail *= np.float32(10 ** (scene.reverb_db / 20)) / np.sqrt((tail**2).sum(axis=1, keepdims=True))
     wet = np.zeros((2, delay + size), np.float32)
     wet[:, delay:] = tail
     out: Floats = signal.oaconvolve(dry[None], wet, axes=1)[:, : dry.size].astype(np.float32)
-    out[:, : _first_sample(scene, sample_rate)] = 0  # the transform's rounding, about 1e-8
+    out[:, : round(scene.onsets[0] * sample_rate)] = 0  # the transform's rounding, about 1e-8
     out += dry
     return out
-
-
-def _first_sample(scene: Scene, sample_rate: int) -> int:
-    return round(scene.onsets[0] * sample_rate)
 
 
 def _background(scene: Scene, length: int, sample_rate: int) -> Floats:
@@ -181,16 +180,23 @@ def _background(scene: Scene, length: int, sample_rate: int) -> Floats:
 def _coloured(rng: np.random.Generator, colour: str, length: int, sample_rate: int) -> Floats:
     """Two channels of noise of unit power, ``(2, length)``: white, pink (about -3 dB/octave), brown, or wind."""
     white = rng.standard_normal((2, length), np.float32)
-    corners = {"white": (), "pink": (30.0, 300.0, 3000.0), "brown": (60.0,), "wind": (250.0,)}[colour]
-    if not corners:
+    if colour == "white":
         return white
-    out = np.zeros((2, length), np.float32)
-    for corner in corners:  # one-pole low-passes, each ten times less strong and ten times wider than the one before
-        pole = float(np.exp(-2 * np.pi * corner / sample_rate))
-        weight = (corners[0] / corner) ** 0.5
-        numerator = np.float32([weight * (1 - pole)])
-        out += signal.lfilter(numerator, np.float32([1, -pole]), white).astype(np.float32)
     if colour == "wind":
-        out = signal.lfilter(np.float32([0.02]), np.float32([1, -0.98]), out).astype(np.float32)
+        out = _low_pass(_low_pass(white, 250.0, sample_rate), 140.0, sample_rate)
+    elif colour == "brown":
+        out = _low_pass(white, 60.0, sample_rate)
+    else:  # three low-passes: a decade wider, half a decade weaker
+        out = _low_pass(white, 30.0, sample_rate)
+        out += _low_pass(white, 300.0, sample_rate) * np.float32(10**-0.5)
+        out += _low_pass(white, 3000.0, sample_rate) * np.float32(0.1)
     out /= np.sqrt((out**2).mean(axis=1, keepdims=True))
+    return out
+
+
+def _low_pass(wave: Floats, corner: float, sample_rate: int) -> Floats:
+    """One-pole low-pass along the last axis; ``corner`` in Hz."""
+    pole = math.exp(-2 * math.pi * corner / sample_rate)
+    numerator, denominator = np.array([1 - pole], np.float32), np.array([1, -pole], np.float32)
+    out: Floats = signal.lfilter(numerator, denominator, wave).astype(np.float32, copy=False)
     return out
