@@ -126,7 +126,7 @@ class ClapText(BaseExtractor):
         del seconds
         if self._tokenizer is None:
             self._tokenizer = tokens.tokenizer("roberta-base")
-        return tokens.encode(self._tokenizer, item)
+        return tokens.encode(self._tokenizer, item, cut=True)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """``(B, 2, 77)`` -> embedding."""

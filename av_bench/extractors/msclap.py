@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from av_bench.contracts import Decoded, Flavour, MediaError, MissingRequirement, Reason
+from av_bench.contracts import Decoded, Flavour, MediaError, MissingRequirement, Reason, UsageError
 from av_bench.extractors import tokens
 from av_bench.extractors.base import BaseExtractor, Weights
 from av_bench.extractors.loading import load_into, read
@@ -24,6 +24,7 @@ from model_zoo.networks.packages import model_file, quiet, uninitialised
 
 RATE = 44_100
 WINDOW = 7 * RATE
+POSITIONS = 1024
 # The layer's causal masks, which older transformers stored.
 UNUSED = r"logit_scale$|caption_encoder\.base\.h\.\d+\.attn\.(masked_)?bias$"
 
@@ -110,14 +111,20 @@ class MsClapText(BaseExtractor):
         return extractor
 
     def prepare(self, item: str, seconds: float) -> Tensor:
-        """int64 ``(2, 77)``: token ids (the caption, then the end-of-text token) and attention mask."""
+        """int64 ``(2, 77 or more)``: token ids (the caption, then the end-of-text token) and attention mask.
+
+        UsageError for a caption that GPT-2's 1024 positions cannot hold.
+        """
         del seconds
         if self._tokenizer is None:
             self._tokenizer = tokens.tokenizer("gpt2")
-        return tokens.encode(self._tokenizer, f"{item} <|endoftext|>")
+        encoded = tokens.encode(self._tokenizer, f"{item} <|endoftext|>", cut=False)
+        if encoded.shape[1] > POSITIONS:
+            raise UsageError(f"msclap-text: {item[:40]!r}... has {encoded.shape[1]} tokens; GPT-2 reads {POSITIONS}")
+        return encoded
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        """``(B, 2, 77)`` -> embedding."""
+        """``(B, 2, tokens)`` -> embedding."""
         return self.forward_tokens(batch[:, 0], batch[:, 1])
 
     def forward_tokens(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:

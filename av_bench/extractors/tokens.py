@@ -30,7 +30,11 @@ def tokenizer(kind: str) -> Any:
     return made
 
 
-def encode(made: Any, text: str) -> Tensor:
-    """int64 ``(2, 77)``: token ids and attention mask, cut and padded at the end."""
-    out = made(text, padding="max_length", truncation=True, max_length=LENGTH)
+def encode(made: Any, text: str, *, cut: bool) -> Tensor:
+    """int64 ``(2, 77)``: token ids and attention mask, padded at the end.
+
+    A longer text is ``cut`` to 77 tokens (LAION-CLAP) or kept at its length (MS-CLAP, whose wrapper names a maximal
+    length but never asks for truncation).
+    """
+    out = made(text, padding="max_length", truncation=cut, max_length=LENGTH)
     return torch.tensor([out["input_ids"], out["attention_mask"]])

@@ -257,12 +257,16 @@ def test_laion_clap(sounds: list[Path], vocabularies: Path, monkeypatch: pytest.
     package = model_file("laion_clap.clap_module.model")
     config = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
     monkeypatch.setattr(package.RobertaModel, "from_pretrained", lambda _name: RobertaModel(config))
-    folder = Path(package.__file__ or "").parent / "model_configs"
+    folder = Path(package.__file__).parent / "model_configs"
     settings = json.loads((folder / "HTSAT-base.json").read_text())
     settings["text_cfg"]["model_type"] = "roberta"
+    monkeypatch.syspath_prepend(str(folder.parents[1]))  # the package imports its parts as top-level modules, too
+    for other in ("BertTokenizer", "RobertaTokenizer", "BartTokenizer"):  # read at import, of no use here
+        monkeypatch.setattr(getattr(transformers, other), "from_pretrained", lambda _name: None)
     with quiet():
         original = package.CLAP(**settings, enable_fusion=False, fusion_type="None").eval()
         features_of = model_file("laion_clap.training.data").get_audio_features
+    monkeypatch.undo()
     original.load_state_dict(state)
     items = [
         features_of({}, published_load(p, 48_000), 480_000, "rand_trunc", "repeatpad", settings["audio_cfg"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from av_bench import registry
-from av_bench.contracts import MediaError, MetricError, Reason
+from av_bench.contracts import MediaError, MetricError, Reason, UsageError
 from av_bench.extractors import msclap, tokens
 from av_bench.media import DecodedMedia
 
@@ -160,13 +160,28 @@ def test_head_refuses_less_than_a_crop() -> None:
         head.forward(torch.zeros(1, 13, 8, 768), torch.zeros(1, 13, 6, 768))
 
 
-def test_encode_gives_ids_and_mask_of_fixed_length() -> None:
-    def fake(text: str, **options: Any) -> dict[str, list[int]]:
-        assert options == {"padding": "max_length", "truncation": True, "max_length": 77}
-        ids = [ord(letter) for letter in text][:77]
-        return {"input_ids": ids + [1] * (77 - len(ids)), "attention_mask": [1] * len(ids) + [0] * (77 - len(ids))}
+def letters(text: str, *, padding: str, truncation: bool, max_length: int) -> dict[str, list[int]]:
+    """A tokenizer of one token per letter, with the call signature of the real ones."""
+    assert padding == "max_length"
+    ids = [ord(letter) for letter in text][: max_length if truncation else None]
+    rest = max(0, max_length - len(ids))
+    return {"input_ids": ids + [1] * rest, "attention_mask": [1] * len(ids) + [0] * rest}
 
-    encoded = tokens.encode(fake, "dog")
+
+def test_encode_gives_ids_and_mask_of_fixed_length() -> None:
+    encoded = tokens.encode(letters, "dog", cut=True)
     assert encoded.shape == (2, 77)
     assert encoded.dtype == torch.int64
     np.testing.assert_array_equal(encoded[:, :4], [[100, 111, 103, 1], [1, 1, 1, 0]])
+
+
+def test_clap_cuts_a_long_caption_and_msclap_reads_all_of_it() -> None:
+    clap, msclap_text = bare("clap-text"), bare("msclap-text")
+    clap._tokenizer = msclap_text._tokenizer = letters
+    caption = "a dog barks " * 10
+    assert clap.prepare(caption, 8.0).shape == (2, 77)
+    encoded = msclap_text.prepare(caption, 8.0)
+    assert "".join(map(chr, encoded[0].tolist())) == caption + " <|endoftext|>"
+    assert encoded[1].all()
+    with pytest.raises(UsageError, match="1024"):
+        msclap_text.prepare("a dog barks " * 100, 8.0)
