@@ -28,7 +28,7 @@ def run(**options: Any) -> RunResult:
     from av_bench.pipeline import RunOptions
     from av_bench.pipeline import run as run_pipeline
 
-    for key in ("samples", "data", "table", "lists", "out", "store", "dedup"):
+    for key in ("samples", "data", "table", "lists", "out", "store", "reference", "dedup"):
         if isinstance(options.get(key), str):
             options[key] = Path(options[key])
     if "metrics" in options and options["metrics"] is not None:

@@ -70,7 +70,10 @@ def run(
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     min_coverage: Annotated[float, typer.Option(help="Share of clips that must be scored, else exit 3.")] = 1.0,
     store: Annotated[Path | None, typer.Option(help="Feature store [default: in the cache folder].")] = None,
-    dedup: Annotated[Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Reference pack (`av-bench stats`) for the real side.")] = None,
+    dedup: Annotated[
+        Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Generate (or take) samples for a set, score them, and print the table."""
@@ -96,6 +99,7 @@ def run(
         offline=offline,
         min_coverage=min_coverage,
         store=store,
+        reference=reference,
         dedup=dedup,
         quiet=quiet,
     )
@@ -130,7 +134,9 @@ def table(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     format_: Annotated[Format | None, typer.Option("--format", help="[default: a table for people]")] = None,
     intervals: Annotated[bool, typer.Option(help="Print 95 % intervals.")] = True,
-    allow_different_n: Annotated[bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")] = False,
+    allow_different_n: Annotated[
+        bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
 ) -> None:
     """Turn run folders into a table."""
@@ -141,7 +147,9 @@ def table(
     if format_ is None and out is None:
         _print_tables(folders or runs, allow_different_n)
         return
-    text = render(tables(folders or runs, allow_different_n=allow_different_n), (format_ or Format.markdown).value, intervals)
+    text = render(
+        tables(folders or runs, allow_different_n=allow_different_n), (format_ or Format.markdown).value, intervals
+    )
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -35,7 +35,9 @@ class Column:
     def validate(self, inputs: MetricInputs) -> None:
         """Refuse fewer clips than the metric can carry."""
         if len(inputs.clips) < self.minimum:
-            raise MetricError(f"{self.name} needs at least {self.minimum} clips, this set has {len(inputs.clips)} scored")
+            raise MetricError(
+                f"{self.name} needs at least {self.minimum} clips, this set has {len(inputs.clips)} scored"
+            )
 
     def compute(self, inputs: MetricInputs) -> Score:
         """The value with its interval."""
@@ -92,6 +94,7 @@ class Frechet(Column):
     """Frechet distance between Gaussian fits of the two sides' embeddings."""
 
     minimum = 2
+    accepts_statistics: ClassVar[bool] = True
 
     def __init__(self, name: str, extractor: str, output: str = "embedding") -> None:
         self.reference = Need(extractor, output, "reference")
@@ -100,6 +103,8 @@ class Frechet(Column):
 
     def compute(self, inputs: MetricInputs) -> Score:
         """Value +- 1.96 sd (see ``metrics.intervals.frechet_interval``)."""
+        if self.reference in inputs.statistics:
+            return self._from_statistics(inputs)
         reference, clusters_reference = _flat(inputs, self.reference)
         generated, clusters_generated = _flat(inputs, self.generated)
         value = metrics.frechet_distance(reference, generated)
@@ -113,16 +118,30 @@ class Frechet(Column):
             )
             interval = (float(found.low), float(found.high))
             details["sd"] = float(found.sd)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if rows < 2 * width:
             notes = (f"biased upwards: {rows} rows for {width} dimensions (n < 2 d)",)
         return Score(value, len(inputs.clips), interval, details=details, notes=notes)
+
+    def _from_statistics(self, inputs: MetricInputs) -> Score:
+        """The real side is a file of statistics: the point estimate, without an interval."""
+        gaussian = inputs.statistics[self.reference]
+        generated, _ = _flat(inputs, self.generated)
+        ours = metrics.GaussianStatistics.from_rows(generated)
+        value = metrics.frechet_from_statistics(gaussian.mean, gaussian.covariance, ours.mean, ours.covariance)
+        rows, width = generated.shape
+        notes = [f"real side from statistics of {gaussian.n} rows: no interval"]
+        if gaussian.n != rows:
+            notes.append(f"the sides differ in rows ({gaussian.n} and {rows}); FD depends on both")
+        details = {"rows": rows, "dimensions": width, "reference_rows": gaussian.n}
+        return Score(value, len(inputs.clips), details=details, notes=tuple(notes))
 
 
 class FrechetInfinity(Frechet):
     """Frechet distance extrapolated to infinitely many rows, as a row of its own, never in place of FD."""
 
     minimum = 32
+    accepts_statistics = False
 
     def compute(self, inputs: MetricInputs) -> Score:
         """The intercept of FD over 1/n."""

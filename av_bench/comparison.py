@@ -51,7 +51,9 @@ def differences(new: Run, base: Run, level: float = 0.95, names: Sequence[str] |
     problems = incomparable(new, base)
     if problems:
         raise UsageError(f"{new.path} and {base.path} cannot be compared: {'; '.join(problems)}")
-    order = [m for m in base.scores["protocol"]["metrics"] if m in base.scores["metrics"] and m in new.scores["metrics"]]
+    order = [
+        m for m in base.scores["protocol"]["metrics"] if m in base.scores["metrics"] and m in new.scores["metrics"]
+    ]
     return [_difference(m, new, base, level) for m in order if names is None or m in names]
 
 

@@ -245,6 +245,7 @@ class MetricInputs:
     clips: tuple[Clip, ...]
     arrays: Mapping[Need, Sequence[NDArray[Any]]]
     flavour: Flavour = "strict"
+    statistics: Mapping[Need, Any] = field(default_factory=dict)  # GaussianStatistics in place of a side's rows
 
     def stacked(self, need: Need) -> NDArray[Any]:
         """The rows of one need as a single array ``(n, ...)``."""

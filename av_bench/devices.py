@@ -14,4 +14,6 @@ def check_device(device: str) -> None:
     except RuntimeError as error:
         raise UsageError(f"--device {device!r}: cpu, cuda or cuda:N is expected") from error
     if parsed.type == "cuda" and (not torch.cuda.is_available() or (parsed.index or 0) >= torch.cuda.device_count()):
-        raise MissingRequirement(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+        raise MissingRequirement(
+            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
+        )

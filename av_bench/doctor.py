@@ -7,7 +7,16 @@ from importlib import import_module, metadata, util
 from typing import Literal
 
 _CORE = ("torch", "numpy", "scipy", "pandas", "pyarrow", "av", "librosa", "sklearn", "soundfile", "safetensors", "yaml")
-_PAPER = ("torchvision", "torchaudio", "hear21passt", "panns_inference", "torchvggish", "imagebind", "laion_clap", "msclap")
+_PAPER = (
+    "torchvision",
+    "torchaudio",
+    "hear21passt",
+    "panns_inference",
+    "torchvggish",
+    "imagebind",
+    "laion_clap",
+    "msclap",
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,16 @@ def _core(name: str) -> Finding:
 
 def _paper(name: str) -> Finding:
     if util.find_spec(name) is None:
-        return Finding(name, "missing", 'only for the paper\'s networks: pip install -c constraints/paper.txt "av-bench[paper]"')
+        return Finding(
+            name, "missing", 'only for the paper\'s networks: pip install -c constraints/paper.txt "av-bench[paper]"'
+        )
     if name in ("torchvision", "torchaudio"):
         return _core(name)
-    distribution = {"panns_inference": "panns-inference", "imagebind": "imagebind-unofficial", "laion_clap": "laion-clap"}
+    distribution = {
+        "panns_inference": "panns-inference",
+        "imagebind": "imagebind-unofficial",
+        "laion_clap": "laion-clap",
+    }
     try:
         return Finding(name, "ok", metadata.version(distribution.get(name, name)))
     except metadata.PackageNotFoundError:
@@ -51,7 +66,9 @@ def _device() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+        return Finding(
+            "device", "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        )
     return Finding("device", "ok", f"cpu, {torch.get_num_threads()} threads; no CUDA device")
 
 
@@ -81,5 +98,7 @@ def _weights() -> list[Finding]:
         except AvBenchError as error:
             findings.append(Finding(f"extractor {name}", "missing", str(error)))
         else:
-            findings.append(Finding(f"extractor {name}", "ok", "weights present" if cls.weights_name else "no weights needed"))
+            findings.append(
+                Finding(f"extractor {name}", "ok", "weights present" if cls.weights_name else "no weights needed")
+            )
     return findings

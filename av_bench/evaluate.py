@@ -42,7 +42,9 @@ def evaluate(
     LAION-CLAP-Score, MS-CLAP-Score.
     """
     if num_samples != 1:
-        raise UsageError(f"num_samples={num_samples}: the published evaluation knows one sample per clip; use av-bench run")
+        raise UsageError(
+            f"num_samples={num_samples}: the published evaluation knows one sample per clip; use av-bench run"
+        )
     truth, predictions = _Cache(Path(gt_audio_cache)), _Cache(Path(pred_audio_cache))
     for file in AUDIO:
         truth.need(file)
@@ -51,7 +53,9 @@ def evaluate(
         return _unpaired(truth, predictions)
     video = [] if skip_video_related else [p for p in _VIDEO if truth.has(p[0])]
     text = [] if skip_clap else [p for p in _TEXT if truth.has(p[0])]
-    clips = _common(truth, predictions, [*AUDIO, *(p[0] for p in [*video, *text])], [*AUDIO, *(p[1] for p in [*video, *text])])
+    clips = _common(
+        truth, predictions, [*AUDIO, *(p[0] for p in [*video, *text])], [*AUDIO, *(p[1] for p in [*video, *text])]
+    )
     out = _unpaired(truth, predictions, clips)
     out["KL-PANNS-softmax"] = _kl(truth.panns("logits", clips), predictions.panns("logits", clips))
     out["KL-PASST-softmax"] = _kl(truth.rows("passt_logits.pth", clips), predictions.rows("passt_logits.pth", clips))
@@ -59,7 +63,9 @@ def evaluate(
         if key == "DeSync":
             out[key] = _desync(truth.rows(first, clips), predictions.rows(second, clips))
         else:
-            out[key] = float(metrics.cosine_similarity(truth.rows(first, clips), predictions.rows(second, clips)).mean())
+            out[key] = float(
+                metrics.cosine_similarity(truth.rows(first, clips), predictions.rows(second, clips)).mean()
+            )
     return out
 
 
@@ -91,7 +97,9 @@ class _Cache:
                 raise UsageError(f"{self.folder / file} is missing; the folder is not complete, extract it again")
             loaded = load_checkpoint(self.folder / file)
             if not isinstance(loaded, Mapping):
-                raise UsageError(f"{self.folder / file}: clip name -> features is expected, found {type(loaded).__name__}")
+                raise UsageError(
+                    f"{self.folder / file}: clip name -> features is expected, found {type(loaded).__name__}"
+                )
             self._files[file] = dict(loaded)
         return self._files[file]
 
@@ -114,10 +122,17 @@ def _common(truth: _Cache, predictions: _Cache, theirs: Iterable[str], ours: Ite
     sets = [set(truth.need(f)) for f in theirs] + [set(predictions.need(f)) for f in ours]
     common, every = set.intersection(*sets), set.union(*sets)
     if not common:
-        raise UsageError(f"no clip is in all feature files of {truth.folder} and {predictions.folder}; compare their names")
+        raise UsageError(
+            f"no clip is in all feature files of {truth.folder} and {predictions.folder}; compare their names"
+        )
     if every - common:
         missing = sorted(every - common)
-        log.warning("%d of %d clips are not in every feature file and are left out, e.g. %s", len(missing), len(every), missing[0])
+        log.warning(
+            "%d of %d clips are not in every feature file and are left out, e.g. %s",
+            len(missing),
+            len(every),
+            missing[0],
+        )
     return sorted(common)
 
 

@@ -99,7 +99,9 @@ def _features(
         for i, network in enumerate(networks):
             rows: list[dict[str, Any]] = []
             for at in range(0, len(batch), network.batch_size):
-                rows += network.run([p[i] for p in prepared[at : at + network.batch_size] if not isinstance(p, AvBenchError)])
+                rows += network.run(
+                    [p[i] for p in prepared[at : at + network.batch_size] if not isinstance(p, AvBenchError)]
+                )
             for path, row in zip(batch, rows, strict=True):
                 _keep(out, network.name, path.stem, row)
     if problems:

@@ -119,9 +119,11 @@ class Extraction:
             media = decode(medium.path, requests, self.seconds, audio=True, digest=medium.digest)
             result.probe = _probe(media)
             for name, extractor in built.items():
-                if extractor.modality == "video" and _enough_frames(media, extractor, self.seconds):
-                    result.inputs[name] = extractor.prepare(media, self.seconds)
-                elif extractor.modality == "audio" and audio and enough_audio(media, self.seconds):
+                if extractor.modality == "video":
+                    usable = _enough_frames(media, extractor, self.seconds)
+                else:
+                    usable = audio and enough_audio(media, self.seconds)
+                if usable:
                     result.inputs[name] = extractor.prepare(media, self.seconds)
         except MediaError as error:
             medium.problem = error

@@ -73,7 +73,11 @@ def _generate_batch(plan: Plan, batch: Sequence[Clip], stems: dict[tuple[str, in
         item = checked(item)
         if item.audio is None:
             plan.folder.log(
-                item.clip_id, "generate", reason=item.reason or Reason.GENERATOR_FAILED, detail=item.detail, k=item.sample
+                item.clip_id,
+                "generate",
+                reason=item.reason or Reason.GENERATOR_FAILED,
+                detail=item.detail,
+                k=item.sample,
             )
             continue
         path = write_audio(folder / stem, item.audio, int(item.sample_rate or 0))
@@ -135,6 +139,8 @@ def collect(plan: Plan, clips: Sequence[Clip]) -> Samples:
             path = existing(plan.folder.audio, stem)
             medium = Medium(clip.id, path or plan.folder.audio / f"{stem}.flac", k)
             if path is None:
-                medium.problem = MediaError(clip.id, Reason.GENERATOR_FAILED, "the generator gave no sample (see ledger)")
+                medium.problem = MediaError(
+                    clip.id, Reason.GENERATOR_FAILED, "the generator gave no sample (see ledger)"
+                )
             samples.media.append(medium)
     return samples

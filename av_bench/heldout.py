@@ -69,7 +69,9 @@ def _tagger(clips: Sequence[Clip], labels: list[str], weights: Weights) -> dict[
 
 def _bind(clips: Sequence[Clip], labels: list[str], weights: Weights) -> dict[str, float]:
     del labels
-    towers = {name: _unit(_rows(f"nano-bind-{name}", clips, weights)["embedding"]) for name in ("audio", "video", "text")}
+    towers = {
+        name: _unit(_rows(f"nano-bind-{name}", clips, weights)["embedding"]) for name in ("audio", "video", "text")
+    }
     return {
         f"{first}_to_{second}_top1_of_{CANDIDATES}": _retrieval(towers[first], towers[second])
         for first, second in (("audio", "video"), ("video", "audio"), ("audio", "text"))

@@ -123,7 +123,9 @@ def decode(
     digest = digest or file_digest(path)
     promised, there = _wav_data_bytes(path)
     if promised > there:
-        raise MediaError(path, Reason.UNREADABLE, f"cut off: the header declares {promised} bytes of samples, {there} are there")
+        raise MediaError(
+            path, Reason.UNREADABLE, f"cut off: the header declares {promised} bytes of samples, {there} are there"
+        )
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             reader = _Reader(path, container, requests, seconds, audio)
@@ -331,9 +333,9 @@ def _float_samples(frame: Any) -> NDArray[np.float32]:
     if not frame.format.is_planar:
         array = array.reshape(-1, channels).T
     if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128.0) / 128.0
+        return np.asarray((array.astype(np.float32) - 128.0) / 128.0, dtype=np.float32)
     if np.issubdtype(array.dtype, np.integer):
-        return (array / float(2 ** (8 * array.dtype.itemsize - 1))).astype(np.float32)
+        return np.asarray(array / float(2 ** (8 * array.dtype.itemsize - 1)), dtype=np.float32)
     return np.ascontiguousarray(array, dtype=np.float32)
 
 

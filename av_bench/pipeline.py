@@ -15,6 +15,8 @@ from av_bench.features import Extraction, Medium
 from av_bench.networks import Networks
 from av_bench.progress import Reporter
 from av_bench.record import SCHEMA, RunFolder, RunSpec, environment
+from av_bench.reference import Reference
+from av_bench.reference import read as read_reference
 from av_bench.store import Store, home
 from protocols.load import SetRequest, read_clips
 
@@ -44,6 +46,7 @@ class RunOptions:
     offline: bool = False
     min_coverage: float = 1.0
     store: Path | None = None
+    reference: Path | None = None
     dedup: Path | None = None
     quiet: bool = False
 
@@ -70,6 +73,7 @@ class Plan:
     generator: Any
     spec: RunSpec
     folder: RunFolder
+    reference: Reference | None = None
 
 
 def run(options: RunOptions) -> RunResult:
@@ -91,7 +95,9 @@ def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
     protocol = protocols.load_protocol(options.protocol or definition.protocol)
     flavour: Flavour = options.flavour or protocol.flavour
     columns = scoring.columns(protocol, options.metrics)
-    networks = Networks((n for c in columns for n in c.needs), options.device, flavour)
+    reference = read_reference(options.reference) if options.reference is not None else None
+    needs = [n for c in columns for n in c.needs]
+    networks = Networks(needs, options.device, flavour)
     for name in networks.names:
         networks.fingerprint(name)  # missing weights fail here, in the first second
     generator = generation.generator(options.model, options.samples)
@@ -109,12 +115,13 @@ def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
         seed=options.seed,
         samples_per_clip=options.samples_per_clip,
         samples=str(options.samples.resolve()) if options.samples else None,
+        reference=reference.digest if reference else None,
         dedup=scoring.dedup_hash(options.dedup),
     )
     row = options.label or options.model or (options.samples.resolve().name if options.samples else "samples")
     default = Path("runs") / f"{clips.name}-{_file_name(row)}-{spec.digest}"
     folder = RunFolder(options.out or default)
-    return Plan(options, protocol, flavour, clips, columns, networks, generator, spec, folder)
+    return Plan(options, protocol, flavour, clips, columns, networks, generator, spec, folder, reference)
 
 
 def _check(options: RunOptions) -> None:
@@ -156,7 +163,7 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
         reporter=reporter,
     )
     definition = protocols.load_set(options.set)
-    references = _reference_media(plan.clips.clips, extraction, definition.reference_audio)
+    references = _references(plan, extraction, definition.reference_audio)
     usable = [c for c in plan.clips.clips if c.id not in references or references[c.id].problem is None]
     generation.generate(plan, usable, reporter)
     samples = generation.collect(plan, usable)
@@ -176,10 +183,21 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
     return RunResult(plan.folder.path, scores, 0 if covered >= options.min_coverage else 3)
 
 
-def _reference_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> dict[str, Medium]:
+def _references(plan: Plan, extraction: Extraction, has_audio: bool) -> dict[str, Medium]:
+    """The real side: the clips' own media, or a reference pack that stands for them."""
+    clips = plan.clips.clips
+    if plan.reference is None:
+        return reference_media(clips, extraction, has_audio)
+    if plan.reference.features:
+        needs = list(scoring.with_inputs(plan.columns, plan.networks))
+        return plan.reference.media(clips, needs, extraction.store, plan.networks, extraction.seconds)
+    return reference_media(clips, extraction, False)
+
+
+def reference_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> dict[str, Medium]:
     """Media of the reference side by clip id, extracted. Separate audio files are handled after the videos."""
     networks = extraction.networks
-    audio_names, video_names = networks.of("reference"), networks.of("video")
+    audio_names, video_names = networks.of("reference") if has_audio else [], networks.of("video")
     joint = {c.id: Medium(c.id, c.video) for c in clips if c.video is not None}
     apart = {c.id: Medium(c.id, c.audio) for c in clips if c.audio is not None}
     together = [m for i, m in joint.items() if i not in apart]

@@ -46,6 +46,7 @@ class RunSpec:
     seed: int
     samples_per_clip: int = 1
     samples: str | None = None  # a user's folder instead of a generator
+    reference: str | None = None  # hash of a reference pack that stands for the real side
     dedup: str | None = None  # sha256 of the overlap file, when a clean subset is scored beside the full set
 
     @property
@@ -126,7 +127,9 @@ class RunFolder:
         import pyarrow.parquet as pq
 
         rows = sorted(rows, key=lambda row: (row["metric"], row["id"]))
-        schema = pa.schema([("id", pa.string()), ("group", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
+        schema = pa.schema(
+            [("id", pa.string()), ("group", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
+        )
         table = pa.Table.from_pylist(rows, schema=schema)
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")

@@ -66,7 +66,9 @@ class Reference:
         """Statistics of a reference need, when the pack has them."""
         return self.statistics.get((need.extractor, need.output)) if need.side == "reference" else None
 
-    def media(self, clips: Sequence[Clip], needs: Sequence[Need], store: Store, networks: Any, seconds: float) -> dict[str, Medium]:
+    def media(
+        self, clips: Sequence[Clip], needs: Sequence[Need], store: Store, networks: Any, seconds: float
+    ) -> dict[str, Medium]:
         """Stand-ins for the clips' own media: the pack's features are entered into the store under them."""
         wanted = sorted({need.extractor for need in needs if self.covers(need)})
         media = {}
@@ -113,7 +115,9 @@ def read(folder: Path) -> Reference:
     try:
         info = json.loads((folder / "reference.json").read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}: not a reference pack ({error}); `av-bench stats make` or `import` writes one") from error
+        raise UsageError(
+            f"{folder}: not a reference pack ({error}); `av-bench stats make` or `import` writes one"
+        ) from error
     if info.get("schema") != SCHEMA:
         raise UsageError(f"{folder}: schema {info.get('schema')!r}, this version reads {SCHEMA}")
     content: dict[str, dict[str, NDArray[Any]]] = {}
@@ -145,11 +149,11 @@ def from_rows(
             rows = [np.atleast_2d(clips[clip][output]) for clip in sorted(clips)]
             if rows[0].ndim == 2 and output == "embedding":
                 statistics[extractor, output] = GaussianStatistics.from_rows(np.concatenate(rows))
-    clips = sorted({clip for rows in features.values() for clip in rows})
+    ids = sorted({clip for clips in features.values() for clip in clips})
     known = {
         "schema": SCHEMA,
-        "clips": len(clips),
-        "ids_hash": hashlib.sha256("\n".join(clips).encode()).hexdigest(),
+        "clips": len(ids),
+        "ids_hash": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         **info,
     }
     return Reference(known, statistics, features if keep else {})
@@ -187,4 +191,10 @@ def _array(value: Any, output: str) -> NDArray[np.float32]:
     import torch
 
     array: NDArray[np.float32] = torch.as_tensor(value).detach().cpu().float().numpy()
-    return array.reshape(-1) if output == "logits" else array.squeeze(0) if array.ndim > 1 and array.shape[0] == 1 else array
+    return (
+        array.reshape(-1)
+        if output == "logits"
+        else array.squeeze(0)
+        if array.ndim > 1 and array.shape[0] == 1
+        else array
+    )

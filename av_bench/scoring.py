@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import protocols
 from av_bench import registry
 from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, UsageError
 from av_bench.features import Extraction, Medium
@@ -21,7 +22,9 @@ from av_bench.store import text_key
 
 if TYPE_CHECKING:
     from av_bench.generation import Samples
+    from av_bench.networks import Networks
     from av_bench.pipeline import Plan
+    from av_bench.reference import Reference
     from protocols import Protocol
 
 
@@ -106,12 +109,23 @@ def columns(protocol: Protocol, wanted: tuple[str, ...] | None) -> list[Any]:
     return built
 
 
+def with_inputs(columns: Sequence[Any], networks: Networks) -> Iterator[Need]:
+    """All needs of the columns, and for pair extractors those of their inputs."""
+    for need in {n for column in columns for n in column.needs}:
+        yield need
+        if networks.is_pair(need.extractor):
+            cls = networks.cls(need.extractor)
+            yield Need(cls.video, "tokens", "video")
+            yield Need(cls.audio, "tokens", need.side)
+
+
 @dataclass
 class _Arrays:
     """Features of the scored clips, read from the store once per need and sample."""
 
     extraction: Extraction
     table: Table
+    reference: Reference | None = None
     _cache: dict[tuple[Need, int], list[NDArray[Any]]] = field(default_factory=dict)
 
     def get(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
@@ -132,7 +146,7 @@ class _Arrays:
         return [found[key][need.output] for key in keys]
 
     def _key(self, need: Need, clip: Clip, k: int) -> str:
-        if need.side == "text":
+        if need.side == "text" and not (self.reference and self.reference.covers(need)):
             return text_key(clip.text or "")
         medium = self.table.samples[clip.id][k] if need.side == "generated" else self.table.references[clip.id]
         return medium.key(self.extraction.seconds)
@@ -142,7 +156,7 @@ def score(
     plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """``scores.json`` and the rows of ``clips.parquet``."""
-    arrays = _Arrays(extraction, table)
+    arrays = _Arrays(extraction, table, plan.reference)
     found: dict[str, Any] = {}
     absent: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
@@ -179,21 +193,45 @@ def _column(column: Any, plan: Plan, arrays: _Arrays, scored: tuple[Clip, ...]) 
     """One column over all samples per clip: the mean over samples of the values and of the per-clip values."""
     if not scored:
         raise MetricError(f"{column.name}: no clip could be scored (the ledger says why)")
+    covered = {n.side for n in column.needs if plan.reference is not None and plan.reference.covers(n)}
     for name in column.clip_fields:
+        if name in covered:
+            continue
         lacking = sum(getattr(clip, name) is None for clip in scored)
         if lacking:
             raise MetricError(f"{column.name} needs {name} for every clip; {lacking} of {len(scored)} clips have none")
-    if any(need.side == "reference" for need in column.needs) and any(c.reference_audio is None for c in scored):
-        raise MetricError(f"{column.name} needs real audio, and set {plan.clips.name} has none")
+    given = _given_statistics(column, plan)
+    absent = [
+        n for n in column.needs if n.side == "reference" and n not in given and not _has_reference(plan, n, scored)
+    ]
+    if absent:
+        raise MetricError(f"{column.name} needs real audio (or its features), and there is none")
     results = []
     for k in range(plan.options.samples_per_clip):
-        inputs = MetricInputs(scored, {n: arrays.get(n, scored, k) for n in column.needs}, plan.flavour)
+        found = {n: arrays.get(n, scored, k) for n in column.needs if n not in given}
+        inputs = MetricInputs(scored, found, plan.flavour, given)
         column.validate(inputs)
         results.append(column.compute(inputs))
-    return results[0] if len(results) == 1 else _mean_over_samples(results, column, scored)
+    return results[0] if len(results) == 1 else _mean_over_samples(results, scored)
 
 
-def _mean_over_samples(results: list[Score], column: Any, scored: tuple[Clip, ...]) -> Score:
+def _given_statistics(column: Any, plan: Plan) -> dict[Need, Any]:
+    """Statistics of a pack for the needs of an FD column of which the pack holds no per-clip features."""
+    if plan.reference is None or not getattr(column, "accepts_statistics", False):
+        return {}
+    found = {n: plan.reference.gaussian(n) for n in column.needs if not plan.reference.covers(n)}
+    return {need: gaussian for need, gaussian in found.items() if gaussian is not None}
+
+
+def _has_reference(plan: Plan, need: Need, scored: tuple[Clip, ...]) -> bool:
+    """Whether per-clip features of the real side exist for a need."""
+    if plan.reference is not None:
+        return plan.reference.covers(need)
+    definition = protocols.load_set(plan.options.set)
+    return definition.reference_audio and all(c.reference_audio is not None for c in scored)
+
+
+def _mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
     values = [r.value for r in results]
     details = {**results[0].details, "samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
     notes = tuple(dict.fromkeys(note for r in results for note in r.notes))
@@ -270,7 +308,10 @@ def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[st
         sides = {need.side: need for need in column.needs}
         if set(sides) == {"reference", "generated"} and scored:
             pairs = zip(
-                scored, arrays.get(sides["reference"], scored, 0), arrays.get(sides["generated"], scored, 0), strict=True
+                scored,
+                arrays.get(sides["reference"], scored, 0),
+                arrays.get(sides["generated"], scored, 0),
+                strict=True,
             )
             return [clip.id for clip, a, b in pairs if np.allclose(a, b, rtol=1e-6, atol=1e-6)]
     return []

@@ -73,10 +73,19 @@ def run_selfcheck(
     for model in models:
         folder = out / model.replace(":", "-").replace("=", "")
         options = RunOptions(
-            set=set_name, model=model, data=data, limit=limit, out=folder, workers=workers, quiet=quiet, min_coverage=0.0
+            set=set_name,
+            model=model,
+            data=data,
+            limit=limit,
+            out=folder,
+            workers=workers,
+            quiet=quiet,
+            min_coverage=0.0,
         )
         runs[model] = read_run(run(options).path)
-    reactions = [r for model, metrics in plan["moves"].items() for r in _reactions(runs[model], runs["oracle"], metrics)]
+    reactions = [
+        r for model, metrics in plan["moves"].items() for r in _reactions(runs[model], runs["oracle"], metrics)
+    ]
     series = [_series(s["metric"], s["models"], runs) for s in plan["series"]]
     return Outcome(set_name, runs["oracle"].scores["counts"]["scored"], tuple(reactions), tuple(series))
 

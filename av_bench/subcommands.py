@@ -12,11 +12,13 @@ def mount(app: typer.Typer) -> None:
     """Add `weights`, `audit`, `lists`, `store` and `train`."""
     from av_bench.audit.cli import app as audit_app
     from av_bench.audit.cli import lists_app
+    from av_bench.stats_cli import app as stats_app
     from av_bench.weights_cli import app as weights_app
 
     app.add_typer(weights_app, name="weights", help="Pretrained files: list, pull, verify, add.")
     app.add_typer(audit_app, name="audit", help="Train/test overlaps: lists, Table A4, content.")
     app.add_typer(lists_app, name="lists", help="Public list files of the field: list, pull.")
+    app.add_typer(stats_app, name="stats", help="The real side as a file: make, import, show.")
     app.add_typer(_store_app(), name="store", help="The feature store: size, clean.")
     app.command("train")(train)
 

@@ -24,7 +24,9 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     table = request.table or next((request.data / n for n in _TABLES if (request.data / n).is_file()), None)
     clips = _from_table(table, request.data) if table is not None else _from_files(request.data)
     if not clips:
-        raise UsageError(f"--data {request.data}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no table of clips")
+        raise UsageError(
+            f"--data {request.data}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no table of clips"
+        )
     return limited(ClipSet(definition.name, definition.version, tuple(clips)), request.limit)
 
 
@@ -52,9 +54,7 @@ def _from_table(table: Path, folder: Path) -> list[Clip]:
         video = _inside(folder, str(row.get("file") or f"{clip_id}.mp4"), where)
         audio = _inside(folder, str(row["audio"]), where) if row.get("audio") else None
         onsets = _onsets(row.get("onsets"), where)
-        clips.append(
-            Clip(clip_id, video, audio, _text(row, "text"), _text(row, "label"), onsets, _text(row, "group"))
-        )
+        clips.append(Clip(clip_id, video, audio, _text(row, "text"), _text(row, "label"), onsets, _text(row, "group")))
     return clips
 
 

@@ -52,9 +52,7 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     return limited(ClipSet(definition.name, version, tuple(clips)), request.limit)
 
 
-def _list_text(
-    definition: SetDefinition, request: SetRequest, variants: dict[str, dict[str, Any]]
-) -> tuple[str, str]:
+def _list_text(definition: SetDefinition, request: SetRequest, variants: dict[str, dict[str, Any]]) -> tuple[str, str]:
     """Content of the list file and the version it makes."""
     names = ", ".join(f"{v['file']} ({v['count']} items)" for v in variants.values())
     if request.lists is None:

@@ -133,6 +133,7 @@ def read_clips(definition: SetDefinition, request: SetRequest) -> ClipSet:
     """The frozen list of clips of a set, in id order, cut to ``request.limit``."""
     from protocols import folder, listed, rendered
 
+    readers: dict[str, Callable[[SetDefinition, SetRequest], ClipSet]]
     readers = {"folder": folder.read, "rendered": rendered.read, "list": listed.read}
     if definition.kind not in readers:
         raise UsageError(f"set {definition.name}: {miss('kinds', definition.kind, sorted(readers))}")

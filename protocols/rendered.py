@@ -7,6 +7,7 @@ from pathlib import Path
 
 from av_bench.contracts import Clip, ClipSet
 from av_bench.store import home
+from protocols.impacts.scene import Split
 from protocols.load import SetDefinition, SetRequest, limited
 
 
@@ -15,7 +16,8 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     from protocols import impacts
     from protocols.impacts.build import build
 
-    split, total = str(definition.options["split"]), int(definition.options["count"])
+    split: Split = definition.options["split"]
+    total = int(definition.options["count"])
     count = min(total, request.limit or total)
     folder = request.data or home() / "sets" / f"impacts-{impacts.VERSION}" / split
     build(split, folder, count=count, workers=request.workers, progress=request.progress)

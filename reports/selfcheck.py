@@ -61,7 +61,9 @@ def _draw_series(axis: object, series: Series) -> None:
     from matplotlib.axes import Axes
 
     assert isinstance(axis, Axes)
-    axis.errorbar(range(len(series.values)), series.values, yerr=series.half_widths, marker="o", capsize=3, color="#2a6f97")
+    axis.errorbar(
+        range(len(series.values)), series.values, yerr=series.half_widths, marker="o", capsize=3, color="#2a6f97"
+    )
     axis.set_xticks(range(len(series.models)), [_step(m) for m in series.models], fontsize=8)
     axis.set_ylabel(series.metric)
     axis.set_ylim(bottom=0)

@@ -67,7 +67,9 @@ def show_verdict(verdict: Verdict) -> None:
         style = "red bold" if not check.passed else ("green" if check.verdict == "better" else "")
         view.add_row(check.name, *cells(check), Text(check.verdict, style=style), Text(check.detail))
     out.print(view)
-    out.print(Text("gate passed" if verdict.passed else "gate FAILED", style="green bold" if verdict.passed else "red bold"))
+    out.print(
+        Text("gate passed" if verdict.passed else "gate FAILED", style="green bold" if verdict.passed else "red bold")
+    )
 
 
 def show_names(group: str) -> None:
@@ -92,7 +94,11 @@ def _names(group: str) -> dict[str, list[str]]:
     if group == "protocols":
         found = [protocols.load_protocol(n) for n in protocols.protocol_names()]
         names = [p.name for p in found]
-        return {"protocol": names, "version": [p.version for p in found], "metrics": [", ".join(p.metrics) for p in found]}
+        return {
+            "protocol": names,
+            "version": [p.version for p in found],
+            "metrics": [", ".join(p.metrics) for p in found],
+        }
     names = registry.names(group)
     return {group.removesuffix("s"): names, "what": [_first_line(group, n) for n in names]}
 

@@ -27,13 +27,13 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["AV_BENCH_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def rng() -> np.random.Generator:
     """Seeded random numbers."""
     return np.random.default_rng(12345)
 
 
-@pytest.fixture()
+@pytest.fixture
 def write_video(tmp_path: Path) -> Callable[..., Path]:
     """Writes a small real mp4 (see ``tests.media_files.write_video``) into the test's folder."""
     from tests.media_files import write_video as write

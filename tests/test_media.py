@@ -29,7 +29,9 @@ def picked(path: Path, fps: float, seconds: float | None) -> list[int]:
     ("source", "expected"),
     [(25, [24, 74, 124, 174]), (30, [29, 89, 149, 209]), (24, [23, 71, 119, 167]), (60, [59, 179, 299 % 256])],
 )
-def test_half_frame_per_second_picks_what_the_fps_filter_picks(tmp_path: Path, source: int, expected: list[int]) -> None:
+def test_half_frame_per_second_picks_what_the_fps_filter_picks(
+    tmp_path: Path, source: int, expected: list[int]
+) -> None:
     # the last frame before 1, 3, 5, 7 s (measured with ffmpeg); four base-4 digits hold numbers below 256
     write_video(tmp_path / "v.mp4", seconds=8 if source < 60 else 5.5, fps=source)
     assert picked(tmp_path / "v.mp4", 0.5, 8.0)[: len(expected)] == expected
@@ -79,7 +81,9 @@ def test_load_rule_of_the_published_tool(shared: Path) -> None:
     for rate in (16_000, 32_000, 48_000):
         ours = media.waveform(rate, 8.0).numpy()
         np.testing.assert_allclose(ours, golden[f"wave_{rate // 1000}k"], atol=1e-5)
-    np.testing.assert_allclose(media.waveform(16_000, 8.0, remove_mean=False).numpy(), golden["wave_sync_16k"], atol=1e-5)
+    np.testing.assert_allclose(
+        media.waveform(16_000, 8.0, remove_mean=False).numpy(), golden["wave_sync_16k"], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("pair", ["44100_16000", "44100_32000", "44100_48000", "48000_16000", "48000_32000"])
@@ -219,9 +223,7 @@ def test_video_end_does_not_depend_on_the_requests(write_video: Callable[..., Pa
     assert ends == {3.0}
 
 
-@pytest.mark.parametrize(
-    ("mode", "shape"), [("short", (224, 398)), ("center", (224, 224)), ("squash", (224, 224))]
-)
+@pytest.mark.parametrize(("mode", "shape"), [("short", (224, 398)), ("center", (224, 224)), ("squash", (224, 224))])
 def test_resize_shapes(mode: str, shape: tuple[int, int]) -> None:
     frames = torch.zeros((2, 3, 720, 1280), dtype=torch.uint8)
     assert tuple(resize(frames, VideoRequest(25, 224, mode)).shape[-2:]) == shape  # type: ignore[arg-type]

@@ -54,7 +54,9 @@ def test_half_written_shards_are_invisible(tmp_path: Path) -> None:
     assert Store(tmp_path).get("net", ["a"]) == {}
 
 
-def test_write_atomically_keeps_the_old_file_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomically_keeps_the_old_file_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
 

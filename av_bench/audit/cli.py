@@ -107,6 +107,41 @@ def table_a4_command(lists: ListsDir = None, own: Own = None, json_file: Json = 
         raise typer.Exit(INCOMPLETE)
 
 
+@app.command("content")
+def content_command(
+    test: Annotated[Path, typer.Option(help="Folder with the test media (searched with its subfolders).")],
+    train: Annotated[list[Path], typer.Option(help="Folder with training media; repeat the option for several.")],
+    json_file: Json = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page with thumbnails and spectrograms here.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Keep fingerprints in this store (default: the package's).")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Decoding threads (0: one per core).", min=0)] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """The same recording under another name: sound and picture compared. Exit code 3 when files were unreadable."""
+    from rich.console import Console
+
+    from av_bench.audit import content, report, screen
+    from av_bench.progress import Reporter
+    from av_bench.store import Store, home
+
+    kept = Store(store or home() / "store")
+    result = content.audit_content(test, train, kept, Reporter(quiet), workers)
+    console = Console()
+    console.print(screen.matches_table(result))
+    if json_file:
+        report.write_json(content.to_json(result), json_file)
+    if page:
+        from av_bench.audit.page import write_page
+
+        write_page(result, page)
+    if result.unreadable:
+        for path, reason in result.unreadable:
+            typer.echo(f"not compared: {path}: {reason}")
+        raise typer.Exit(INCOMPLETE)
+
+
 # --------------------------------------------------------------------------- av-bench lists
 
 

@@ -205,4 +205,4 @@ def sound_index() -> CodeIndex:
 
 def picture_index() -> CodeIndex:
     """For picture codes: 8 codes (2.9 s of picture) within 30 % of differing bits (a crop costs up to 25 %)."""
-    return CodeIndex(bits=64, shifts=(0, 22, 44), step=2, run=8, distance=0.30, slack=1)
+    return CodeIndex(bits=64, shifts=(0, 11, 22, 33, 44), step=2, run=8, distance=0.30, slack=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from av_bench.audit.lists import unpack
 from av_bench.audit.sources import Source, changed, lock, source, urls
 from av_bench.contracts import MissingRequirement
+from av_bench.store import write_atomically
 
 _TIMEOUT_S = 60
 
@@ -50,10 +50,7 @@ def pull(folder: Path, item: Source) -> Path:
     digest = hashlib.sha256(content).hexdigest()
     if digest != item.sha256:
         raise MissingRequirement(f"{urls(item)[0]}: {changed(path, item, digest)}. Nothing was stored")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_bytes(gzip.compress(content, mtime=0))
-    partial.replace(path)
+    write_atomically(path, gzip.compress(content, mtime=0))
     return path
 
 

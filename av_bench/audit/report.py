@@ -18,8 +18,8 @@ The JSON file, version 1 (docs/audit.md has an example)::
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from av_bench.audit.cliplist import Malformed
 from av_bench.audit.overlaps import Finding, ListAudit, Row
 from av_bench.audit.tables import TableA4
 from av_bench.contracts import UsageError
+from av_bench.store import write_atomically
 
 VERSION = 1
 _COLUMNS = (
@@ -93,41 +94,23 @@ def _row(row: Row) -> dict[str, Any]:
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
     """Write the JSON object whole or not at all."""
-    _write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_csv(findings: Sequence[Finding], path: Path) -> None:
     """One line per finding; times in s, empty where a list has none."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("w", newline="", encoding="utf-8") as handle:
-        out = csv.writer(handle)
-        out.writerow(_COLUMNS)
-        for f in findings:
-            out.writerow(
-                [
-                    f.clip,
-                    f.id,
-                    f.train_list,
-                    f.test.file,
-                    f.test.line,
-                    seconds(f.test),
-                    f.train.file,
-                    f.train.line,
-                    seconds(f.train),
-                ]
-            )
-    partial.replace(path)
+    text = io.StringIO(newline="")
+    out = csv.writer(text)
+    out.writerow(_COLUMNS)
+    for f in findings:
+        test, train = (f.test.file, f.test.line, seconds(f.test)), (f.train.file, f.train.line, seconds(f.train))
+        out.writerow([f.clip, f.id, f.train_list, *test, *train])
+    write_atomically(path, text.getvalue().encode())
 
 
 def seconds(row: Row) -> str:
     """Start of a row in s, empty where the list has none."""
     return "" if row.start is None else f"{row.start / 1000:g}"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def load_overlaps(path: Path | str) -> set[str]:

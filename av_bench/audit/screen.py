@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from av_bench.audit.alignment import Alignment
 from av_bench.audit.cliplist import Malformed
+from av_bench.audit.content import ContentAudit
 from av_bench.audit.overlaps import Finding, ListAudit
 from av_bench.audit.report import seconds
 from av_bench.audit.tables import Cell, TableA4
@@ -85,3 +87,20 @@ def ours_text(cell: Cell) -> tuple[str, str, str]:
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def matches_table(result: ContentAudit) -> Any:
+    """A rich table: one line per match with offset, length and confidence of sound and picture."""
+    from rich.table import Table
+
+    sizes = ", ".join(f"{name}: {count:,} files" for name, count in result.counts.items())
+    table = Table(title=f"{len(result.matches)} content matches ({sizes})", caption="offset / length / confidence")
+    for head in ("test file", "training file", "what", "sound", "picture"):
+        table.add_column(head, overflow="fold")
+    for m in result.matches:
+        table.add_row(str(m.test), str(m.train), m.kind, _stretch(m.sound), _stretch(m.picture))
+    return table
+
+
+def _stretch(found: Alignment | None) -> str:
+    return "" if found is None else f"{found.offset:+.2f} s / {found.length:.1f} s / {found.confidence:.2f}"

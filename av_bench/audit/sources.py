@@ -21,6 +21,7 @@ import yaml
 from av_bench.audit.cliplist import ClipList, concatenate, filter_labels, without
 from av_bench.audit.lists import read_list, unpack
 from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.store import home
 
 LOCK = Path(__file__).with_name("sources.yaml")
 
@@ -63,8 +64,8 @@ def list_names() -> list[str]:
 
 
 def default_folder() -> Path:
-    """Where ``lists pull`` puts files: ``$AV_BENCH_LISTS``, else ``~/.cache/av-bench/lists``."""
-    return Path(os.environ.get("AV_BENCH_LISTS") or Path.home() / ".cache" / "av-bench" / "lists")
+    """Where ``lists pull`` puts files: ``$AV_BENCH_LISTS``, else ``lists`` in the package's cache folder."""
+    return Path(os.environ.get("AV_BENCH_LISTS") or home() / "lists")
 
 
 def urls(item: Source) -> list[str]:

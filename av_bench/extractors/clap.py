@@ -54,6 +54,7 @@ class ClapAudio(BaseExtractor):
     """48 kHz mono -> unit embedding of 512."""
 
     name = "clap-audio"
+    weights_name = "laion-clap"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 512)"}
     batch_size = 8
 
@@ -98,6 +99,7 @@ class ClapText(BaseExtractor):
     """A caption -> unit embedding of 512."""
 
     name = "clap-text"
+    weights_name = "laion-clap"
     modality = "text"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 512)"}
     batch_size = 32

@@ -77,6 +77,7 @@ class ImageBindAudio(BaseExtractor):
     """16 kHz audio -> embedding of 1024 (length at most 20)."""
 
     name = "imagebind-audio"
+    weights_name = "imagebind"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     flavour_matters = True
     batch_size = 8
@@ -105,6 +106,7 @@ class ImageBindVideo(BaseExtractor):
     """Frames at 0.5 per second, short side 224 -> embedding of 1024 (length at most 1)."""
 
     name = "imagebind-video"
+    weights_name = "imagebind"
     modality = "video"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     video_request = VideoRequest(FPS, 224, "short")

@@ -20,11 +20,12 @@ class Checkpoint:
 
     tensors: Mapping[str, Tensor]
     source: str
-    digest: str | None  # sha256 of the file; None for a mapping, which is hashed over the tensors in use
+    digest: str
+    is_file: bool = True
 
     def error(self, text: str) -> Exception:
         """BadWeights for a file, UsageError for a mapping given by the caller."""
-        return (UsageError if self.digest is None else BadWeights)(f"{self.source}: {text}")
+        return (BadWeights if self.is_file else UsageError)(f"{self.source}: {text}")
 
 
 def read(weights: Weights, entry: str) -> Checkpoint:
@@ -33,17 +34,17 @@ def read(weights: Weights, entry: str) -> Checkpoint:
     Wrappers ("model", "state_dict") are opened and the prefix ``module.`` of data-parallel training is removed.
     Raises MissingRequirement with the command that gets the file, BadWeights when it is not a weight file.
     """
+    is_file = not isinstance(weights, Mapping)
     if isinstance(weights, Mapping):
-        source, digest = "the given weights", None
-        tensors = files.load_state_dict(weights)
+        source, tensors = "the given weights", files.load_state_dict(weights)
+        digest = files.hash_of_mapping(tensors)
     else:
         path = files.require(entry) if weights is None else weights
-        source = str(path)
-        tensors = files.load_state_dict(path)
+        source, tensors = str(path), files.load_state_dict(path)
         digest = files.file_sha256(path)
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return Checkpoint(tensors, source, digest)
+    return Checkpoint(tensors, source, digest, is_file)
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint, *, ignore: str | None = None) -> str:
@@ -72,7 +73,7 @@ def load_into(module: nn.Module, checkpoint: Checkpoint, *, ignore: str | None =
     left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if left:
         raise RuntimeError(f"{type(module).__name__}: buffers {left} hold no values; build it outside the meta device")
-    return checkpoint.digest or files.hash_of_mapping(tensors)
+    return checkpoint.digest
 
 
 def check_stored(checkpoint: Checkpoint, key: str, computed: Tensor) -> None:

@@ -41,6 +41,7 @@ class MsClapAudio(BaseExtractor):
     """44.1 kHz audio -> embedding of 1024 (not normalised, as published)."""
 
     name = "msclap-audio"
+    weights_name = "ms-clap"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     flavour_matters = True
     batch_size = 8
@@ -84,6 +85,7 @@ class MsClapText(BaseExtractor):
     """
 
     name = "msclap-text"
+    weights_name = "ms-clap"
     modality = "text"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     flavour_matters = True

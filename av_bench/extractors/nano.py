@@ -24,7 +24,9 @@ SECONDS = 8.0
 def _file(name: str) -> Path:
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
-        raise MissingRequirement(f"{path} is missing from the installation; train it again with `av-bench train {name}`")
+        raise MissingRequirement(
+            f"{path} is missing from the installation; train it again with `av-bench train {name}`"
+        )
     return path
 
 

@@ -22,6 +22,7 @@ class Panns(BaseExtractor):
     """16 kHz mono -> embedding (2048, after ReLU) and AudioSet logits (527, before the sigmoid)."""
 
     name = "panns"
+    weights_name = "panns"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 2048)", "logits": "(B, 527)"}
     batch_size = 16
 

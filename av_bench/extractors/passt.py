@@ -23,6 +23,7 @@ class Passt(BaseExtractor):
     """32 kHz mono -> embedding (768; mean of class and distillation token) and AudioSet logits (527)."""
 
     name = "passt"
+    weights_name = "passt"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 768)", "logits": "(B, 527)"}
     batch_size = 8
 

@@ -30,6 +30,7 @@ class SynchformerVideo(BaseExtractor):
     """Frames at 25 per second, short side 224, centre crop -> 8 tokens of 768 per segment."""
 
     name = "synchformer-video"
+    weights_name = "synchformer"
     modality = "video"
     outputs: ClassVar[Mapping[str, str]] = {"tokens": "(B, segments, 8, 768); 24 segments for 8 s"}
     video_request = VideoRequest(FPS, 224, "center")
@@ -65,6 +66,7 @@ class SynchformerAudio(BaseExtractor):
     """16 kHz mono, mean not removed -> 6 tokens of 768 per segment."""
 
     name = "synchformer-audio"
+    weights_name = "synchformer"
     outputs: ClassVar[Mapping[str, str]] = {"tokens": "(B, segments, 6, 768); 24 segments for 8 s"}
     batch_size = 8
 
@@ -97,6 +99,7 @@ class SynchformerHead(BasePairExtractor):
     """Tokens of a video and an audio -> logits over 21 offsets, for the first and the last 14 segments."""
 
     name = "synchformer"
+    weights_name = "synchformer"
     video = "synchformer-video"
     audio = "synchformer-audio"
     outputs: ClassVar[Mapping[str, str]] = {"logits": "(B, 2, 21): crops, offsets -2.0 ... 2.0 s"}

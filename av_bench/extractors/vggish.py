@@ -20,6 +20,7 @@ class Vggish(BaseExtractor):
     """16 kHz mono -> one embedding of 128 per 0.96 s: the last linear layer, before its ReLU, no PCA."""
 
     name = "vggish"
+    weights_name = "vggish"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, patches, 128); 8 patches for 8 s"}
     batch_size = 16
 

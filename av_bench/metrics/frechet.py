@@ -51,9 +51,8 @@ SMALLEST_SUBSET = 2
 
 def validate(reference: FloatArray, generated: FloatArray, metric: str = "frechet_distance") -> None:
     """Raise MetricError unless both are ``(rows >= 2, d)`` with the same d."""
-    why = "a covariance needs two rows"
-    require_rows(reference, 2, metric, "reference", why)
-    require_rows(generated, 2, metric, "generated", why)
+    for name, side in (("reference", reference), ("generated", generated)):
+        require_rows(side, 2, metric, name, "a covariance needs two rows")
     require_same(reference, generated, metric, axis=1)
 
 
@@ -85,9 +84,8 @@ def frechet_distance(reference: ArrayLike, generated: ArrayLike) -> float:
     (mean1, rows1), (mean2, rows2) = centre(x), centre(y)
     if min(len(x), len(y)) > x.shape[1]:
         return _distance(mean1, _covariance(rows1), mean2, _covariance(rows2))
-    cross = _nuclear_norm(_factor_of_rows(rows1), _factor_of_rows(rows2))
-    traces = [float(np.square(rows).sum()) / (len(rows) - 1) for rows in (rows1, rows2)]
-    return _assemble(mean1 - mean2, traces[0], traces[1], cross)
+    trace1, trace2 = (float(np.square(rows).sum()) / (len(rows) - 1) for rows in (rows1, rows2))
+    return _assemble(mean1 - mean2, trace1, trace2, _nuclear_norm(_factor_of_rows(rows1), _factor_of_rows(rows2)))
 
 
 def frechet_from_statistics(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
@@ -147,8 +145,8 @@ def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 202
     x, y = _features(reference, "reference", metric), _features(generated, "generated", metric)
     validate(x, y, metric)
     n, d = y.shape
-    require_rows(y, 2 * SMALLEST_SUBSET * d, metric, "generated", "with fewer the distance is not linear in 1/n")
     require_rows(x, d + 1, metric, "reference", "its covariance is singular")
+    require_rows(y, 2 * SMALLEST_SUBSET * d, metric, "generated", "with fewer the distance is not linear in 1/n")
     sizes = np.unique(np.linspace(max(SMALLEST_SUBSET * d, n // 10), n, points).round().astype(int))
     if len(sizes) < 3:
         raise UsageError(f"{metric}: {n} rows of size {d} give {len(sizes)} different subset sizes; add clips")
@@ -160,7 +158,8 @@ def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 202
         mean2, rows2 = centre(y[np.sort(rng.choice(n, size, replace=False))])
         distances.append(_distance(mean1, cov1, mean2, _covariance(rows2)))
     slope, value = (float(c) for c in np.polyfit(1.0 / sizes, distances, 1))
-    r_squared = float(np.corrcoef(1.0 / sizes, distances)[0, 1] ** 2)
+    flat = np.ptp(distances) == 0.0  # the line then fits exactly, and a correlation does not exist
+    r_squared = 1.0 if flat else float(np.corrcoef(1.0 / sizes, distances)[0, 1] ** 2)
     return FrechetInfinity(value, slope, r_squared, tuple(int(s) for s in sizes), tuple(distances))
 
 
@@ -248,7 +247,4 @@ def _factor_of_rows(centred: FloatArray) -> FloatArray:
 
 def _nuclear_norm(factor1: FloatArray, factor2: FloatArray) -> float:
     """Sum of the singular values of ``F1^T F2``."""
-    product = factor1.T @ factor2
-    if product.size == 0:
-        return 0.0
-    return float(linalg.svdvals(product, check_finite=False).sum())
+    return float(linalg.svdvals(factor1.T @ factor2, check_finite=False).sum())

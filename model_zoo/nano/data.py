@@ -99,7 +99,9 @@ def corpus(
         _render(folder, split, count, workers, progress)
     labels: list[str] = json.loads(done.read_text())
     if len(labels) < count:
-        raise UsageError(f"{folder} holds {len(labels)} scenes, {count} are asked for; remove it or choose another folder")
+        raise UsageError(
+            f"{folder} holds {len(labels)} scenes, {count} are asked for; remove it or choose another folder"
+        )
     names = tuple(sorted(set(all_labels())))
     arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r")[:count] for key in _SHAPES}
     classes = np.array([names.index(label) for label in labels[:count]], dtype=np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from av_bench.contracts import UsageError
 from av_bench.registry import miss
@@ -91,9 +91,15 @@ def train(
             optimiser.step()
             schedule.step()
             total += float(loss.detach())
-        entry = {"epoch": epoch + 1, "loss": total / (len(order) // recipe.batch), "seconds": time.perf_counter() - started}
+        entry = {
+            "epoch": epoch + 1,
+            "loss": total / (len(order) // recipe.batch),
+            "seconds": time.perf_counter() - started,
+        }
         log.append({k: round(v, 5) for k, v in entry.items()})
-        report(f"{recipe.network} epoch {epoch + 1}/{recipe.epochs}: loss {entry['loss']:.4f}, {entry['seconds']:.0f} s")
+        report(
+            f"{recipe.network} epoch {epoch + 1}/{recipe.epochs}: loss {entry['loss']:.4f}, {entry['seconds']:.0f} s"
+        )
         if save is not None:
             save(network, epoch + 1)
     return network.eval(), log

@@ -12,7 +12,7 @@ import zlib
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - the common name
+from torch.nn import functional as F
 
 SAMPLE_RATE = 16_000
 HOP = 160
@@ -27,7 +27,7 @@ HASHED_WORDS = 512
 
 
 class LogMel(nn.Module):
-    """Waveform ``(B, samples)`` at 16 kHz -> ln(mel power + 1e-5), scaled to about unit range, ``(B, 64, samples/160)``.
+    """Waveform ``(B, samples)`` at 16 kHz -> ``(B, 64, samples / 160)``: ln(mel power + 1e-5) in about unit range.
 
     Frame i is centred on sample 160 i (25 ms Hann window, 32 ms FFT), so frame times need no correction.
     """
@@ -106,7 +106,7 @@ class Tagger(nn.Module):
 
 
 class VideoTower(nn.Module):
-    """Frames ``(B, n, 3, 64, 64)`` in [0, 1] -> embedding ``(B, 64)``: a picture network, mean and maximum over time."""
+    """Frames ``(B, n, 3, 64, 64)`` in [0, 1] -> embedding ``(B, 64)``: a picture network, pooled over time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class SyncAudio(nn.Module):
 
 
 class SyncVideo(nn.Module):
-    """Grey frames ``(B, n, 48, 48)`` in [0, 1] -> tokens ``(B, n, 64)``: each frame with its two neighbours' changes."""
+    """Grey frames ``(B, n, 48, 48)`` in [0, 1] -> tokens ``(B, n, 64)``: a frame and its change to both neighbours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class SyncVideo(nn.Module):
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """See the class."""
         batch, count = frames.shape[:2]
-        padded = F.pad(frames.flatten(2).transpose(1, 2), (1, 1), mode="replicate").transpose(1, 2).unflatten(2, (48, 48))
+        padded = torch.cat([frames[:, :1], frames, frames[:, -1:]], dim=1)
         change = 4.0 * (padded[:, 1:] - padded[:, :-1])  # (B, n + 1, 48, 48)
         stack = torch.stack([frames - 0.5, change[:, :-1], change[:, 1:]], dim=2)
         maps = self.trunk(stack.flatten(0, 1)).flatten(1).view(batch, count, -1)
@@ -224,10 +224,10 @@ class SyncHead(nn.Module):
         size = 256  # at least count + MAX_LAG: the circular correlation then equals the linear one at these lags
         v = torch.fft.rfft(video.transpose(1, 2), size)
         a = torch.fft.rfft(audio.transpose(1, 2), size)
-        spectrum = (v.conj() * a).unflatten(1, (self.heads, -1)).sum(dim=2)
+        spectrum = (v.conj() * a).view(len(v), self.heads, -1, size // 2 + 1).sum(dim=2)
         correlation = torch.fft.irfft(spectrum, size) / math.sqrt(count)  # (B, heads, lag)
         lags = torch.cat([correlation[..., -MAX_LAG:], correlation[..., : MAX_LAG + 1]], dim=-1)
-        scores = self.mix(lags)[:, 0]  # (B, 101)
+        scores: torch.Tensor = self.mix(lags)[:, 0]  # (B, 101)
         return scores[:, ::LAG_STEP]
 
 

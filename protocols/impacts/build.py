@@ -56,7 +56,7 @@ def _total(split: str, count: int | None) -> int:
         raise UsageError("impacts train has a million clips; say how many to render (count=...)")
     total = SPLIT_CLIPS[split] if count is None else count
     if not 1 <= total <= SPLIT_CLIPS[split]:
-        raise UsageError(f"impacts {split} has 1..{SPLIT_CLIPS[split]} clips, not {total}; choose a count in that range")
+        raise UsageError(f"impacts {split} has 1..{SPLIT_CLIPS[split]} clips, not {total}; choose another count")
     return total
 
 

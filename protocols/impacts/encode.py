@@ -62,8 +62,8 @@ def _encode(
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         video.codec_context.thread_count = 1
         video.codec_context.time_base = 1 / rate
-        quality = {"preset": options.get("preset", "veryfast"), "crf": str(options.get("crf", 23))}
-        video.options = quality | {"flags": "+bitexact"}
+        quality = {"preset": str(options.get("preset", "veryfast")), "crf": str(options.get("crf", 23))}
+        video.options = {**quality, "flags": "+bitexact"}
         sound = container.add_stream("aac", rate=sample_rate)
         sound.layout = "stereo" if audio.shape[0] == 2 else "mono"
         sound.bit_rate = options.get("audio_bitrate", 160_000)
@@ -99,6 +99,6 @@ def read_mp4(path: Path | str) -> tuple[NDArray[np.uint8], NDArray[np.float32], 
             sound: Any = container.streams.audio[0]
             blocks = [frame.to_ndarray() for frame in container.decode(sound)]
             sample_rate = int(sound.rate)
-    except (OSError, IndexError) as error:
+    except (OSError, av.FFmpegError, IndexError) as error:
         raise MediaError(path, Reason.UNREADABLE, f"cannot be decoded ({error}); render or copy it again") from error
     return np.stack(frames), np.concatenate(blocks, axis=1).astype(np.float32), sample_rate, fps

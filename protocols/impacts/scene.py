@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -143,7 +143,7 @@ def _motion(kind: Kind, material: str, rng: np.random.Generator) -> tuple[tuple[
     return tracks, kept, _round(rhythm.GRAVITY / 2 * (0.92 * fall) ** 2 / 1.05)
 
 
-def _surroundings(rng: np.random.Generator) -> dict[str, float | str | bool]:
+def _surroundings(rng: np.random.Generator) -> dict[str, Any]:
     """Camera, light, background and room: what says nothing about the event."""
     hum = rng.uniform() < 0.5
     wind = rng.uniform() < 0.3

@@ -122,21 +122,24 @@ def unpack(image: Packed) -> NDArray[np.uint8]:
 
 def circle(u: Floats, v: Floats, x: float, y: float, radius: float) -> Floats:
     """Distance to a disc; negative inside."""
-    return (np.hypot(u - x, v - y) - radius).astype(np.float32)
+    out: Floats = (np.hypot(u - x, v - y) - radius).astype(np.float32)
+    return out
 
 
 def ellipse(u: Floats, v: Floats, x: float, y: float, rx: float, ry: float) -> Floats:
     """Distance to an ellipse, right to first order near its edge."""
     k = np.hypot((u - x) / rx, (v - y) / ry)
     slope = np.hypot((u - x) / rx**2, (v - y) / ry**2) / np.maximum(k, 1e-4)
-    return ((k - 1) / np.maximum(slope, 1e-4)).astype(np.float32)
+    out: Floats = ((k - 1) / np.maximum(slope, 1e-4)).astype(np.float32)
+    return out
 
 
 def box(u: Floats, v: Floats, x: float, y: float, half_width: float, half_height: float, corner: float = 0.0) -> Floats:
     """Distance to a rectangle with rounded corners."""
     a, b = np.abs(u - x) - half_width + corner, np.abs(v - y) - half_height + corner
     outside = np.hypot(np.maximum(a, 0), np.maximum(b, 0))
-    return (outside + np.minimum(np.maximum(a, b), 0) - corner).astype(np.float32)
+    out: Floats = (outside + np.minimum(np.maximum(a, b), 0) - corner).astype(np.float32)
+    return out
 
 
 def polygon(u: Floats, v: Floats, corners: Sequence[tuple[float, float]]) -> Floats:

@@ -57,14 +57,16 @@ def _ceramic(u: Floats, v: Floats, tint: float, rng: np.random.Generator) -> Flo
     line = np.abs(np.abs(v) - 0.028) < 0.003
     dots = np.hypot((u + 0.0175) % 0.035 - 0.0175, np.abs(v) - 0.018) < 0.004
     marks = (wave | line | dots)[..., None].astype(np.float32)
-    return (glaze * (1 - marks) + paint * marks).astype(np.float32)
+    out: Floats = (glaze * (1 - marks) + paint * marks).astype(np.float32)
+    return out
 
 
 def _plastic(u: Floats, v: Floats, tint: float, rng: np.random.Generator) -> Floats:
     del rng
     shine = 0.5 * np.exp(-(((v + 0.03) / 0.014) ** 2)) + 0.0 * u
     flat = _mix(PLASTICS[int(tint * 4.999)], np.ones_like(u))
-    return (flat + 0.35 * shine[..., None]).astype(np.float32)
+    out: Floats = (flat + 0.35 * shine[..., None]).astype(np.float32)
+    return out
 
 
 def _rubber(u: Floats, v: Floats, tint: float, rng: np.random.Generator) -> Floats:
@@ -87,7 +89,8 @@ def _cardboard(u: Floats, v: Floats, tint: float, rng: np.random.Generator) -> F
     tape = (np.abs(u) < 0.024)[..., None].astype(np.float32) * np.float32(0.75)
     print_mark = ((np.abs(u - 0.06) < 0.02) & (np.abs(v - 0.02) < 0.008))[..., None]
     board = np.where(print_mark, board * np.float32(0.45), board)
-    return (board * (1 - tape) + tape * np.array([0.90, 0.82, 0.62], np.float32)).astype(np.float32)
+    out: Floats = (board * (1 - tape) + tape * np.array([0.90, 0.82, 0.62], np.float32)).astype(np.float32)
+    return out
 
 
 SURFACES: dict[str, Paint] = {

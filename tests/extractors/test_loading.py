@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from av_bench import weights
-from av_bench.contracts import UsageError
+from av_bench import extractors, registry, weights
+from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.extractors import frontends
 from av_bench.extractors.loading import check_stored, load_into, read
+from av_bench.extractors.panns import Panns
 from av_bench.weights import BadWeights
 
 
@@ -88,12 +90,24 @@ def test_only_keys_that_match_the_pattern_are_ignored(tmp_path: Path) -> None:
         load_into(network(), read(saved(more, tmp_path), "panns"), ignore=r"tower\.audio\.")
 
 
-def test_hash_of_a_mapping_covers_the_tensors_in_use_alone() -> None:
-    first = load_into(network(), read(state(), "panns"))
-    assert load_into(network(), read(state() | {"x.y": torch.ones(1)}, "panns"), ignore="x") == first
+def test_hash_is_known_before_the_network_is_built(tmp_path: Path) -> None:
+    """The plan of a run names fingerprints of extractors that it may never have to build."""
+    for weights_given in (state(), saved(state(), tmp_path)):
+        assert load_into(network(), read(weights_given, "panns")) == Panns.weights_hash_of(weights_given)
     changed = state()
     changed["0.bias"] = changed["0.bias"] + 1e-3
-    assert load_into(network(), read(changed, "panns")) != first
+    assert Panns.weights_hash_of(changed) != Panns.weights_hash_of(state())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in registry.OWN["extractors"] if not name.startswith(("nano", "onsets"))]
+)
+def test_absent_weights_are_named_at_once_with_the_command(name: str) -> None:
+    extractor = registry.load("extractors", name)
+    command = rf"av-bench weights pull {re.escape(extractor.weights_name)}"
+    for attempt in (lambda: extractors.load(name), lambda: extractor.weights_hash_of(None)):
+        with pytest.raises(MissingRequirement, match=command):
+            attempt()
 
 
 def test_a_buffer_without_values_is_an_error_not_garbage() -> None:

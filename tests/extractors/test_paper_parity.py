@@ -249,6 +249,7 @@ def vocabularies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_laion_clap(sounds: list[Path], vocabularies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
     from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 
     state = gold.rebuild("clap")
@@ -260,13 +261,13 @@ def test_laion_clap(sounds: list[Path], vocabularies: Path, monkeypatch: pytest.
     folder = Path(package.__file__).parent / "model_configs"
     settings = json.loads((folder / "HTSAT-base.json").read_text())
     settings["text_cfg"]["model_type"] = "roberta"
-    monkeypatch.syspath_prepend(str(folder.parents[1]))  # the package imports its parts as top-level modules, too
-    for other in ("BertTokenizer", "RobertaTokenizer", "BartTokenizer"):  # read at import, of no use here
-        monkeypatch.setattr(getattr(transformers, other), "from_pretrained", lambda _name: None)
     with quiet():
         original = package.CLAP(**settings, enable_fusion=False, fusion_type="None").eval()
+    with quiet(), monkeypatch.context() as patch:
+        patch.syspath_prepend(str(folder.parents[1]))  # the package imports its parts as top-level modules, too
+        for other in ("BertTokenizer", "RobertaTokenizer", "BartTokenizer"):  # read at import, of no use here
+            patch.setattr(getattr(transformers, other), "from_pretrained", lambda _name: None)
         features_of = model_file("laion_clap.training.data").get_audio_features
-    monkeypatch.undo()
     original.load_state_dict(state)
     items = [
         features_of({}, published_load(p, 48_000), 480_000, "rand_trunc", "repeatpad", settings["audio_cfg"])

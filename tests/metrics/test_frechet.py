@@ -119,6 +119,14 @@ def test_equals_the_square_root_formula(shape: tuple[int, int, int]) -> None:
     check_value(frechet_distance(x, y), square_root_formula(x, y), rel=1e-9)
 
 
+def test_covariance_that_is_singular_but_for_rounding() -> None:
+    # C1 = 2 v v^T along v = (1, 1) / sqrt 2, plus one rounding step that lets a Cholesky factorisation through:
+    # tr sqrt(C1 C2) = sqrt(2 v^T C2 v) = sqrt 5, so the distance is 2 + 5 - 2 sqrt 5.
+    almost = [[1.0, 1.0], [1.0, np.nextafter(1.0, 2.0)]]
+    value = frechet_from_statistics(np.zeros(2), almost, np.zeros(2), np.diag([4.0, 1.0]))
+    check_value(value, 7 - 2 * np.sqrt(5), rel=1e-12)
+
+
 def test_dead_and_constant_units() -> None:
     x, y = (np.maximum(side, 0.0) for side in sides(80, 90, 10))
     dead_x, dead_y = np.insert(x, 3, 0.0, axis=1), np.insert(y, 3, 0.1, axis=1)
@@ -154,6 +162,13 @@ def test_infinity_removes_the_bias() -> None:
     assert fits[0].sizes[-1] == 600
     assert fits[0].slope > 0
     assert fits[0].r_squared > 0.8
+
+
+def test_infinity_of_constant_rows_is_the_distance() -> None:
+    x, _ = sides(50, 2, 3)
+    fit = frechet_infinity(x, np.ones((40, 3)))
+    check_value(fit.value, frechet_distance(x, np.ones((40, 3))))
+    assert fit.r_squared == 1.0
 
 
 def test_infinity_is_seeded() -> None:

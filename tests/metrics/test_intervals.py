@@ -108,6 +108,23 @@ def test_frechet_spread_matches_fresh_draws(clips: int, patches: int, shared: bo
     assert 0.75 < np.mean(found) / truth < 1.3
 
 
+def test_frechet_spread_of_sides_that_are_alike() -> None:
+    # Where halves alone mislead: their own noise, squared, is most of the distance.
+    rng = np.random.default_rng(10)
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        return rng.normal(size=(64, 96)), rng.normal(size=(64, 96)) + 0.1
+
+    truth = np.std([frechet_distance(*draw()) for _ in range(150)])
+    halves, found = [], []
+    for seed in range(12):
+        x, y = draw()
+        found.append(frechet_interval(x, y, np.arange(64), np.arange(64) + 64, seed=seed, replicates=20).sd)
+        orders = [(rng.permutation(64)[:32], rng.permutation(64)[:32]) for _ in range(20)]
+        halves.append(np.std([frechet_distance(x[a], y[b]) for a, b in orders]))
+    assert abs(np.mean(found) / truth - 1) < 0.2 < abs(np.mean(halves) / truth - 1)
+
+
 def test_frechet_rows_as_clusters_would_be_too_narrow() -> None:
     x, y = draw_features(np.random.default_rng(7), 64, 8, shared=False)
     clips = np.repeat(np.arange(64), 8)

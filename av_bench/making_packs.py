@@ -1,0 +1,61 @@
+"""Make a reference pack from a set's own media: the reference half of a run, kept as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import protocols
+from av_bench import reference, scoring
+from av_bench.contracts import UsageError
+from av_bench.engines.local import default_workers
+from av_bench.features import Extraction
+from av_bench.networks import Networks
+from av_bench.pipeline import reference_media
+from av_bench.progress import Reporter
+from av_bench.store import Features, Store, home
+from protocols.load import SetRequest, read_clips
+
+
+def make_pack(
+    set_name: str,
+    out: Path,
+    data: Path | None,
+    lists: Path | None,
+    protocol_name: str | None,
+    metrics: tuple[str, ...] | None,
+    limit: int | None,
+    keep: bool,
+    device: str,
+) -> dict[str, Any]:
+    """Extract and write; returns the provenance. Clips that cannot be used are refused, not left out in silence."""
+    definition = protocols.load_set(set_name)
+    protocol = protocols.load_protocol(protocol_name or definition.protocol)
+    columns = scoring.columns(protocol, metrics)
+    needs = [n for c in columns for n in c.needs if n.side != "generated"]
+    pairs = [n for c in columns for n in c.needs if n.side == "generated"]
+    networks = Networks([*needs, *pairs], device, protocol.flavour)
+    clips = read_clips(definition, SetRequest(data=data, lists=lists, limit=limit))
+    extraction = Extraction(networks, Store(home() / "store"), protocol.seconds, default_workers(), Reporter())
+    media = reference_media(clips.clips, extraction, definition.reference_audio)
+    bad = [str(m.problem) for m in media.values() if m.problem is not None]
+    if bad:
+        raise UsageError(
+            f"{len(bad)} of {len(media)} clips cannot be used, e.g. {bad[0]}; take them out of the set's list"
+        )
+    sides = {name: side for side in ("video", "reference") for name in networks.of(side)}
+    features: dict[str, dict[str, Features]] = {}
+    for name in sides:
+        keys = {m.key(protocol.seconds): clip_id for clip_id, m in media.items()}
+        found = extraction.store.get(networks.fingerprint(name), keys)
+        features[name] = {keys[key]: row for key, row in found.items()}
+    info = {
+        "source": "extracted from the set's own media",
+        "set": {"name": clips.name, "version": clips.version, "list_hash": clips.list_hash},
+        "seconds": protocol.seconds,
+        "flavour": protocol.flavour,
+        "fingerprints": {name: networks.fingerprint(name) for name in sides},
+    }
+    pack = reference.from_rows(info, features, sides, keep=keep)
+    reference.write(pack, out)
+    return pack.info
