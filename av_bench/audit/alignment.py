@@ -82,15 +82,20 @@ def align_sound(test: Floats, train: Floats, offset: float, min_seconds: float) 
     second = round(_FRAMES_PER_S)
     if a.shape[1] < second:
         return None
-    local = _sliding_correlation(a, b, second)
-    first, count = longest_run(_bridged(local >= _MIN_SOUND, second // 2))
-    length = (count + second - 1) / _FRAMES_PER_S if count else 0.0
-    if length < min_seconds:
+    local, silent = _sliding_correlation(a, b, second)
+    first, count = longest_run(_bridged((local >= _MIN_SOUND) | silent, second // 2))
+    last = first + count - 1
+    heard = first + np.flatnonzero(~silent[first : last + 1])
+    if len(heard) < second:  # a common silence says nothing
         return None
-    confidence = float(local[first : first + count].mean())
-    if confidence < _MIN_SOUND_MEAN:
+    confidence = float(local[heard].mean())
+    # a window counts from about half common on: where the stretch ends inside the files, half a window is not common
+    begin = heard[0] if heard[0] > first or first == 0 else first + second // 2
+    end = heard[-1] + second if heard[-1] < last or last == len(local) - 1 else last + second // 2
+    length = (end - begin) / _FRAMES_PER_S
+    if length < min_seconds or confidence < _MIN_SOUND_MEAN:
         return None
-    return Alignment(lag / _FRAMES_PER_S, (start + first) / _FRAMES_PER_S, length, min(1.0, confidence))
+    return Alignment(lag / _FRAMES_PER_S, float(start + begin) / _FRAMES_PER_S, float(length), min(1.0, confidence))
 
 
 def _common(test: Any, train: Any, lag: int) -> tuple[Any, Any, int]:
@@ -108,12 +113,13 @@ def _overall(test: Floats, train: Floats, lag: int) -> float:
     second = round(_FRAMES_PER_S)
     if a.shape[1] < second:
         return 0.0
-    local = _sliding_correlation(a, b, second)
+    local, _ = _sliding_correlation(a, b, second)
     return float(np.maximum(local, 0)[:: second // 4].sum())
 
 
-def _sliding_correlation(a: Floats, b: Floats, width: int) -> Floats:
-    """Correlation of two ``(bands, frames)`` in windows of ``width`` frames, each band's window mean removed."""
+def _sliding_correlation(a: Floats, b: Floats, width: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Correlation of two ``(bands, frames)`` in windows of ``width`` frames, each band's window mean removed; 0 where
+    one side is silent. The second array marks the windows in which both are."""
 
     def windows(x: Floats) -> NDArray[np.float64]:
         total: NDArray[np.float64] = np.pad(np.cumsum(x, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
@@ -125,8 +131,8 @@ def _sliding_correlation(a: Floats, b: Floats, width: int) -> Floats:
     energy_b = (windows(b * b) - sb * sb / width).sum(axis=0)
     least = 1.0 * len(a) * width  # one squared dB per cell: below that there is nothing to compare
     ok = (energy_a > least) & (energy_b > least)
-    local: Floats = np.where(ok, product / np.sqrt(np.maximum(energy_a * energy_b, 1e-9)), 0.0).astype(np.float32)
-    return local
+    local = np.where(ok, product / np.sqrt(np.maximum(energy_a * energy_b, 1e-9)), 0.0).astype(np.float32)
+    return local, (energy_a <= least) & (energy_b <= least)
 
 
 def _bridged(mask: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:

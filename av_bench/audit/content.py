@@ -26,7 +26,7 @@ from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
 from av_bench.progress import Reporter
 from av_bench.store import Store
 
-VERSION = "audit-fingerprint-1"  # store folder; changes whenever a code could change
+VERSION = "audit-fingerprint-2"  # store folder; changes whenever a code could change
 MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
 _TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
 _BATCH = 64
@@ -212,7 +212,7 @@ class Library:
 
 def _required(usual: float, *lengths: float) -> float:
     """Least common stretch (s): the usual one, less when one of the files is itself shorter."""
-    return min(usual - _TOLERANCE_S, 0.9 * min(lengths))
+    return min(usual - _TOLERANCE_S, 0.8 * min(lengths))
 
 
 def _view(path: Path) -> tuple[Floats, Floats | None]:

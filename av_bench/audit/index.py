@@ -47,32 +47,30 @@ class CodeIndex:
     def __init__(self, bits: int, shifts: Sequence[int], step: int, run: int, distance: float, slack: int) -> None:
         self.bits, self.shifts, self.step, self.run = bits, tuple(shifts), step, run
         self.distance, self.slack = distance, slack
-        self._codes: list[NDArray[Any]] = []
-        self._valid: list[NDArray[np.bool_]] = []
+        self.codes: NDArray[Any] = np.zeros(0, np.uint32 if bits == 32 else np.uint64)
+        self.valid = np.zeros(0, bool)
+        self._lengths: list[int] = []
+        self._new: list[tuple[NDArray[Any], NDArray[np.bool_]]] = []
         self._built = False
 
     def add(self, codes: NDArray[Any], valid: NDArray[np.bool_]) -> int:
         """Take one sequence (codes at query rate) in; returns its number."""
-        self._codes.append(codes[:: self.step].copy())
-        self._valid.append(valid[:: self.step].copy())
+        kept = codes[:: self.step].astype(self.codes.dtype)
+        self._new.append((kept, valid[:: self.step].copy()))
+        self._lengths.append(len(kept))
         self._built = False
-        return len(self._codes) - 1
+        return len(self._lengths) - 1
 
     def build(self) -> None:
         """Sort the posting lists. Call once after the last ``add``."""
-        dtype = np.uint32 if self.bits == 32 else np.uint64
-        lengths = np.array([len(c) for c in self._codes], np.int64)
-        self.first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.codes = np.concatenate([np.zeros(0, dtype), *self._codes]).astype(dtype)
-        self.valid = np.concatenate([np.zeros(0, bool), *self._valid])
-        self._codes, self._valid = list(self._views(self.codes)), list(self._views(self.valid))
-        self.owner = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        self.codes = np.concatenate([self.codes, *(codes for codes, _ in self._new)])
+        self.valid = np.concatenate([self.valid, *(valid for _, valid in self._new)])
+        self._new = []
+        self.first = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
+        self.owner = np.repeat(np.arange(len(self._lengths), dtype=np.int32), self._lengths)
         kept = np.flatnonzero(self.valid).astype(np.int32)
         self._tables = [self._postings(kept, shift) for shift in self.shifts]
         self._built = True
-
-    def _views(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        return [array[a:b] for a, b in zip(self.first[:-1], self.first[1:], strict=True)]
 
     def _postings(self, kept: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
         keys = _key(self.codes[kept], shift)
@@ -155,7 +153,8 @@ class CodeIndex:
 
     def _compare(self, codes: NDArray[Any], valid: NDArray[np.bool_], sequence: int, offset: int) -> Hit | None:
         """The longest stretch at this offset in which every window of ``run`` codes is near enough."""
-        theirs, good = self._codes[sequence], self._valid[sequence]
+        part = slice(self.first[sequence], self.first[sequence + 1])
+        theirs, good = self.codes[part], self.valid[part]
         j = np.arange(len(theirs))
         i = j * self.step - offset
         inside = (i >= 0) & (i < len(codes))

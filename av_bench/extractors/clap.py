@@ -106,6 +106,14 @@ class ClapText(BaseExtractor):
     _tokenizer: Any = None
 
     @classmethod
+    def weights_hash_of(cls, weights: Weights) -> str:
+        """As for every extractor; absent vocabulary files are reported here, before any clip is decoded."""
+        digest = super().weights_hash_of(weights)
+        if weights is None:
+            tokens.local_files("roberta-base")
+        return digest
+
+    @classmethod
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> ClapText:
         """Weights as for ``ClapAudio``; the audio tower is not read. Captions also need roberta-base's vocabulary."""
         checkpoint = read(weights, "laion-clap")
@@ -120,7 +128,7 @@ class ClapText(BaseExtractor):
         ignore = rf"{UNUSED}|audio_(branch|projection)\."
         extractor = cls(network, load_into(network, checkpoint, ignore=ignore), device, flavour)
         if weights is None:
-            extractor._tokenizer = tokens.tokenizer("roberta-base")  # fails now, not after an hour
+            extractor._tokenizer = tokens.tokenizer("roberta-base")
         return extractor
 
     def prepare(self, item: str, seconds: float) -> Tensor:

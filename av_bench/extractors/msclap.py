@@ -93,6 +93,14 @@ class MsClapText(BaseExtractor):
     _tokenizer: Any = None
 
     @classmethod
+    def weights_hash_of(cls, weights: Weights) -> str:
+        """As for every extractor; absent vocabulary files are reported here, before any clip is decoded."""
+        digest = super().weights_hash_of(weights)
+        if weights is None:
+            tokens.local_files("gpt2")
+        return digest
+
+    @classmethod
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> MsClapText:
         """Weights: the official file ("model"), which holds GPT-2 as well. Captions also need gpt2's vocabulary."""
         checkpoint = read(weights, "ms-clap")
@@ -109,7 +117,7 @@ class MsClapText(BaseExtractor):
         ignore = rf"{UNUSED}|audio_encoder\."
         extractor = cls(network, load_into(network, checkpoint, ignore=ignore), device, flavour)
         if weights is None:
-            extractor._tokenizer = tokens.tokenizer("gpt2")  # fails now, not after an hour
+            extractor._tokenizer = tokens.tokenizer("gpt2")
         return extractor
 
     def prepare(self, item: str, seconds: float) -> Tensor:

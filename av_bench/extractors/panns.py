@@ -53,11 +53,7 @@ class Panns(BaseExtractor):
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """``(B, samples)`` -> embedding and logits."""
         assert self.module is not None
-        logits: list[torch.Tensor] = []  # the network itself returns only their sigmoid
-        head = self.module.get_submodule("fc_audioset")
-        hook = head.register_forward_hook(lambda _module, _inputs, output: logits.append(output))
-        try:
-            output = self.module(frontends.decibel_mel(batch, RATE, N_FFT, HOP, LOW, HIGH)[:, None])
-        finally:
-            hook.remove()
-        return {"embedding": output["embedding"], "logits": logits[0]}
+        mel = frontends.decibel_mel(batch, RATE, N_FFT, HOP, LOW, HIGH)
+        embedding = self.module(mel[:, None])["embedding"]
+        # The network returns only the sigmoid of its logits; they are one layer away from the embedding.
+        return {"embedding": embedding, "logits": self.module.get_submodule("fc_audioset")(embedding)}

@@ -13,12 +13,17 @@ from av_bench.contracts import MissingRequirement
 LENGTH = 77
 
 
+def local_files(kind: str) -> tuple[str, str]:
+    """Paths of the vocabulary and the merges. MissingRequirement when they are absent."""
+    return str(files.require(f"{kind}-vocab")), str(files.require(f"{kind}-merges"))
+
+
 def tokenizer(kind: str) -> Any:
     """The tokenizer ``"roberta-base"`` or ``"gpt2"`` (padding with "!", as MS-CLAP does).
 
     Raises MissingRequirement, with the command that helps, when vocabulary files or transformers are absent.
     """
-    vocabulary, merges = (str(files.require(f"{kind}-{part}")) for part in ("vocab", "merges"))
+    vocabulary, merges = local_files(kind)
     try:
         import transformers
     except ImportError as error:

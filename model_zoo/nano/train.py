@@ -45,7 +45,7 @@ class Recipe:
 
 RECIPES = {
     "nano-tagger": Recipe("nano-tagger", epochs=14, batch=32),
-    "nano-bind": Recipe("nano-bind", epochs=6, batch=32, rate=1.5e-3, start="nano-tagger"),
+    "nano-bind": Recipe("nano-bind", epochs=3, batch=32, rate=1.5e-3, start="nano-tagger"),
     "nano-sync": Recipe("nano-sync", epochs=4, batch=8, rate=1.5e-3),
 }
 

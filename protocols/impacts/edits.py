@@ -40,7 +40,7 @@ def retimed(kind: Kind, tracks: Tracks, rng: np.random.Generator) -> Tracks:
 def recounted(kind: Kind, tracks: Tracks, rng: np.random.Generator) -> Tracks:
     """Another number of contacts, by leaving out or adding; what stays is exactly as it was."""
     for _ in range(10_000):
-        new = _recount_strikes(tracks[0], rng) if kind == "strike" else _recount_movers(tracks, rng)
+        new = _recount_strikes(tracks[0], rng) if kind == "strike" else _recount_movers(kind, tracks, rng)
         if rhythm.acceptable(new) and len(onsets_of(new)) != len(onsets_of(tracks)):
             return new
     raise RuntimeError("no other count in 10,000 draws: the ranges of the set contradict each other")
@@ -63,21 +63,28 @@ def _recount_strikes(track: Track, rng: np.random.Generator) -> Tracks:
     return (replace(track, times=times, speeds=tuple(v for _, v in pairs)),)
 
 
-def _recount_movers(tracks: Tracks, rng: np.random.Generator) -> Tracks:
-    """A mover left out, its last bounces left out, or another like it added in a free lane."""
+def _recount_movers(kind: Kind, tracks: Tracks, rng: np.random.Generator) -> Tracks:
+    """One or two steps: a mover left out, its last bounces left out, or another like it added in a free lane."""
+    lanes = rhythm.SPOTS if kind == "bounce" else rhythm.LANES
     movers = list(tracks)
-    choice = rng.uniform()
-    if len(movers) > 1 and choice < 0.4:
-        movers.pop(int(rng.integers(len(movers))))
-    elif choice < 0.7:
-        i = int(rng.integers(len(movers)))
-        kept = int(rng.integers(1, len(movers[i].times) + 1))
-        movers[i] = replace(movers[i], times=movers[i].times[:kept], speeds=movers[i].speeds[:kept])
-    elif len(movers) < len(rhythm.LANES):
-        model = movers[int(rng.integers(len(movers)))]
-        free = [x for x in rhythm.LANES if all(abs(x - t.x) > 0.13 for t in movers)]
-        later = float(rng.uniform(0.4, 6.9)) - model.times[0]
-        if free:
-            times = tuple(round(t + later, 4) for t in model.times)
-            movers.append(replace(model, x=float(rng.choice(free)), times=times))
+    for _ in range(int(rng.integers(1, 3))):
+        choice = rng.uniform()
+        if len(movers) > 1 and choice < 0.4:
+            movers.pop(int(rng.integers(len(movers))))
+        elif choice < 0.7:
+            i = int(rng.integers(len(movers)))
+            movers[i] = _shortened(movers[i], rng)
+        else:
+            model = _shortened(movers[int(rng.integers(len(movers)))], rng)
+            free = [x for x in lanes if all(abs(x - mover.x) > 0.11 for mover in movers)]
+            later = float(rng.uniform(0.4, 6.9)) - model.times[0]
+            if free:
+                times = tuple(round(t + later, 4) for t in model.times)
+                movers.append(replace(model, x=float(rng.choice(free)), times=times))
     return tuple(movers)
+
+
+def _shortened(track: Track, rng: np.random.Generator) -> Track:
+    """The first contacts of a track, at least one, maybe all."""
+    kept = int(rng.integers(1, len(track.times) + 1))
+    return replace(track, times=track.times[:kept], speeds=track.speeds[:kept])

@@ -16,7 +16,8 @@ CLOSEST = 0.12  # s between contacts of different movers
 CLOSEST_STRIKES = 0.16  # s between strikes of the one mallet
 CLOSEST_BOUNCE = 0.09  # s: shorter flights end the series, the object then lies still and silent
 LAST = 7.6  # s: the latest contact, so that its sound is still heard
-LANES = (-0.3, -0.1, 0.1, 0.3)
+LANES = (-0.3, -0.1, 0.1, 0.3)  # of falling objects
+SPOTS = (-0.15, 0.0, 0.15)  # of balls on the slab
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def draw_drops(rng: np.random.Generator, count: int, restitution: float) -> tupl
 
 def draw_bounces(rng: np.random.Generator, count: int, restitution: float, fall: float) -> tuple[Track, ...]:
     """``count`` balls on the slab; a single ball bounces long, several die out one after another."""
-    spots = rng.permutation([-0.15, 0.0, 0.15])[:count]
+    spots = rng.permutation(SPOTS)[:count]
     starts = [rng.uniform(0.4, 1.4)] if count == 1 else np.sort(rng.uniform(0.4, 6.4, count))
     tracks = []
     for spot, start in zip(spots, starts, strict=True):

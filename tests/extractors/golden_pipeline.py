@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 SHARED = Path(__file__).parents[2] / "../shared"
 PIPELINE = SHARED / "golden/pipeline"
 SECONDS = 8.0
+MEASURED: list[tuple[str, str, float, str]] = []  # what, against what, largest difference, unit
 needs_golden = pytest.mark.skipif(
     not PIPELINE.is_dir(), reason="no golden files: folder 'shared' is not beside the repo"
 )
@@ -68,14 +70,8 @@ def rebuild(net: str, only: str | None = None) -> dict[str, torch.Tensor]:
     kept = PIPELINE / f"kept_{net}.npz"
     made = recipe().build(layout, kept if kept.exists() else None, only)
     for key, value in made.items():
-        assert recipe_checksum(value) == layout[key]["crc32"], key
+        assert zlib.crc32(np.ascontiguousarray(value).tobytes()) == layout[key]["crc32"], key
     return {key: torch.from_numpy(value) for key, value in made.items()}
-
-
-def recipe_checksum(value: np.ndarray[Any, Any]) -> int:
-    import zlib
-
-    return zlib.crc32(np.ascontiguousarray(value).tobytes())
 
 
 def relative(ours: Any, reference: Any) -> float:
@@ -83,3 +79,12 @@ def relative(ours: Any, reference: Any) -> float:
     a, b = np.asarray(ours, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     assert a.shape == b.shape
     return float(np.abs(a - b).max() / np.sqrt(np.square(b).mean()))
+
+
+def note(what: str, against: str, ours: Any, reference: Any, limit: float, *, absolute: bool = False) -> None:
+    """Record the largest difference, of the reference's rms or absolute, and hold it to the limit."""
+    a, b = np.asarray(ours, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    assert a.shape == b.shape
+    value = float(np.abs(a - b).max()) if absolute else relative(a, b)
+    MEASURED.append((what, against, value, "absolute" if absolute else "of the rms"))
+    assert value < limit, what

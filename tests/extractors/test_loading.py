@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,11 +100,9 @@ def test_hash_is_known_before_the_network_is_built(tmp_path: Path) -> None:
     assert Panns.weights_hash_of(changed) != Panns.weights_hash_of(state())
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in registry.OWN["extractors"] if not name.startswith(("nano", "onsets"))]
-)
+@pytest.mark.parametrize("name", [n for n in registry.OWN["extractors"] if not n.startswith(("nano", "onsets"))])
 def test_absent_weights_are_named_at_once_with_the_command(name: str) -> None:
-    extractor = registry.load("extractors", name)
+    extractor: Any = registry.load("extractors", name)
     command = rf"av-bench weights pull {re.escape(extractor.weights_name)}"
     for attempt in (lambda: extractors.load(name), lambda: extractor.weights_hash_of(None)):
         with pytest.raises(MissingRequirement, match=command):
@@ -121,6 +120,20 @@ def test_a_buffer_without_values_is_an_error_not_garbage() -> None:
         module = Forgetful()
     with pytest.raises(RuntimeError, match="table"):
         load_into(module, read(nn.Linear(1, 1).state_dict(prefix="layer."), "panns"))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "kind"),
+    [("clap-text", "laion-clap", "roberta-base"), ("msclap-text", "ms-clap", "gpt2")],
+)
+def test_absent_vocabulary_is_named_at_once_too(
+    name: str, entry: str, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The weights being there, a plan still fails before any clip is decoded."""
+    require = weights.require
+    monkeypatch.setattr(weights, "require", lambda n: saved(state(), tmp_path) if n == entry else require(n))
+    with pytest.raises(MissingRequirement, match=f"av-bench weights pull {kind}-vocab"):
+        registry.load("extractors", name).weights_hash_of(None)
 
 
 def test_a_checkpoint_with_another_mel_matrix_is_refused(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import golden_pipeline as gold
 import numpy as np
 import pytest
 import torch
 
 from av_bench import extractors
 from av_bench.metrics import cosine_similarity
+from tests.extractors import golden_pipeline as gold
 
 pytestmark = [pytest.mark.paper, gold.needs_golden, gold.needs_package("imagebind", "timm", "einops", "iopath")]
 
@@ -45,7 +45,7 @@ def sounds(audio: Any) -> dict[str, np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("side", ["gt", "pred"])
 def test_audio_features_are_the_originals(sounds: dict[str, np.ndarray[Any, Any]], side: str) -> None:
     reference = gold.golden(side, "imagebind_audio")
-    assert gold.relative(sounds[side], reference) < 1e-4
+    gold.note(f"imagebind-audio, {side} audio of 3 clips", "golden run", sounds[side], reference, 1e-4)
     assert gold.relative(np.roll(sounds[side], 1, axis=0), reference) > 1e-2
     assert (np.linalg.norm(sounds[side], axis=1) < 20).all()  # a mean of views of length 20, not normalised again
 
@@ -55,7 +55,7 @@ def test_ib_score_with_the_originals_video_features(
     sounds: dict[str, np.ndarray[Any, Any]], side: str, metric: str
 ) -> None:
     ours = cosine_similarity(gold.golden("video", "imagebind_video"), sounds[side])
-    np.testing.assert_allclose(ours, gold.per_clip(metric), rtol=0, atol=1e-4)
+    gold.note(f"IB-score of 3 clips, {side} audio", "golden run", ours, gold.per_clip(metric), 1e-4, absolute=True)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,12 @@ def test_video_features_and_ib_score_from_the_real_video(
     video: Any, sounds: dict[str, np.ndarray[Any, Any]], row: int
 ) -> None:
     ours = video.features([gold.media("video")[row]], gold.SECONDS)["embedding"]
-    assert gold.relative(ours, gold.golden("video", "imagebind_video")[row : row + 1]) < 1e-4
+    clip = gold.stems()[row]
+    gold.note(
+        f"imagebind-video, {clip}", "golden run", ours, gold.golden("video", "imagebind_video")[row : row + 1], 1e-4
+    )
     score = cosine_similarity(ours, sounds["pred"][row : row + 1])
-    np.testing.assert_allclose(score, gold.per_clip("ib")[row : row + 1], rtol=0, atol=1e-4)
+    gold.note(f"IB-score, {clip}", "golden run", score, gold.per_clip("ib")[row : row + 1], 1e-4, absolute=True)
 
 
 def test_strict_flavour_hears_other_audio(audio: Any) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tester import check_refuses_bad_arrays, check_row_wise, check_value, closed_form, pipeline_arrays, pipeline_values
 
 from av_bench.contracts import MetricError
 from av_bench.metrics import desync, expected_offset, offset_grid, offset_histogram, signed_offsets
+from tests.metrics.tester import (
+    check_refuses_bad_arrays,
+    check_row_wise,
+    check_value,
+    closed_form,
+    pipeline_arrays,
+    pipeline_values,
+)
 
 
 def peaks(*crops: list[int], height: float = 1.0) -> np.ndarray:

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tester import check_refuses_bad_arrays, check_row_wise, check_value, closed_form, pipeline_arrays, pipeline_values
 
 from av_bench.contracts import MetricError
 from av_bench.metrics import kl_divergence
+from tests.metrics.tester import (
+    check_refuses_bad_arrays,
+    check_row_wise,
+    check_value,
+    closed_form,
+    pipeline_arrays,
+    pipeline_values,
+)
 
 
 @pytest.mark.parametrize("identity", ["kl_dir", "kl_dir_asym", "kl_shift_invariant", "kl_peaky", "kl_batchmean"])

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
-from tester import check_order_free, check_refuses_bad_arrays, check_value, closed_form, pipeline_arrays
 
 from av_bench.contracts import MetricError, UsageError
 from av_bench.metrics import frechet, frechet_distance, frechet_from_statistics, frechet_infinity
 from av_bench.metrics.gaussian import centre
+from tests.metrics.tester import check_order_free, check_refuses_bad_arrays, check_value, closed_form, pipeline_arrays
 
 SHAPES = [(90, 70, 8), (9, 40, 12), (40, 9, 12), (6, 5, 12), (12, 12, 12), (13, 13, 12)]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tester import check_refuses_bad_arrays, check_value
 
 from av_bench.contracts import MetricError
 from av_bench.metrics import GaussianStatistics, frechet_distance, frechet_from_statistics
+from tests.metrics.tester import check_refuses_bad_arrays, check_value
 
 
 def rows(n: int, d: int = 6, seed: int = 0) -> np.ndarray:

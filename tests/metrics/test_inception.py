@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tester import check_refuses_bad_arrays, check_value, closed_form
 
 from av_bench.contracts import MetricError, UsageError
 from av_bench.metrics import inception_score
+from tests.metrics.tester import check_refuses_bad_arrays, check_value, closed_form
 
 
 def one_hot(classes: np.ndarray, count: int) -> np.ndarray:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tester import check_value
 
 from av_bench.contracts import MetricError, UsageError
 from av_bench.metrics import (
@@ -18,6 +17,7 @@ from av_bench.metrics import (
     intervals,
     paired_difference,
 )
+from tests.metrics.tester import check_value
 
 NAMES = [f"clip{i:03}" for i in range(40)]
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tester import ONSET_CASES, check_value, need
 
 from av_bench.contracts import MetricError, UsageError
 from av_bench.metrics import detect_onsets, detect_with_loudness, match_onsets, onset_scores
 from av_bench.metrics.onset import pair_paper
 from av_bench.metrics.onset_detectors import thin_paper, window_maxima
+from tests.metrics.tester import ONSET_CASES, check_value, need
 
 RATE = 22050
 TOY = [

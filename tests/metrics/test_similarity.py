@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tester import check_refuses_bad_arrays, check_row_wise, check_value, closed_form, pipeline_arrays, pipeline_values
 
 from av_bench.contracts import MetricError
 from av_bench.metrics import cosine_similarity, mean_of_unit_views
+from tests.metrics.tester import (
+    check_refuses_bad_arrays,
+    check_row_wise,
+    check_value,
+    closed_form,
+    pipeline_arrays,
+    pipeline_values,
+)
 
 
 def test_shared_mean_of_views() -> None:

@@ -1,0 +1,149 @@
+"""Content audit on real media files: rendered clips, copied as the web copies, found again or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("imageio_ffmpeg", reason="the extra av-bench[audit] is not installed")
+
+from av_bench.audit import content
+from av_bench.audit.cli import app
+from av_bench.audit.content import Match, audit_content, to_json
+from av_bench.audit.fingerprints import CHROMA_RATE, sound_codes
+from av_bench.audit.report import load_overlaps
+from av_bench.contracts import UsageError
+from av_bench.store import Store
+from protocols.impacts.encode import write_mp4
+from protocols.impacts.picture import render_frames
+from protocols.impacts.scene import sample_scene
+from protocols.impacts.sound import render_audio
+
+RATE, FPS, SIZE = 22_050, 25, 96
+CLIPS = Path(__file__).parents[2] / ".." / "shared" / "clips"
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train: five clips. test: copies of clips 0 to 3 (shifted and quiet; cropped; other sound; other picture) and a
+    clip that is nowhere else."""
+    root = tmp_path_factory.mktemp("media")
+    scenes = [sample_scene("train", 500 + i) for i in range(6)]
+    pictures = [render_frames(scene, SIZE, FPS) for scene in scenes]
+    sounds = [render_audio(scene, RATE) for scene in scenes]
+
+    def write(path: str, picture: int, sound: int, cut: float = 0.0, gain: float = 1.0, keep: int = SIZE) -> None:
+        (root / path).parent.mkdir(exist_ok=True)
+        frames = pictures[picture][round(cut * FPS) :, :keep, :keep]
+        audio = sounds[sound][:, round(cut * RATE) :] * np.float32(gain)
+        write_mp4(root / path, np.ascontiguousarray(frames), audio, RATE, FPS, preset="ultrafast", crf=30)
+
+    for i in range(5):
+        write(f"train/original{i}.mp4", i, i)
+    write("test/shifted.mp4", 0, 0, cut=1.6, gain=0.3)
+    write("test/cropped.mp4", 1, 1, keep=84)
+    write("test/dubbed.mp4", 2, 5)
+    write("test/illustrated.mp4", 5, 3)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def matches(media: Path, store: Store) -> list[Match]:
+    result = audit_content(media / "test", [media / "train"], store, workers=1)
+    assert result.unreadable == []
+    return result.matches
+
+
+def test_copies_are_found_with_their_kind(matches: list[Match]) -> None:
+    assert [(m.test.stem, m.train.stem, m.kind) for m in matches] == [
+        ("cropped", "original1", "audio and video"),
+        ("dubbed", "original2", "video only"),
+        ("illustrated", "original3", "audio only"),
+        ("shifted", "original0", "audio and video"),
+    ]
+
+
+def test_offset_length_and_confidence(matches: list[Match]) -> None:
+    shifted = next(m for m in matches if m.test.stem == "shifted")
+    assert shifted.sound is not None
+    assert shifted.picture is not None
+    assert shifted.sound.offset == pytest.approx(1.6, abs=0.02)
+    assert shifted.picture.offset == pytest.approx(1.6, abs=0.13)
+    for found in (shifted.sound, shifted.picture):
+        assert found.start + found.length <= 6.5
+        assert 0.7 < found.confidence <= 1
+
+
+def test_stored_fingerprints_are_used(
+    media: Path, store: Store, matches: list[Match], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise AssertionError(f"{path} was fingerprinted again")
+
+    monkeypatch.setattr(content, "fingerprint", refuse)
+    again = audit_content(media / "test", [media / "train"], Store(store.root), workers=1)
+    assert again.matches == matches
+
+
+def test_a_folder_against_itself_has_no_duplicates(media: Path, store: Store) -> None:
+    assert audit_content(media / "train", [media / "train"], store, workers=1).matches == []
+
+
+def test_command_writes_json_and_page_and_names_unreadable_files(media: Path, store: Store, tmp_path: Path) -> None:
+    test = tmp_path / "test"
+    test.mkdir()
+    (test / "cropped.mp4").symlink_to(media / "test" / "cropped.mp4")
+    (test / "<b>broken.mp4").write_bytes(b"no video at all")
+    out, page = tmp_path / "audit.json", tmp_path / "page.html"
+    arguments = ["content", "--test", str(test), "--train", str(media / "train"), "--store", str(store.root), "--quiet"]
+    done = CliRunner().invoke(app, [*arguments, "--json", str(out), "--page", str(page)])
+    assert done.exit_code == 3, done.output
+    assert "broken.mp4: unreadable" in done.output
+    assert load_overlaps(out) == {"cropped"}
+    data = json.loads(out.read_text())
+    assert data["findings"][0]["kind"] == "audio and video"
+    assert data["findings"][0]["train"]["file"].endswith("original1.mp4")
+    assert [Path(m["file"]).name for m in data["malformed"]] == ["<b>broken.mp4"]
+    html = page.read_text()
+    assert html.count("data:image/png;base64,") == 2 * 6 + 2
+    assert "original1.mp4" in html
+    assert "<script" not in html
+
+
+def test_json_counts(media: Path, store: Store) -> None:
+    data = to_json(audit_content(media / "test", [media / "train", media / "test"], store, workers=1))
+    assert data["overlapping"] == ["cropped", "dubbed", "illustrated", "shifted"]
+    assert [t["overlapping_clips"] for t in data["train"]] == [4, 0]
+    assert data["in_every_train"] == []
+
+
+def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no audio or video file"):
+        audit_content(tmp_path, [tmp_path])
+    with pytest.raises(UsageError, match="no such folder"):
+        audit_content(tmp_path / "nowhere", [tmp_path])
+
+
+def test_silence_has_no_valid_codes_and_loudness_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    tone = np.sin(np.cumsum(rng.uniform(0.02, 0.6, 90).repeat(CHROMA_RATE // 9))).astype(np.float32)
+    codes, valid = sound_codes(tone * 0.5)
+    quiet, _ = sound_codes(tone * 0.005)
+    assert valid.all()
+    assert np.bitwise_count(codes ^ quiet).mean() < 0.5
+    assert not sound_codes(np.zeros(10 * CHROMA_RATE, np.float32))[1].any()
+    assert len(sound_codes(np.zeros(CHROMA_RATE // 2, np.float32))[0]) == 0
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips (../shared/clips) are not here")
+def test_real_clips_are_all_different(store: Store) -> None:
+    assert audit_content(CLIPS, [CLIPS], store, workers=1).matches == []

@@ -1,0 +1,109 @@
+"""Tables: what is marked, what is refused, and what other formats need escaped."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from av_bench.contracts import UsageError
+from reports.render import render
+from reports.table import tables
+from tests.runs import make_run
+
+EVIL = "50%_of {a}&b\\c~^#$|<script>=1+2"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    return [
+        make_run(tmp_path / "a", "first", shift=0.1),
+        make_run(tmp_path / "b", "second", shift=0.05),
+        make_run(tmp_path / "c", "third", shift=0.2),
+        make_run(tmp_path / "o", "oracle", shift=-0.3),
+        make_run(tmp_path / "n", "noise", shift=0.4),
+    ]
+
+
+def test_bounds_stand_apart_and_are_not_ranked(runs: list[Path]) -> None:
+    (table,) = tables(runs)
+    assert [row.name for row in table.rows] == ["oracle", "noise", "first", "second", "third"]
+    ranks = {row.name: row.cells["KL-x"].rank for row in table.rows}
+    assert ranks == {"oracle": None, "noise": None, "first": 2, "second": 1, "third": None}
+    assert {row.name: row.cells["F1"].rank for row in table.rows}["second"] == 1
+
+
+def test_markdown_marks_and_counts(runs: list[Path]) -> None:
+    text = render(tables(runs), "markdown")
+    best = next(line for line in text.splitlines() if line.startswith("| second"))
+    assert best.count("**") == 6
+    assert "FD-x ↓" in text
+    assert "F1 ↑" in text
+    assert "first: 40 of 40 clips scored; excluded: none" in text
+
+
+def test_different_clips_are_refused_unless_asked(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", "one"), make_run(tmp_path / "b", "two", n=36, excluded=4)]
+    with pytest.raises(UsageError, match="--allow-different-n"):
+        tables(runs)
+    (table,) = tables(runs, allow_different_n=True)
+    assert "Rows are scored on different clips" in table.notes[0]
+    assert "excluded: 4 unreadable" in render([table], "markdown")
+
+
+def test_flavours_are_never_mixed(tmp_path: Path) -> None:
+    found = tables([make_run(tmp_path / "a"), make_run(tmp_path / "b", flavour="paper")])
+    assert len(found) == 2
+    assert "paper flavour" in found[1].title
+
+
+def test_an_absent_metric_leaves_its_cell_empty(tmp_path: Path) -> None:
+    (table,) = tables([make_run(tmp_path / "a", "one"), make_run(tmp_path / "b", "two", drop=("F1",))])
+    assert "F1 is absent: not this time (two)" in table.notes
+    line = next(line for line in render([table], "markdown").splitlines() if line.startswith("| two"))
+    assert line.split("|")[4].strip() == ""
+
+
+def test_csv_keeps_full_precision_and_runs_nothing(tmp_path: Path) -> None:
+    text = render(tables([make_run(tmp_path / "a", "=cmd()")]), "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[0]["model"] == "'=cmd()"
+    assert float(rows[1]["value"]) == tables([tmp_path / "a"])[0].rows[0].cells["KL-x"].value
+
+
+def test_html_escapes(tmp_path: Path) -> None:
+    text = render(tables([make_run(tmp_path / "a", EVIL)]), "html")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_latex_escapes(tmp_path: Path) -> None:
+    text = render(tables([make_run(tmp_path / "a", EVIL)]), "latex")
+    assert r"50\%\_of \{a\}\&b\textbackslash{}c\textasciitilde{}\textasciicircum{}\#\$$|$$<$script$>$=1+2" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(runs: list[Path], tmp_path: Path) -> None:
+    body = render(tables([*runs, make_run(tmp_path / "e", EVIL)]), "latex")
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+    (tmp_path / "t.tex").write_text(document, encoding="utf8")
+    args = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    with pytest.raises(UsageError, match="not a finished run: scores.json is missing"):
+        tables([tmp_path / "half"])
+    with pytest.raises(UsageError, match="no run folders"):
+        tables([])
+
+
+def test_unknown_format_names_the_nearest(runs: list[Path]) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'latex'"):
+        render(tables(runs), "latx")
