@@ -132,7 +132,8 @@ def measure_content(
     """Recall per perturbation, false matches, seconds."""
     import torch
 
-    from av_bench.audit.content import Library, Match, stream
+    from av_bench.audit.content import stream
+    from av_bench.audit.library import Library, Match
     from av_bench.store import Store
     from protocols.impacts.build import build
     from protocols.impacts.reuploads import plant_reuploads
@@ -164,9 +165,7 @@ def measure_content(
     _print_recall(rows, found)
     started = time.perf_counter()
     false = [m for path, codes in stream(distinct, store, 1, unreadable) for m in library.matches(path, codes)]
-    print(
-        f"false matches among {others} different clips (each against all others and {len(originals)} originals): {len(false)}"
-    )
+    print(f"false matches of {others} different clips against each other and {len(originals)} originals: {len(false)}")
     for match in false:
         print(f"  {match.test.name} = {match.train.name}: {match.kind}, {match.sound} {match.picture}")
     print(
@@ -235,7 +234,7 @@ def measure_scale(
     indexed: int = 200_000, queries: int = 15_446, seed: int = 7, sound_flip: float = 0.13, picture_flip: float = 0.15
 ) -> None:
     """Generated fingerprints of 10 s clips; every tenth query is a copy of an indexed clip with 8 % of bits flipped."""
-    from av_bench.audit.content import Library
+    from av_bench.audit.library import Library
 
     rng = np.random.default_rng(seed)
     library, originals = Library(), []
@@ -267,10 +266,8 @@ def measure_scale(
         seen += source in picture
         extra += len((sound.keys() | picture.keys()) - {source})
     print(
-        f"{queries:,} queries: {seconds:.0f} s, {1000 * seconds / queries:.1f} ms each; copies found by sound {heard}, by "
-    )
-    print(
-        f"picture {seen} of {copies}; other candidates (verification would look at them): {extra}; peak {_peak_mb():.0f} MB"
+        f"{queries:,} queries: {seconds:.0f} s, {1000 * seconds / queries:.1f} ms each; of {copies} copies {heard} "
+        f"found by sound, {seen} by picture; other candidates, verified on media: {extra}; peak {_peak_mb():.0f} MB"
     )
 
 

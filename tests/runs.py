@@ -68,7 +68,7 @@ def make_run(
         },
         "scored_hash": f"{n}",
         "metrics": metrics,
-        "absent": {name: "not this time" for name in drop},
+        "absent": dict.fromkeys(drop, "not this time"),
         "warnings": [],
     }
     run.write_json("scores.json", content | scores)

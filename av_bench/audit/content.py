@@ -1,6 +1,6 @@
 """The same recording under another name: test media against training media by what is heard and seen.
 
-Fingerprints stream: a training file is decoded once, leaves about 2 kB in the index, and is forgotten. Every candidate
+Fingerprints stream: a training file is decoded once, leaves about 3.5 kB in the index, and is forgotten. Every candidate
 of the index is verified on the media themselves (``alignment``), so what is reported has an offset, a length and a
 confidence, for the sound and for the picture apart.
 """
@@ -8,50 +8,24 @@ confidence, for the sound and for the picture apart.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from av_bench.audit import report
-from av_bench.audit.alignment import SOUND_RATE, Alignment, Floats, align_picture, align_sound, spectrogram
-from av_bench.audit.fingerprints import ARRAYS, CHROMA_HOP, VIDEO_FPS, WINDOW, Fingerprint, fingerprint, luminance, read
-from av_bench.audit.index import Hit, picture_index, sound_index
+from av_bench.audit.fingerprints import ARRAYS, Fingerprint, fingerprint
+from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
 from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
 from av_bench.progress import Reporter
 from av_bench.store import Store
 
 VERSION = "audit-fingerprint-2"  # store folder; changes whenever a code could change
-MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
-_TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class Match:
-    """A test file and a training file with a common stretch of sound, picture or both."""
-
-    test: Path
-    train: Path
-    sound: Alignment | None
-    picture: Alignment | None
-
-    @property
-    def kind(self) -> str:
-        """ "audio and video", "audio only" or "video only"."""
-        if self.sound and self.picture:
-            return "audio and video"
-        return "audio only" if self.sound else "video only"
-
-    @property
-    def confidence(self) -> float:
-        """The better of the two confidences."""
-        return max(a.confidence for a in (self.sound, self.picture) if a)
 
 
 @dataclass
@@ -147,80 +121,6 @@ def _unpack(arrays: dict[str, Any]) -> Fingerprint:
         **{name: np.asarray(arrays[name]) for name in ARRAYS},
         seconds=(float(arrays["seconds"][0]), float(arrays["seconds"][1])),
     )
-
-
-class Library:
-    """Indexed training files."""
-
-    def __init__(self) -> None:
-        self.files: list[Path] = []
-        self.sound, self.picture = sound_index(), picture_index()
-        self._lengths: list[tuple[float, float]] = []
-        self._view = lru_cache(maxsize=32)(_view)
-
-    def add(self, path: Path, codes: Fingerprint) -> None:
-        """Take one training file in; its whole picture and its central part are two sequences."""
-        self.files.append(path)
-        self._lengths.append(codes.seconds)
-        self.sound.add(codes.audio, codes.audio_valid)
-        self.picture.add(codes.video, codes.video_valid)
-        self.picture.add(codes.video_crop, codes.video_valid)
-
-    def build(self) -> None:
-        """Sort the posting lists."""
-        self.sound.build()
-        self.picture.build()
-
-    def candidates(self, codes: Fingerprint) -> tuple[dict[int, Hit], dict[int, Hit]]:
-        """Training files (by number) that may share sound, and that may share picture."""
-        heard = {hit.sequence: hit for hit in self.sound.query(codes.audio, codes.audio_valid)}
-        hits = self.picture.query(codes.video, codes.video_valid, codes.weak)
-        hits += self.picture.query(codes.video_crop, codes.video_valid, codes.weak_crop)
-        seen: dict[int, Hit] = {}
-        for hit in sorted(hits, key=lambda h: h.distance):
-            seen.setdefault(hit.sequence // 2, hit)
-        return heard, seen
-
-    def matches(self, path: Path, codes: Fingerprint) -> Iterable[Match]:
-        """Verified matches of one test file."""
-        heard, seen = self.candidates(codes)
-        own = path.resolve()
-        for number in sorted(heard.keys() | seen.keys()):
-            train = self.files[number]
-            if train.resolve() == own:
-                continue
-            sound = self._verify_sound(path, codes, number, heard[number]) if number in heard else None
-            picture = self._verify_picture(path, codes, number, seen[number]) if number in seen else None
-            if sound or picture:
-                yield Match(path, train, sound, picture)
-
-    def _verify_sound(self, path: Path, codes: Fingerprint, number: int, hit: Hit) -> Alignment | None:
-        _, test = self._view(path)
-        _, train = self._view(self.files[number])
-        if test is None or train is None:
-            return None
-        least = _required(MIN_SOUND_S, codes.seconds[0], self._lengths[number][0])
-        return align_sound(test, train, hit.offset * CHROMA_HOP, least)
-
-    def _verify_picture(self, path: Path, codes: Fingerprint, number: int, hit: Hit) -> Alignment | None:
-        test, _ = self._view(path)
-        train, _ = self._view(self.files[number])
-        length = (hit.length + WINDOW - 1) / VIDEO_FPS
-        least = _required(MIN_PICTURE_S, codes.seconds[1], self._lengths[number][1])
-        return align_picture(test, train, hit.offset / VIDEO_FPS, hit.start / VIDEO_FPS, length, least)
-
-
-def _required(usual: float, *lengths: float) -> float:
-    """Least common stretch (s): the usual one, less when one of the files is itself shorter."""
-    return min(usual - _TOLERANCE_S, 0.8 * min(lengths))
-
-
-def _view(path: Path) -> tuple[Floats, Floats | None]:
-    """Thumbnails and spectrogram of a file, for verification."""
-    media, has_video = read(path)
-    thumbs = luminance(media) if has_video else np.zeros((0, 64, 64), np.float32)
-    sound = None if media.audio is None else spectrogram(media.waveform(SOUND_RATE, None).numpy())
-    return thumbs, sound
 
 
 # --------------------------------------------------------------------------- result file

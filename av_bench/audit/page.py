@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.audit.alignment import HOP, SOUND_RATE, Alignment, spectrogram
-from av_bench.audit.content import ContentAudit, Match
+from av_bench.audit.content import ContentAudit
+from av_bench.audit.library import Match
 from av_bench.contracts import MediaError, Reason, VideoRequest
 from av_bench.media import DecodedMedia, decode
 from av_bench.store import write_atomically

@@ -13,8 +13,9 @@ pytest.importorskip("imageio_ffmpeg", reason="the extra av-bench[audit] is not i
 
 from av_bench.audit import content
 from av_bench.audit.cli import app
-from av_bench.audit.content import Match, audit_content, to_json
+from av_bench.audit.content import audit_content, to_json
 from av_bench.audit.fingerprints import CHROMA_RATE, sound_codes
+from av_bench.audit.library import Match
 from av_bench.audit.report import load_overlaps
 from av_bench.contracts import UsageError
 from av_bench.store import Store

@@ -118,11 +118,12 @@ def test_label_names_are_resolved(lists: Lists) -> None:
     assert len(filter_labels(balanced, keep=["/m/09x0r"])) + len(filter_labels(balanced, drop=["/m/09x0r"])) == 22_160
 
 
-def test_user_supplied_lists_fill_table_a4(tmp_path: Path) -> None:
+def test_user_supplied_lists_fill_table_a4(lists: Lists, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test, train = tmp_path / "test.txt", tmp_path / "train.txt"
     test.write_text("horse/FhaYvI1yrUM_21.mp4\nlions/1aDnyPubxdY_118.mp4\n")
     train.write_text("lions/1aDnyPubxdY_118.mp4\n")
-    result = table_a4(Lists(FOLDER, {"avsync15/test": test, "avsync15/train": train}))
+    monkeypatch.setattr(lists, "own", {"avsync15/test": test, "avsync15/train": train})
+    result = table_a4(lists)
     assert _cell(result, "avsync15/test", "avsync15/train")["segment"] == (1, 1)
     assert _cell(result, "vggsound/test", "avsync15/train")["segment"] == (1, 1)
     assert not any(c.why for c in result.cells)

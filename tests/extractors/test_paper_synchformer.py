@@ -63,7 +63,9 @@ def test_head_on_the_originals_tokens(head: Any) -> None:
     assert np.abs(ours[:, 0] - ours[:, 1]).max() > 1e-2  # the two crops are not the same
 
 
-@pytest.mark.parametrize("row", range(3))
+@pytest.mark.parametrize(
+    "row", [0, pytest.param(1, marks=pytest.mark.parity), pytest.param(2, marks=pytest.mark.parity)]
+)
 def test_audio_tokens_and_logits_of_a_real_file(audio: Any, head: Any, row: int) -> None:
     ours = audio.features([gold.media("pred")[row]], gold.SECONDS)["tokens"]
     reference = gold.golden("pred", "synchformer_audio")

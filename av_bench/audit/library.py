@@ -1,0 +1,113 @@
+"""Training media as an index, and the verified matches of one test file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from av_bench.audit.alignment import SOUND_RATE, Alignment, Floats, align_picture, align_sound, spectrogram
+from av_bench.audit.fingerprints import CHROMA_HOP, THUMB, VIDEO_FPS, WINDOW, Fingerprint, luminance, read
+from av_bench.audit.index import Hit, picture_index, sound_index
+
+MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
+_TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
+
+
+@dataclass(frozen=True)
+class Match:
+    """A test file and a training file with a common stretch of sound, picture or both."""
+
+    test: Path
+    train: Path
+    sound: Alignment | None
+    picture: Alignment | None
+
+    @property
+    def kind(self) -> str:
+        """ "audio and video", "audio only" or "video only"."""
+        if self.sound and self.picture:
+            return "audio and video"
+        return "audio only" if self.sound else "video only"
+
+    @property
+    def confidence(self) -> float:
+        """The better of the two confidences."""
+        return max(a.confidence for a in (self.sound, self.picture) if a)
+
+
+class Library:
+    """Indexed training files."""
+
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+        self.sound, self.picture = sound_index(), picture_index()
+        self._lengths: list[tuple[float, float]] = []
+        self._view = lru_cache(maxsize=32)(_view)
+
+    def add(self, path: Path, codes: Fingerprint) -> None:
+        """Take one training file in; its whole picture and its central part are two sequences."""
+        self.files.append(path)
+        self._lengths.append(codes.seconds)
+        self.sound.add(codes.audio, codes.audio_valid)
+        self.picture.add(codes.video, codes.video_valid)
+        self.picture.add(codes.video_crop, codes.video_valid)
+
+    def build(self) -> None:
+        """Sort the posting lists."""
+        self.sound.build()
+        self.picture.build()
+
+    def candidates(self, codes: Fingerprint) -> tuple[dict[int, Hit], dict[int, Hit]]:
+        """Training files (by number) that may share sound, and that may share picture."""
+        heard = {hit.sequence: hit for hit in self.sound.query(codes.audio, codes.audio_valid)}
+        hits = self.picture.query(codes.video, codes.video_valid, codes.weak)
+        hits += self.picture.query(codes.video_crop, codes.video_valid, codes.weak_crop)
+        seen: dict[int, Hit] = {}
+        for hit in sorted(hits, key=lambda h: h.distance):
+            seen.setdefault(hit.sequence // 2, hit)
+        return heard, seen
+
+    def matches(self, path: Path, codes: Fingerprint) -> Iterator[Match]:
+        """Verified matches of one test file."""
+        heard, seen = self.candidates(codes)
+        own = path.resolve()
+        for number in sorted(heard.keys() | seen.keys()):
+            train = self.files[number]
+            if train.resolve() == own:
+                continue
+            sound = self._verify_sound(path, codes, number, heard[number]) if number in heard else None
+            picture = self._verify_picture(path, codes, number, seen[number]) if number in seen else None
+            if sound or picture:
+                yield Match(path, train, sound, picture)
+
+    def _verify_sound(self, path: Path, codes: Fingerprint, number: int, hit: Hit) -> Alignment | None:
+        _, test = self._view(path)
+        _, train = self._view(self.files[number])
+        if test is None or train is None:
+            return None
+        least = _required(MIN_SOUND_S, codes.seconds[0], self._lengths[number][0])
+        return align_sound(test, train, hit.offset * CHROMA_HOP, least)
+
+    def _verify_picture(self, path: Path, codes: Fingerprint, number: int, hit: Hit) -> Alignment | None:
+        test, _ = self._view(path)
+        train, _ = self._view(self.files[number])
+        length = (hit.length + WINDOW - 1) / VIDEO_FPS
+        least = _required(MIN_PICTURE_S, codes.seconds[1], self._lengths[number][1])
+        return align_picture(test, train, hit.offset / VIDEO_FPS, hit.start / VIDEO_FPS, length, least)
+
+
+def _required(usual: float, *lengths: float) -> float:
+    """Least common stretch (s): the usual one, less when one of the files is itself shorter."""
+    return min(usual - _TOLERANCE_S, 0.8 * min(lengths))
+
+
+def _view(path: Path) -> tuple[Floats, Floats | None]:
+    """Thumbnails and spectrogram of a file, for verification."""
+    media, has_video = read(path)
+    thumbs = luminance(media) if has_video else np.zeros((0, THUMB, THUMB), np.float32)
+    sound = None if media.audio is None else spectrogram(media.waveform(SOUND_RATE, None).numpy())
+    return thumbs, sound

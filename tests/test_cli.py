@@ -1,0 +1,78 @@
+"""The command line: exit codes, one-line errors, and output for people."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.runs import make_run
+
+
+def cli(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "av_bench.cli", *args], capture_output=True, text=True, cwd=cwd, env=env
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["run", "--set", "impcts", "--model", "oracle"], 2, "Did you mean 'impacts'"),
+        (["run", "--set", "clips", "--model", "orcale", "--data", "."], 2, "Did you mean 'oracle'"),
+        (["run", "--set", "clips", "--model", "oracle"], 2, "needs --data"),
+        (["run", "--set", "clips", "--model", "oracle", "--data", ".", "--device", "cuda:7"], 4, "CUDA"),
+        (["table", "nowhere"], 2, "scores.json is missing"),
+        (["run", "--set", "vggsound", "--model", "oracle", "--data", "."], 4, "av-bench weights pull"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(tmp_path: Path, args: list[str], code: int, says: str) -> None:
+    done = cli(*args, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("av-bench: ")
+    assert says in lines[0]
+
+
+def test_gate_exit_codes_and_files(tmp_path: Path) -> None:
+    make_run(tmp_path / "base")
+    make_run(tmp_path / "same")
+    make_run(tmp_path / "worse", shift=0.1)
+    passed = cli("gate", "same", "--against", "base", cwd=tmp_path)
+    assert passed.returncode == 0
+    assert "gate passed" in passed.stdout
+    failed = cli("gate", "worse", "--against", "base", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "gate FAILED" in failed.stdout
+    assert (tmp_path / "worse/gate.xml").is_file()
+    assert "regression" in (tmp_path / "worse/gate.md").read_text()
+    assert cli("gate", "worse", "--against", "nowhere", cwd=tmp_path).returncode == 1
+
+
+def test_table_formats(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs/a", "one")
+    make_run(tmp_path / "runs/b", "two", shift=0.1)
+    for form, start in (("markdown", "**toy"), ("latex", "% needs"), ("csv", "table,model"), ("html", "<!doctype")):
+        done = cli("table", "runs/a", "runs/b", "--format", form, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(start)
+
+
+@pytest.mark.parametrize("group", ["models", "sets", "metrics", "extractors", "protocols"])
+def test_list(tmp_path: Path, group: str) -> None:
+    done = cli("list", group, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "models": "oracle",
+        "sets": "impacts",
+        "metrics": "frechet",
+        "extractors": "nano-sync",
+        "protocols": "nano",
+    }
+    assert expected[group] in done.stdout

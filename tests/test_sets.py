@@ -1,0 +1,122 @@
+"""Set and protocol definitions: every shipped one loads, and bad tables are named by file and line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import protocols
+from av_bench import scoring
+from av_bench.contracts import UsageError
+from protocols.load import SetRequest, read_clips
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("name", sorted(protocols.set_names()))
+def test_every_set_names_a_protocol_that_exists(name: str) -> None:
+    definition = protocols.load_set(name)
+    protocol = protocols.load_protocol(definition.protocol)
+    assert definition.name == name
+    assert scoring.columns(protocol, None)
+    for key in ("licence", "changelog", "conditions"):
+        assert key in definition.options
+
+
+@pytest.mark.parametrize("name", sorted(protocols.protocol_names()))
+def test_every_protocol_states_version_reference_licence_changelog(name: str) -> None:
+    import yaml
+
+    data = yaml.safe_load(protocols.protocol_names()[name].read_text())
+    assert {"version", "reference", "licence", "changelog", "seconds", "flavour"} <= set(data)
+    assert data["name"] == name
+
+
+def test_paper_tables_are_complete_and_say_where() -> None:
+    tables = sorted((ROOT / "protocols/paper").glob("table*.csv"))
+    assert len(tables) == 14  # Tables 1 to 7 and A1 to A7
+    for path in tables:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        assert rows
+        assert all(row["where"].startswith("Table ") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("vggsound", 15_221, "---g-f_I2yQ_000001"),
+        ("audiocaps", 975, None),
+        ("audiocaps-957", 957, None),
+        ("greatest_hits", 244, "2015-02-16-17-08-51"),
+        ("moviegen", 527, "0"),
+    ],
+)
+def test_public_lists(shared: Path, tmp_path: Path, name: str, count: int, first: str | None) -> None:
+    definition = protocols.load_set(name)
+    pinned = next(iter(definition.options["lists"].values()))
+    file = shared / "lists" / f"{pinned['local']}.gz"
+    clips = read_clips(definition, SetRequest(data=tmp_path, lists=file))
+    assert len(clips.clips) == count == pinned["count"]
+    assert clips.version.endswith(f"@{next(iter(definition.options['lists']))}")
+    if first is not None:
+        assert clips.clips[0].id == first
+    by_folder = read_clips(definition, SetRequest(data=tmp_path, lists=shared / "lists"))
+    assert by_folder.list_hash == clips.list_hash
+
+
+def test_another_list_is_taken_by_name_only(tmp_path: Path) -> None:
+    definition = protocols.load_set("vggsound")
+    (tmp_path / "vgg-test.tsv").write_text("id\tlabel\n-abcdefghij_000001\tdog barking\n")
+    clips = read_clips(definition, SetRequest(data=tmp_path, lists=tmp_path / "vgg-test.tsv"))
+    assert "sha256-" in clips.version
+    assert clips.clips[0].group == "-abcdefghij"
+    with pytest.raises(UsageError, match="not the pinned list"):
+        read_clips(definition, SetRequest(data=tmp_path, lists=tmp_path))
+    (tmp_path / "bad.csv").write_text("-abcdefghij_000001;dog\n")
+    with pytest.raises(UsageError, match="line 1"):
+        read_clips(definition, SetRequest(data=tmp_path, lists=tmp_path / "bad.csv"))
+
+
+def test_greatest_hits_labels(tmp_path: Path) -> None:
+    names = "2015-02-16-17-08-51_denoised_thumb.mp4\n"
+    (tmp_path / "list.txt").write_text(names)
+    (tmp_path / "2015-02-16-17-08-51_denoised.mp4").touch()
+    (tmp_path / "2015-02-16-17-08-51_denoised.wav").touch()
+    (tmp_path / "2015-02-16-17-08-51_times.txt").write_text("0.51 wood hit\n2.25 None None\n8.00 dirt\n3.0 late line\n")
+    definition = protocols.load_set("greatest_hits")
+    (clip,) = read_clips(definition, SetRequest(data=tmp_path, lists=tmp_path / "list.txt")).clips
+    assert clip.onsets == (0.51, 2.25)
+    assert clip.video is not None
+    assert clip.video.name.endswith("_denoised.mp4")
+    assert clip.audio is not None
+    assert clip.audio.suffix == ".wav"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("id,file\na,x.mp4\na,y.mp4\n", "line 3: id 'a' stands in line 2"),
+        ("id,file\n../a,x.mp4\n", "cannot be a file name"),
+        ("id,file\na,../x.mp4\n", "must lie inside"),
+        ("id,file\na,/etc/x.mp4\n", "must lie inside"),
+        ("id;file\na;x.mp4\n", "needs a column id or file"),
+        ("id,file,onsets\na,x.mp4,one\n", "onsets must be seconds"),
+        ("id,file,onsets\na,x.mp4,-1\n", "not negative"),
+        ("id,file\na\n", "line 2: 2 fields"),
+        ("id,file\n", "empty"),
+    ],
+)
+def test_bad_tables_are_named_by_line(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "clips.csv").write_text(table)
+    with pytest.raises(UsageError, match=message):
+        read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))
+
+
+def test_equal_stems_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no videos"):
+        read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.mkv").touch()
+    with pytest.raises(UsageError, match="same stem"):
+        read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))
