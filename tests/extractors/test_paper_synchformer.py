@@ -15,6 +15,8 @@ from av_bench.metrics import desync
 from tests.extractors import golden_pipeline as gold
 
 pytestmark = gold.needs_golden
+PARITY = pytest.mark.parity
+ROWS = [0, pytest.param(1, marks=PARITY), pytest.param(2, marks=PARITY)]  # one clip is enough for every day
 
 
 def load(name: str, only: str, folder: Path) -> Iterator[Any]:
@@ -63,9 +65,7 @@ def test_head_on_the_originals_tokens(head: Any) -> None:
     assert np.abs(ours[:, 0] - ours[:, 1]).max() > 1e-2  # the two crops are not the same
 
 
-@pytest.mark.parametrize(
-    "row", [0, pytest.param(1, marks=pytest.mark.parity), pytest.param(2, marks=pytest.mark.parity)]
-)
+@pytest.mark.parametrize("row", ROWS)
 def test_audio_tokens_and_logits_of_a_real_file(audio: Any, head: Any, row: int) -> None:
     ours = audio.features([gold.media("pred")[row]], gold.SECONDS)["tokens"]
     reference = gold.golden("pred", "synchformer_audio")
@@ -83,9 +83,7 @@ def test_audio_tokens_of_the_reference_side(audio: Any) -> None:
 
 
 @pytest.mark.paper
-@pytest.mark.parametrize(
-    "row", [0, pytest.param(1, marks=pytest.mark.parity), pytest.param(2, marks=pytest.mark.parity)]
-)
+@pytest.mark.parametrize("row", ROWS)
 def test_video_tokens_and_logits_of_a_real_file(video: Any, audio: Any, head: Any, row: int) -> None:
     ours = video.features([gold.media("video")[row]], gold.SECONDS)["tokens"]
     clip = gold.stems()[row]
