@@ -7,8 +7,9 @@ whole batch is run again and only the missing rows are written, so a resumed run
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,40 +74,62 @@ class Extraction:
                 else:
                     medium.digest = digest
                 stage.advance()
-        batches = [list(media[i : i + BATCH]) for i in range(0, len(media), BATCH)]
-        with self.reporter.stage(f"extract {side}", len(media)) as stage:
-            for batch in batches:
-                self._batch([m for m in batch if m.problem is None], extractors, audio)
-                stage.advance(len(batch))
-        probes = self.store.get(PROBE, [m.key(self.seconds) for m in media if m.problem is None])
-        for medium in media:
-            if medium.problem is None:
-                self._judge(medium, probes[medium.key(self.seconds)], audio=audio, video=video)
+        known = self._judge_known(media, set(), audio=audio, video=video)
+        self._extract(media, side, extractors, audio)
+        self._judge_known(media, known, audio=audio, video=video)
 
-    def _batch(self, batch: list[Medium], extractors: Sequence[str], audio: bool) -> None:
+    def _judge_known(self, media: Sequence[Medium], done: set[int], *, audio: bool, video: bool) -> set[int]:
+        """Judge the media whose probe is in the store, but for those already done; returns all that are done."""
+        waiting = [m for m in media if m.problem is None and id(m) not in done]
+        probes = self.store.get(PROBE, [m.key(self.seconds) for m in waiting])
+        for medium in waiting:
+            probe = probes.get(medium.key(self.seconds))
+            if probe is not None:
+                self._judge(medium, probe, audio=audio, video=video)
+                done.add(id(medium))
+        return done
+
+    def _extract(self, media: Sequence[Medium], side: str, extractors: Sequence[str], audio: bool) -> None:
+        """Run what is missing. Threads decode and prepare ahead, across batches, while the networks compute."""
         fingerprints = {name: self.networks.fingerprint(name) for name in extractors}
-        missing = {
-            name: {m.key(self.seconds) for m in batch if not self._has(fingerprints[name], m)} for name in extractors
-        }
-        wanted = [name for name in extractors if missing[name]]
-        if not wanted and all(self._has(PROBE, m) for m in batch):
-            return
-        built = {name: self.networks.built(name) for name in wanted}
-        load: Callable[[Medium], _Loaded] = lambda m: self._load(m, built, audio)  # noqa: E731
-        loaded = [x for x in ahead(load, batch, self.workers, 2 * self.workers) if x.probe is not None]
-        self.store.put(PROBE, {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None})
-        for name, extractor in built.items():
-            rows = [x for x in loaded if name in x.inputs]
-            outputs: list[Features] = []
-            for start in range(0, len(rows), extractor.batch_size):
-                outputs += extractor.run([x.inputs[name] for x in rows[start : start + extractor.batch_size]])
-                self.forwards += 1
-            entries = {x.medium.key(self.seconds): o for x, o in zip(rows, outputs, strict=True)}
-            for x in rows:
-                if not all(np.isfinite(a).all() for a in entries[x.medium.key(self.seconds)].values()):
-                    x.medium.problem = MediaError(x.medium.path, Reason.BAD_FEATURES, f"{name} gave NaN or infinity")
-            good = {x.medium.key(self.seconds) for x in rows if x.medium.problem is None}
-            self.store.put(fingerprints[name], {k: v for k, v in entries.items() if k in missing[name] & good})
+        jobs: list[tuple[list[Medium], dict[str, set[str]]]] = []
+        for start in range(0, len(media), BATCH):
+            batch = [m for m in media[start : start + BATCH] if m.problem is None]
+            keys = {
+                name: {m.key(self.seconds) for m in batch if not self._has(f, m)} for name, f in fingerprints.items()
+            }
+            missing = {name: wanted for name, wanted in keys.items() if wanted}
+            if missing or not all(self._has(PROBE, m) for m in batch):
+                jobs.append((batch, missing))
+        built = {name: self.networks.built(name) for name in dict.fromkeys(n for _, missing in jobs for n in missing)}
+
+        def load(job: tuple[Medium, dict[str, set[str]]]) -> _Loaded:
+            return self._load(job[0], {name: built[name] for name in job[1]}, audio)
+
+        every = [(m, missing) for batch, missing in jobs for m in batch]
+        stream = ahead(load, every, self.workers, BATCH + 2 * self.workers)
+        with self.reporter.stage(f"extract {side}", len(every)) as stage:
+            for batch, missing in jobs:
+                loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]
+                self.store.put(PROBE, {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None})
+                for name, keys in missing.items():
+                    self._run(built[name], fingerprints[name], loaded, keys)
+                stage.advance(len(batch))
+
+    def _run(self, extractor: Any, fingerprint: str, loaded: Sequence[_Loaded], missing: set[str]) -> None:
+        """One network over one batch of loaded media; writes the rows that are missing."""
+        rows = [x for x in loaded if extractor.name in x.inputs]
+        entries: dict[str, Features] = {}
+        for start in range(0, len(rows), extractor.batch_size):
+            part = rows[start : start + extractor.batch_size]
+            for x, output in zip(part, extractor.run([x.inputs[extractor.name] for x in part]), strict=True):
+                if all(np.isfinite(a).all() for a in output.values()):
+                    entries[x.medium.key(self.seconds)] = output
+                else:
+                    detail = f"{extractor.name} gave NaN or infinity"
+                    x.medium.problem = MediaError(x.medium.path, Reason.BAD_FEATURES, detail)
+            self.forwards += 1
+        self.store.put(fingerprint, {key: row for key, row in entries.items() if key in missing})
 
     def _has(self, fingerprint: str, medium: Medium) -> bool:
         return self.store.has(fingerprint, medium.key(self.seconds))

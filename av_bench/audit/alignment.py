@@ -213,19 +213,31 @@ def _motion(a: Floats, b: Floats) -> float:
 
 def _register(a: Floats, b: Floats) -> tuple[float, float, float]:
     """(scale, top, left) that fits b into a: scale <= 1: a shows the part of b at (top, left), scale of b's size;
-    scale > 1: b shows a part of a. Chosen by correlation over the frames given, coarse grid of shifts."""
+    scale > 1: b shows a part of a. Chosen by the mean correlation of the frames given, on 32 x 32 pixels."""
+    half = THUMB // 2
+    small_a, small_b = resized(a, half), resized(b, half)
     best, fit = -2.0, (1.0, 0.0, 0.0)
-    for swap, (small, large) in ((False, (a, b)), (True, (b, a))):
-        for scale in _SCALES:
-            size = round(THUMB * scale)
-            shrunk = resized(small, size)
-            for top in range(0, THUMB - size + 1, 2):
-                for left in range(0, THUMB - size + 1, 2):
-                    part = large[:, top : top + size, left : left + size]
-                    score = float(_correlation(shrunk.reshape(len(shrunk), -1), part.reshape(len(part), -1)).mean())
-                    if score > best + (0.01 if scale < 1 else 0):
-                        best, fit = score, (1 / scale if swap else scale, float(top), float(left))
+    for scale in _SCALES:
+        size = round(half * scale)
+        for swap, (part, whole) in ((False, (small_a, small_b)), (True, (small_b, small_a))):
+            scores = _slide(resized(part, size), whole)
+            top, left = np.unravel_index(int(np.argmax(scores)), scores.shape)
+            if scores[top, left] > best + (0.01 if scale < 1 else 0):
+                best, fit = float(scores[top, left]), (1 / scale if swap else scale, 2.0 * top, 2.0 * left)
     return fit
+
+
+def _slide(part: Floats, whole: Floats) -> NDArray[np.float64]:
+    """Mean correlation over frames of ``part (n, s, s)`` with every ``s`` x ``s`` place of ``whole (n, h, h)``."""
+    n, size = len(part), part.shape[1]
+    x = part.reshape(n, -1) - part.reshape(n, -1).mean(axis=1, keepdims=True)
+    places = np.lib.stride_tricks.sliding_window_view(whole, (size, size), axis=(1, 2))
+    product = np.einsum("nijkl,nkl->nij", places, x.reshape(n, size, size), optimize=True)
+    mean, square = places.mean(axis=(3, 4)), (places * places).mean(axis=(3, 4))
+    energy = np.maximum(square - mean * mean, 0) * size * size
+    scale = np.sqrt(energy * (x * x).sum(axis=1)[:, None, None])
+    score: NDArray[np.float64] = np.where(scale > 1e-3, product / np.maximum(scale, 1e-3), 0.0).mean(axis=0)
+    return score
 
 
 def _moved(frames: Floats, fit: tuple[float, float, float]) -> Floats:
