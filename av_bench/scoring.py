@@ -318,7 +318,7 @@ def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[st
 
 
 def _nearly_equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
-    """Equal but for what writing and reading a file changes: 0.1 % of the features' size (other clips differ by 100 %)."""
+    """Equal but for what writing and reading a file changes: 0.1 % of the size of the features."""
     return float(np.abs(first - second).max()) <= 1e-3 * float(np.sqrt(np.mean(np.square(first))) + 1e-12)
 
 

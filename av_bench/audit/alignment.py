@@ -4,16 +4,16 @@ Sound: log-mel spectrograms (10 ms hop). The offset is refined to the hop, then 
 correlation of its mel patch after each band's own level is taken out: equal recordings agree in their fine structure
 whatever their loudness, different recordings do not, even of one class.
 
-Picture: 64 x 64 luminance thumbnails at 8 frames/s. One scale and shift (a crop, a resize) is fitted on a few frames.
-Then every frame gets the spatial correlation, and the stretch as a whole the correlation of how 8 x 8 blocks change
-over time. Both must hold: the first alone would match two clips of one still scene.
+Picture: 64 x 64 luminance thumbnails at 8 frames/s. A crop (also to another aspect) is fitted on a few frames. Then
+three correlations over the stretch must hold together: of the frames, of their detail, and of how 8 x 8 blocks change
+over time. The first two alone would match two clips of one still scene, the last alone two swings of one kind.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,9 @@ _SLACK_S = 0.4  # the index knows the offset to about a code
 _MIN_SOUND = 0.5  # correlation of one second of sound that counts as equal
 _MIN_SOUND_MEAN = 0.7  # the same over the stretch: two series of bangs reach 0.75 for 4 s, copies 0.79 and more
 _MIN_FRAME = 0.6  # spatial correlation of a frame that counts as equal
-_MIN_MOTION = 0.6  # correlation of the change over time
-_SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+_MIN_PICTURE_MEAN, _MIN_PICTURE_PART = 0.80, 0.5  # of (frames, their detail, motion); see benchmarks/audit.py
+_GRID = 32  # pixels a side for the fit and for detail
+_SIZES = (32, 28, 25, 22)  # of 32: crops down to 70 %, refined by 2
 _BLOCKS = 8
 
 Floats = NDArray[np.float32]
@@ -139,7 +140,7 @@ def _bridged(mask: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:
     """The mask with gaps of at most ``gap`` between two True closed."""
     out = mask.copy()
     hits = np.flatnonzero(mask)
-    for a, b in pairwise(hits):
+    for a, b in itertools.pairwise(hits):
         if 1 < b - a <= gap + 1:
             out[a:b] = True
     return out
@@ -148,37 +149,65 @@ def _bridged(mask: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:
 # --------------------------------------------------------------------------- picture
 
 
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """One side shows the part (top, left, height, width) of the other: ``swap`` False: the test a part of the training
+    frames, True: the reverse. Pixels of a thumbnail of ``_GRID``."""
+
+    swap: bool
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def apply(self, test: Floats, train: Floats) -> tuple[Floats, Floats]:
+        """Both sides showing the same part."""
+        return (self._part(test), train) if self.swap else (test, self._part(train))
+
+    def _part(self, frames: Floats) -> Floats:
+        if (self.height, self.width) == (_GRID, _GRID):
+            return frames
+        k = THUMB // _GRID
+        top, left = k * self.top, k * self.left
+        return resized(frames[:, top : top + k * self.height, left : left + k * self.width], THUMB)
+
+
 def align_picture(
     test: Floats, train: Floats, offset: float, start: float, length: float, min_seconds: float
 ) -> Alignment | None:
     """Verify a candidate between two thumbnail stacks ``(frames, 64, 64)``; ``start`` and ``length`` (s) is the
     stretch the codes found. None when less than ``min_seconds`` agrees."""
     probe = (start + length * np.array([0.1, 0.3, 0.5, 0.7, 0.9])) * VIDEO_FPS
-    fit = _register(_at(test, probe), _at(train, probe + offset * VIDEO_FPS))
-    moved = _moved(train, fit) if fit[0] <= 1 else train
-    base = test if fit[0] <= 1 else _moved(test, (1 / fit[0], fit[1], fit[2]))
-    best: tuple[float, float] = (-1.0, 0.0)
+    a, b = _register(_at(test, probe), _at(train, probe + offset * VIDEO_FPS)).apply(test, train)
     inside = np.arange(start, start + length, 1 / VIDEO_FPS) * VIDEO_FPS
-    for fine in np.arange(-3, 4) / 3 / VIDEO_FPS:
-        score = _motion(_at(base, inside), _at(moved, inside + (offset + fine) * VIDEO_FPS))
-        best = max(best, (score, float(fine)))
-    offset += best[1]
-    first = max(0.0, -offset * VIDEO_FPS)
-    last = min(len(base) - 1.0, len(moved) - 1 - offset * VIDEO_FPS)
-    if last - first < 1:
+    fine = np.arange(-3, 4) / 3 / VIDEO_FPS
+    offset += max(fine, key=lambda d: _motion(_at(a, inside), _at(b, inside + (offset + d) * VIDEO_FPS)))
+    first = np.ceil(max(0.0, -offset * VIDEO_FPS))
+    last = min(len(a) - 1.0, len(b) - 1 - offset * VIDEO_FPS)
+    times = np.arange(first, last + 1e-6)
+    if len(times) < 2:
         return None
-    times = np.arange(np.ceil(first), last + 1e-6)
-    a, b = _at(base, times), _at(moved, times + offset * VIDEO_FPS)
+    a, b = _at(a, times), _at(b, times + offset * VIDEO_FPS)
     frames = _correlation(a.reshape(len(a), -1), b.reshape(len(b), -1))
     run, count = longest_run(_bridged(frames >= _MIN_FRAME, 2))
-    seconds = count / VIDEO_FPS
-    if seconds < min_seconds:
+    if count / VIDEO_FPS < min_seconds:
         return None
-    motion = _motion(a[run : run + count], b[run : run + count])
-    if motion < _MIN_MOTION:
+    part = slice(run, run + count)
+    detail = _correlation(_detail(a[part]), _detail(b[part]))
+    parts = float(frames[part].mean()), float(detail.mean()), _motion(a[part], b[part])
+    confidence = float(np.mean(parts))
+    if confidence < _MIN_PICTURE_MEAN or min(parts) < _MIN_PICTURE_PART:
         return None
-    confidence = min(motion, float(frames[run : run + count].mean()))
-    return Alignment(offset, float(times[run]) / VIDEO_FPS, seconds, min(1.0, confidence))
+    return Alignment(float(offset), float(times[run]) / VIDEO_FPS, count / VIDEO_FPS, min(1.0, confidence))
+
+
+def _detail(frames: Floats) -> Floats:
+    """Rows of what is finer than an eighth of the picture: shared lighting and horizon do not count as likeness."""
+    small = resized(frames, _GRID)
+    coarse = resized(small, _BLOCKS)
+    k = _GRID // _BLOCKS
+    fine: Floats = (small - coarse.repeat(k, axis=1).repeat(k, axis=2)).reshape(len(frames), -1)
+    return fine
 
 
 def _at(frames: Floats, times: NDArray[np.float64]) -> Floats:
@@ -211,37 +240,46 @@ def _motion(a: Floats, b: Floats) -> float:
     return float(_correlation(change(a), change(b))[0])
 
 
-def _register(a: Floats, b: Floats) -> tuple[float, float, float]:
-    """(scale, top, left) that fits b into a: scale <= 1: a shows the part of b at (top, left), scale of b's size;
-    scale > 1: b shows a part of a. Chosen by the mean correlation of the frames given, on 32 x 32 pixels."""
-    half = THUMB // 2
-    small_a, small_b = resized(a, half), resized(b, half)
-    best, fit = -2.0, (1.0, 0.0, 0.0)
-    for scale in _SCALES:
-        size = round(half * scale)
-        for swap, (part, whole) in ((False, (small_a, small_b)), (True, (small_b, small_a))):
-            scores = _slide(resized(part, size), whole)
-            top, left = np.unravel_index(int(np.argmax(scores)), scores.shape)
-            if scores[top, left] > best + (0.01 if scale < 1 else 0):
-                best, fit = float(scores[top, left]), (1 / scale if swap else scale, 2.0 * top, 2.0 * left)
+def _register(test: Floats, train: Floats) -> _Fit:
+    """How one side lies in the other (a crop, also to another aspect), by correlation of a few frames and of what
+    changes between them."""
+    small = [resized(x, _GRID) for x in (test, train)]
+    small = [np.concatenate([x, x - x.mean(axis=0)]) for x in small]
+    best, fit = -2.0, _Fit(False, 0, 0, _GRID, _GRID)
+    tried: set[tuple[int, int]] = set()
+    for step in (0, 1):
+        around = itertools.product((-2, 0, 2), repeat=2)
+        sizes = (
+            itertools.product(_SIZES, repeat=2) if step == 0 else [(fit.height + i, fit.width + j) for i, j in around]
+        )
+        for height, width in sizes:
+            if (height, width) in tried or max(height, width) > _GRID:
+                continue
+            tried.add((height, width))
+            for swap in (False, True):
+                scores = _slide(resized(small[swap], (height, width)), small[not swap])
+                top, left = np.unravel_index(int(np.argmax(scores)), scores.shape)
+                if scores[top, left] > best + 0.005:
+                    best, fit = float(scores[top, left]), _Fit(swap, int(top), int(left), height, width)
     return fit
 
 
 def _slide(part: Floats, whole: Floats) -> NDArray[np.float64]:
-    """Mean correlation over frames of ``part (n, s, s)`` with every ``s`` x ``s`` place of ``whole (n, h, h)``."""
-    n, size = len(part), part.shape[1]
-    x = part.reshape(n, -1) - part.reshape(n, -1).mean(axis=1, keepdims=True)
-    places = np.lib.stride_tricks.sliding_window_view(whole, (size, size), axis=(1, 2))
-    product = np.einsum("nijkl,nkl->nij", places, x.reshape(n, size, size), optimize=True)
-    mean, square = places.mean(axis=(3, 4)), (places * places).mean(axis=(3, 4))
-    energy = np.maximum(square - mean * mean, 0) * size * size
-    scale = np.sqrt(energy * (x * x).sum(axis=1)[:, None, None])
-    score: NDArray[np.float64] = np.where(scale > 1e-3, product / np.maximum(scale, 1e-3), 0.0).mean(axis=0)
+    """Mean correlation over frames of ``part (n, h, w)`` with every place of that size in ``whole (n, H, W)``."""
+    height, width = part.shape[1:]
+    x = part - part.mean(axis=(1, 2), keepdims=True)
+    places = np.lib.stride_tricks.sliding_window_view(whole, (height, width), axis=(1, 2))
+    product = np.einsum("nijkl,nkl->nij", places, x, optimize=True)
+    mean, square = _box(whole, height, width), _box(whole * whole, height, width)
+    energy = np.maximum(square - mean * mean, 0) * height * width
+    scale = np.sqrt(energy * (x * x).sum(axis=(1, 2))[:, None, None])
+    score: NDArray[np.float64] = np.where(scale > 1e-2, product / np.maximum(scale, 1e-2), 0.0).mean(axis=0)
     return score
 
 
-def _moved(frames: Floats, fit: tuple[float, float, float]) -> Floats:
-    """The part of the frames that the other side shows, at full thumbnail size."""
-    scale, top, left = fit[0], int(fit[1]), int(fit[2])
-    size = round(THUMB * scale)
-    return frames if size == THUMB else resized(frames[:, top : top + size, left : left + size], THUMB)
+def _box(whole: Floats, height: int, width: int) -> NDArray[np.float64]:
+    """Mean of every ``height`` x ``width`` place of ``(n, H, W)``."""
+    total = np.pad(np.cumsum(np.cumsum(whole, axis=1, dtype=np.float64), axis=2), ((0, 0), (1, 0), (1, 0)))
+    inside = total[:, height:, width:] - total[:, :-height, width:] - total[:, height:, :-width]
+    mean: NDArray[np.float64] = (inside + total[:, :-height, :-width]) / (height * width)
+    return mean

@@ -1,8 +1,8 @@
 """The same recording under another name: test media against training media by what is heard and seen.
 
-Fingerprints stream: a training file is decoded once, leaves about 3.5 kB in the index, and is forgotten. Every candidate
-of the index is verified on the media themselves (``alignment``), so what is reported has an offset, a length and a
-confidence, for the sound and for the picture apart.
+Fingerprints stream: a training file is decoded once, leaves about 3.6 kB in the index, and is forgotten. Every
+candidate of the index is verified on the media themselves (``alignment``), so what is reported has an offset, a length
+and a confidence, for the sound and for the picture apart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
 from av_bench.progress import Reporter
 from av_bench.store import Store
 
-VERSION = "audit-fingerprint-2"  # store folder; changes whenever a code could change
+VERSION = "audit-fingerprint-3"  # store folder; changes whenever a code could change
 _BATCH = 64
 
 

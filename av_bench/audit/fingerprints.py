@@ -135,20 +135,31 @@ def luminance(media: DecodedMedia) -> NDArray[np.float32]:
     grey = np.tensordot(rgb.astype(np.float32), np.array([0.299, 0.587, 0.114], np.float32), axes=([1], [0]))
     if not len(grey):
         return np.zeros((0, THUMB, THUMB), np.float32)
-    brightest = grey.max(axis=0)
-    rows, columns = np.flatnonzero(brightest.max(axis=1) > _BLACK), np.flatnonzero(brightest.max(axis=0) > _BLACK)
-    if len(rows) < THUMB // 3 or len(columns) < THUMB // 3:
+    top, bottom = _border(grey.max(axis=(0, 2)))
+    left, right = _border(grey.max(axis=(0, 1)))
+    if (top, bottom, left, right) == (0, THUMB, 0, THUMB):
         return grey.astype(np.float32)
-    cut = grey[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return cut.astype(np.float32) if cut.shape == grey.shape else resized(cut, THUMB)
+    return resized(grey[:, top:bottom, left:right], THUMB)
 
 
-def resized(frames: NDArray[Any], size: int) -> NDArray[np.float32]:
-    """Frames ``(n, h, w)`` at ``size`` x ``size``, antialiased bilinear."""
+def _border(brightest: NDArray[Any]) -> tuple[int, int]:
+    """First and last + 1 line inside black borders. A border is black to a sharp edge; a dark scene has none."""
+    bright = np.flatnonzero(brightest > _BLACK)
+    if len(bright) < THUMB // 3:
+        return 0, THUMB
+    first, last = int(bright[0]), int(bright[-1])
+    sharp = 2 * _BLACK  # the line after the edge
+    top = first if first and brightest[min(first + 1, last)] > sharp else 0
+    bottom = last + 1 if last < THUMB - 1 and brightest[max(last - 1, first)] > sharp else THUMB
+    return top, bottom
+
+
+def resized(frames: NDArray[Any], size: int | tuple[int, int]) -> NDArray[np.float32]:
+    """Frames ``(n, h, w)`` at ``size`` (both sides, or height and width), antialiased bilinear."""
     import torch
 
     data = torch.from_numpy(np.ascontiguousarray(frames, np.float32))[:, None]
-    out: NDArray[np.float32] = torch.nn.functional.interpolate(data, (size, size), mode="bilinear", antialias=True)[
+    out: NDArray[np.float32] = torch.nn.functional.interpolate(data, size, mode="bilinear", antialias=True)[
         :, 0
     ].numpy()
     return out
