@@ -49,7 +49,7 @@ def _plot(outcome: Outcome, path: Path) -> None:
     axes[1].axhline(1.0, color="#555", linewidth=0.8, linestyle="--")
     axes[1].set_yscale("log")
     axes[1].set_xticks(range(len(labels)), labels, rotation=90, fontsize=6.5)
-    axes[1].set_ylabel("|difference| / half width of its 95 % interval")
+    axes[1].set_ylabel("|difference| / half width of its 95 % interval (up to 100)")
     axes[1].set_title("every damage on the metrics that must see it (above 1: seen)", fontsize=10)
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=130)
@@ -71,6 +71,8 @@ def _draw_series(axis: object, series: Series) -> None:
 
 
 def _effect(difference: float, low: float | None, high: float | None) -> float:
-    if low is None or high is None or high <= low:
+    """Difference in half widths, drawn up to 100; an interval of no width (every clip alike) is drawn as 100."""
+    if low is None or high is None or difference == 0:
         return 0.0
-    return abs(difference) / ((high - low) / 2)
+    half = (high - low) / 2
+    return min(100.0, abs(difference) / half) if half > 0 else 100.0
