@@ -112,8 +112,8 @@ class Extraction:
             for batch, missing in jobs:
                 loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]
                 self.store.put(PROBE, {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None})
-                for name, keys in missing.items():
-                    self._run(built[name], fingerprints[name], loaded, keys)
+                for name, lacking in missing.items():
+                    self._run(built[name], fingerprints[name], loaded, lacking)
                 stage.advance(len(batch))
 
     def _run(self, extractor: Any, fingerprint: str, loaded: Sequence[_Loaded], missing: set[str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import protocols
-from av_bench import generation, scoring
+from av_bench import dedup, generation, scoring
+from av_bench.accounts import Table
 from av_bench.contracts import Clip, ClipSet, Flavour, MediaError, Need, Reason, UsageError
 from av_bench.engines.local import default_workers
 from av_bench.features import Extraction, Medium
@@ -116,7 +117,7 @@ def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
         samples_per_clip=options.samples_per_clip,
         samples=str(options.samples.resolve()) if options.samples else None,
         reference=reference.digest if reference else None,
-        dedup=scoring.dedup_hash(options.dedup),
+        dedup=dedup.overlap_hash(options.dedup),
     )
     row = options.label or options.model or (options.samples.resolve().name if options.samples else "samples")
     default = Path("runs") / f"{clips.name}-{_file_name(row)}-{spec.digest}"
@@ -169,7 +170,7 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
     samples = generation.collect(plan, usable)
     names = plan.networks.of("generated")
     extraction.media([m for m in samples.media if m.problem is None], "generated", names, audio=True, video=False)
-    table = scoring.Table(plan.clips.clips, references, samples)
+    table = Table(plan.clips.clips, references, samples)
     scored = table.scored(options.samples_per_clip)
     for name in ("generated", "reference"):
         pairs = table.pairs(scored, name)
@@ -216,7 +217,7 @@ def reference_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bo
 def _record(
     plan: Plan,
     extraction: Extraction,
-    table: scoring.Table,
+    table: Table,
     scored: Sequence[Clip],
     scores: dict[str, Any],
     rows: list[dict[str, Any]],

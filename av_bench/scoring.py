@@ -4,89 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import protocols
-from av_bench import registry
+from av_bench import dedup, registry
+from av_bench.accounts import Table
 from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, UsageError
-from av_bench.features import Extraction, Medium
+from av_bench.features import Extraction
 from av_bench.record import SCHEMA
 from av_bench.registry import miss
 from av_bench.store import text_key
 
 if TYPE_CHECKING:
-    from av_bench.generation import Samples
     from av_bench.networks import Networks
     from av_bench.pipeline import Plan
     from av_bench.reference import Reference
     from protocols import Protocol
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a clip is in no metric."""
-
-    stage: str
-    reason: Reason
-    detail: str
-
-
-class Table:
-    """Both sides of every clip: who is scored, who is not, and why."""
-
-    def __init__(self, clips: Sequence[Clip], references: Mapping[str, Medium], samples: Samples) -> None:
-        self.clips = tuple(clips)
-        self.references = references
-        self.samples: dict[str, list[Medium]] = {}
-        for medium in samples.media:
-            self.samples.setdefault(medium.id, []).append(medium)
-
-    def problem(self, clip_id: str, per_clip: int) -> Problem | None:
-        """The first thing that keeps a clip out, None when it is scored."""
-        reference = self.references.get(clip_id)
-        if reference is not None and reference.problem is not None:
-            return Problem("reference", reference.problem.reason, reference.problem.detail)
-        for medium in self.samples.get(clip_id, []):
-            if medium.problem is not None:
-                return Problem("generated", medium.problem.reason, medium.problem.detail)
-        if len(self.samples.get(clip_id, [])) < per_clip:
-            return Problem("generated", Reason.MISSING_SAMPLE, f"{per_clip} samples are expected")
-        return None
-
-    def scored(self, per_clip: int) -> tuple[Clip, ...]:
-        """The frozen list of the row."""
-        return tuple(c for c in self.clips if self.problem(c.id, per_clip) is None)
-
-    def flags(self, clip_id: str) -> Iterator[tuple[str, Reason, str]]:
-        """What is said about a clip that is scored all the same."""
-        reference = self.references.get(clip_id)
-        for medium in [*([reference] if reference else []), *self.samples.get(clip_id, [])]:
-            stage = "reference" if medium is reference else "generated"
-            for reason, detail in medium.flags:
-                yield stage, reason, detail
-
-    def origin(self, clip_id: str) -> dict[str, Any]:
-        """Digests of the media a clip was scored from, for the ledger."""
-        reference = self.references.get(clip_id)
-        digests = [m.digest for m in self.samples.get(clip_id, [])]
-        return {"reference": reference.digest if reference else None, "generated": digests}
-
-    def pairs(self, clips: Sequence[Clip], side: str) -> list[tuple[Medium, Medium]]:
-        """(video, audio) media of the clips that have a picture, for pair extractors."""
-        found = []
-        for clip in clips:
-            video = self.references.get(clip.id)
-            if clip.video is None or video is None:
-                continue
-            audio = self.samples[clip.id] if side == "generated" else [video]
-            found += [(video, medium) for medium in audio]
-        return found
 
 
 def columns(protocol: Protocol, wanted: tuple[str, ...] | None) -> list[Any]:
@@ -157,19 +95,13 @@ def score(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """``scores.json`` and the rows of ``clips.parquet``."""
     arrays = _Arrays(extraction, table, plan.reference)
-    found: dict[str, Any] = {}
-    absent: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
     groups = {clip.id: clip.cluster for clip in scored}
-    for column in plan.columns:
-        try:
-            result = _column(column, plan, arrays, scored)
-        except MetricError as error:
-            absent[column.name] = str(error)
-            continue
-        found[column.name] = _entry(column, result, plan)
-        for clip_id, value in (result.per_clip or {}).items():
-            rows.append({"id": clip_id, "group": groups[clip_id], "metric": column.name, "value": value})
+    results, absent = _compute(plan, arrays, scored)
+    rows = [
+        {"id": clip_id, "group": groups[clip_id], "metric": name, "value": value}
+        for name, result in results.items()
+        for clip_id, value in (result.per_clip or {}).items()
+    ]
     scores = {
         "schema": SCHEMA,
         "set": {"name": plan.clips.name, "version": plan.clips.version, "list_hash": plan.clips.list_hash},
@@ -182,11 +114,38 @@ def score(
         "flavour": plan.flavour,
         "counts": _counts(plan, table, scored),
         "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
-        "metrics": found,
+        "metrics": {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results},
         "absent": absent,
         "warnings": _warnings(plan, table, scored, arrays),
     }
+    if plan.options.dedup is not None:
+        scores["clean"] = _clean(plan, extraction, table, scored, results)
     return scores, rows
+
+
+def _compute(plan: Plan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
+    """Every column on one list of clips: scores, and the reasons of those that are absent."""
+    results: dict[str, Score] = {}
+    absent: dict[str, str] = {}
+    for column in plan.columns:
+        try:
+            results[column.name] = _column(column, plan, arrays, clips)
+        except MetricError as error:
+            absent[column.name] = str(error)
+    return results, absent
+
+
+def _clean(
+    plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...], full: dict[str, Score]
+) -> dict[str, Any]:
+    """Scores of the clips that are not in the overlap file, and how they differ from the full set's."""
+    assert plan.options.dedup is not None
+    clips = dedup.clean_subset(scored, plan.options.dedup)
+    results, absent = _compute(plan, _Arrays(extraction, table, plan.reference), clips)
+    found = {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results}
+    for name, difference in dedup.differences(full, results, scored).items():
+        found[name] |= {"against_full": difference}
+    return {"scored": len(clips), "left_out": len(scored) - len(clips), "metrics": found, "absent": absent}
 
 
 def _column(column: Any, plan: Plan, arrays: _Arrays, scored: tuple[Clip, ...]) -> Score:
@@ -320,12 +279,3 @@ def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[st
 def _nearly_equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
     """Equal but for what writing and reading a file changes: 0.1 % of the size of the features."""
     return float(np.abs(first - second).max()) <= 1e-3 * float(np.sqrt(np.mean(np.square(first))) + 1e-12)
-
-
-def dedup_hash(path: Path | None) -> str | None:
-    """sha256 of the overlap file, part of the run's spec."""
-    if path is None:
-        return None
-    if not path.is_file():
-        raise UsageError(f"--dedup {path}: no such file; `av-bench audit lists` writes one")
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -66,6 +66,7 @@ class Row:
     absent: dict[str, str]
     warnings: tuple[str, ...]
     path: Path
+    clean: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
         run.scores["absent"],
         tuple(run.scores["warnings"]),
         run.path,
+        run.scores.get("clean"),
     )
 
 
@@ -168,6 +170,7 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
             row.absent,
             row.warnings,
             row.path,
+            row.clean,
         )
         for row in rows
     ]
@@ -188,6 +191,9 @@ def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
         flagged = ", ".join(f"{n} {reason}" for reason, n in counts["flagged"].items())
         text = f"{row.name}: {counts['scored']} of {counts['expected']} clips scored; excluded: {excluded}"
         notes.append(text + (f"; flagged: {flagged}" if flagged else ""))
+    for row in rows:
+        if row.clean is not None:
+            notes.append(_clean_note(row))
     absent: dict[str, list[str]] = {}
     for row in rows:
         for metric, reason in row.absent.items():
@@ -197,3 +203,18 @@ def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
     if any(row.name.split(":")[0] == "silence" for row in rows):
         notes.append("A constant prediction can look good on DeSync and AP: read them beside F1.")
     return tuple(notes)
+
+
+def _clean_note(row: Row) -> str:
+    """What the subset without overlapping clips gives, and whether it differs."""
+    assert row.clean is not None
+    parts = []
+    for name, entry in row.clean["metrics"].items():
+        against = entry.get("against_full", {})
+        text = f"{name} {entry['value']:.3f}"
+        if "interval" in against:
+            low, high = against["interval"]
+            text += f" ({against['difference']:+.3f} [{low:+.3f}, {high:+.3f}])"
+        parts.append(text)
+    left = f"{row.name} without {row.clean['left_out']} overlapping clips (n = {row.clean['scored']}): "
+    return left + "; ".join(parts)

@@ -246,3 +246,27 @@ def test_ten_real_clips(shared: Path, out: Path) -> None:
     assert len({line["clip"] for line in ledger}) == 10
     again = run(shared / "clips", out, model="oracle")  # short and silent files are not looked at again either
     assert read_run(again.path).info["network_runs"] == 0
+
+
+def test_the_clean_subset_stands_beside_the_full_set(data: Path, tmp_path: Path) -> None:
+    overlaps = {
+        "version": 1,
+        "test": "clips",
+        "train": [],
+        "rule": "id",
+        "overlapping": ["-clip_00", "g3"],
+        "findings": [],
+    }
+    (tmp_path / "audit.json").write_text(json.dumps(overlaps))
+    result = run(data, tmp_path / "run", model="shuffled", dedup=tmp_path / "audit.json")
+    clean = result.scores["clean"]
+    assert (clean["scored"], clean["left_out"]) == (COUNT - 3, 3)  # one clip by id, two by their source recording
+    frame = read_run(result.path).values().reset_index()
+    kept = frame[(frame["id"] != "-clip_00") & (frame["group"] != "g3")]["KL-nano"]
+    entry = clean["metrics"]["KL-nano"]
+    assert entry["value"] == pytest.approx(kept.mean())
+    low, high = entry["against_full"]["interval"]
+    assert low < entry["against_full"]["difference"] < high
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(UsageError, match="not an audit file"):
+        run(data, tmp_path / "other", model="shuffled", dedup=tmp_path / "audit.json")

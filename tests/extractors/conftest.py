@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from av_bench.media import decode
 from tests.extractors import golden_pipeline
 
 HERE = Path(__file__).parent
@@ -29,3 +30,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line("| what | against | difference | unit |\n|---|---|---|---|")
     for what, against, value, unit in golden_pipeline.MEASURED:
         terminalreporter.write_line(f"| {what} | {against} | {value:.1e} | {unit} |")
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The clips' audio as float wav at its own rate and channels: both programs read the same files."""
+    import soundfile
+
+    folder, paths = tmp_path_factory.mktemp("sounds"), []
+    for clip in golden_pipeline.SIDE_CLIPS:
+        item = decode(golden_pipeline.SHARED / f"clips/{clip}.mp4")
+        assert item.audio is not None
+        paths.append(folder / f"{clip}.wav")
+        soundfile.write(paths[-1], item.audio.T.numpy(), item.sample_rate, subtype="FLOAT")
+    return paths

@@ -20,6 +20,7 @@ import torch
 SHARED = Path(__file__).parents[2] / "../shared"
 PIPELINE = SHARED / "golden/pipeline"
 SECONDS = 8.0
+SIDE_CLIPS = ["ZYc410CE4Rg_000000", "scene_a", "scene_b", "hitting_bag"]  # real clips outside the golden run
 MEASURED: list[tuple[str, str, float, str]] = []  # what, against what, largest difference, unit
 needs_golden = pytest.mark.skipif(
     not PIPELINE.is_dir(), reason="no golden files: folder 'shared' is not beside the repo"
@@ -88,3 +89,21 @@ def note(what: str, against: str, ours: Any, reference: Any, limit: float, *, ab
     value = float(np.abs(a - b).max()) if absolute else relative(a, b)
     MEASURED.append((what, against, value, "absolute" if absolute else "of the rms"))
     assert value < limit, what
+
+
+def raw(path: Path) -> tuple[torch.Tensor, int]:
+    """``(channels, samples)`` and the sample rate, read without our decoder."""
+    import soundfile
+
+    data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return torch.from_numpy(np.ascontiguousarray(data.T)), rate
+
+
+def published_load(path: Path, rate: int, *, centre: bool = True) -> torch.Tensor:
+    """Channel mean, file mean removed, torchaudio's resampler, first 8 s."""
+    import torchaudio
+
+    audio, old = raw(path)
+    mono = audio.mean(dim=0)
+    mono = mono - mono.mean() if centre else mono
+    return torchaudio.transforms.Resample(old, rate)(mono)[: int(rate * SECONDS)]
