@@ -121,7 +121,8 @@ class BaseExtractor:
         try:
             return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         except ValueError as error:
-            raise MetricError(f"{self.name}: files gave features of different shapes ({error}); cut to one length") from error
+            detail = f"{self.name}: files gave features of different shapes ({error}); cut them to one length"
+            raise MetricError(detail) from error
 
     def _item(self, path: Path | str, seconds: float) -> Decoded | str:
         if self.modality == "text":
