@@ -25,7 +25,9 @@ pytestmark = [
     pytest.mark.paper,
     pytest.mark.parity,
     gold.needs_golden,
-    gold.needs_package("hear21passt", "torchaudio", "torchvision", "laion_clap", "msclap", "pytorchvideo", "soundfile"),
+    gold.needs_package(
+        "hear21passt", "panns_inference", "torchvggish", "torchaudio", "torchvision", "pytorchvideo", "soundfile"
+    ),
 ]
 
 
