@@ -100,11 +100,11 @@ def _paired(metric: str, new: Run, base: Run, level: float) -> tuple[float, floa
     ours, theirs = new.values(), base.values()
     if metric not in ours or metric not in theirs:
         return None
-    joint = ours[[metric]].join(theirs[[metric]], lsuffix="_new", rsuffix="_base", how="inner").dropna()
+    joint = ours[metric].rename("new").to_frame().join(theirs[metric].rename("base"), how="inner").dropna()
     clusters = [group for _, group in joint.index]
     if len(set(clusters)) < 2:
         return None
-    a, b = joint[f"{metric}_new"].to_numpy(), joint[f"{metric}_base"].to_numpy()
+    a, b = joint["new"].to_numpy(), joint["base"].to_numpy()
     found = intervals.paired_difference(a, b, clusters, level=level)
     return float(found.low), float(found.high)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import subprocess
@@ -172,6 +173,10 @@ def read_run(path: Path | str) -> Run:
     scores, info = loaded
     if scores.get("schema") != SCHEMA:
         raise UsageError(f"{path}/scores.json has schema {scores.get('schema')!r}, this version reads {SCHEMA}")
+    for name, entry in scores["metrics"].items():
+        value = entry.get("value") if isinstance(entry, dict) else None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise UsageError(f"{path}/scores.json: the value of {name} is {value!r}, not a number; start the run again")
     return Run(path, scores, info)
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 import yaml
 from typer.testing import CliRunner
-from weights_server import CUT, Handler, serving
 
 from av_bench import weights_fetch
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.weights import BadWeights, file_sha256, find, require
 from av_bench.weights_cli import app
 from av_bench.weights_lock import folder, get, load_lock, select
+from tests.weights_server import CUT, Handler, serving
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT.parent / "shared" / "facts"
