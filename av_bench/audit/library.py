@@ -14,6 +14,8 @@ from av_bench.audit.fingerprints import CHROMA_HOP, THUMB, VIDEO_FPS, WINDOW, Fi
 from av_bench.audit.index import Hit, picture_index, sound_index
 
 MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
+PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83
+_SAME_OFFSET_S = 0.3
 _TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
 
 
@@ -81,6 +83,8 @@ class Library:
                 continue
             sound = self._verify_sound(path, codes, number, heard[number]) if number in heard else None
             picture = self._verify_picture(path, codes, number, seen[number]) if number in seen else None
+            if picture and picture.confidence < PICTURE_ALONE and not _together(sound, picture):
+                picture = None
             if sound or picture:
                 yield Match(path, train, sound, picture)
 
@@ -98,6 +102,11 @@ class Library:
         length = (hit.length + WINDOW - 1) / VIDEO_FPS
         least = _required(MIN_PICTURE_S, codes.seconds[1], self._lengths[number][1])
         return align_picture(test, train, hit.offset / VIDEO_FPS, hit.start / VIDEO_FPS, length, least)
+
+
+def _together(sound: Alignment | None, picture: Alignment) -> bool:
+    """Whether the sound was found at the picture's offset: each then supports the other."""
+    return sound is not None and abs(sound.offset - picture.offset) <= _SAME_OFFSET_S
 
 
 def _required(usual: float, *lengths: float) -> float:

@@ -5,8 +5,8 @@ has unit length (times 20 for audio), and the feature is the mean over views, no
 
 Flavour "paper": audio is read from channel 0 of the uncut file, clips start at 0, 1 and 2 thirds of (duration - 2 s),
 so the last seconds are never heard (0, 2, 4 s of 8 s), and each clip is centred in place, so that clips that overlap
-are centred twice. The starts are those of pytorchvideo 0.1.5, the released version; its unreleased main branch divides
-by 2 instead of 3. Flavour "strict": the mono mix, cut like everything else, clips at both ends and in the middle
+are centred twice. The starts are those of pytorchvideo 0.1.5, the released version; other installations are reported to
+divide by 2 instead of 3. Flavour "strict": the mono mix, cut like everything else, clips at both ends and in the middle
 (0, 3, 6 s of 8 s), each centred once.
 """
 
