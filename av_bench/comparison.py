@@ -11,6 +11,9 @@ from av_bench.contracts import UsageError
 from av_bench.record import Run
 
 
+ROUNDING = 1e-4  # relative; other processors and library builds move float32 features by this much (docs/precision.md)
+
+
 @dataclass(frozen=True)
 class Difference:
     """``value`` = new - base in the metric's unit, with its interval at the level asked for."""
@@ -36,6 +39,8 @@ class Difference:
     @property
     def verdict(self) -> str:
         """``worse``, ``better`` or ``same``: whether the interval of the difference leaves zero on one side."""
+        if abs(self.value) <= ROUNDING * max(1.0, abs(self.base)):
+            return "same"
         if self.low is None or self.high is None:
             return "same" if self.value == 0 else "unknown"
         if self.low <= 0 <= self.high:

@@ -34,6 +34,12 @@ def test_a_regression_fails_and_an_improvement_passes(tmp_path: Path) -> None:
     assert verdicts(better)["KL-x"] == "better"
 
 
+def test_rounding_is_not_a_regression(tmp_path: Path) -> None:
+    base = make_run(tmp_path / "base")
+    assert verdicts(gating.gate(make_run(tmp_path / "new", shift=5e-6), base))["KL-x"] == "same"  # every clip is worse
+    assert verdicts(gating.gate(make_run(tmp_path / "more", shift=1e-3), base))["KL-x"] == "regression"
+
+
 def test_noise_is_not_a_regression(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
     alarms = [
