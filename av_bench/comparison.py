@@ -10,7 +10,6 @@ from typing import Any
 from av_bench.contracts import UsageError
 from av_bench.record import Run
 
-
 ROUNDING = 1e-4  # relative; other processors and library builds move float32 features by this much (docs/precision.md)
 
 
