@@ -98,7 +98,7 @@ def fingerprint(path: Path) -> Fingerprint:
 def ffmpeg() -> str:
     """The FFmpeg binary of imageio-ffmpeg; MissingRequirement without it."""
     try:
-        import imageio_ffmpeg  # type: ignore[import-untyped]
+        import imageio_ffmpeg
     except ImportError as error:
         raise MissingRequirement(
             "audio fingerprints need the package imageio-ffmpeg (its FFmpeg holds Chromaprint): "
