@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def run(options: RunOptions) -> RunResult:
 def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
     """Resolve names, read the set, check extractors and generator."""
     _check(options)
+    if options.offline:
+        os.environ["AV_BENCH_OFFLINE"] = "1"  # read wherever something could be fetched
     definition = protocols.load_set(options.set)
     protocol = protocols.load_protocol(options.protocol or definition.protocol)
     flavour: Flavour = options.flavour or protocol.flavour
