@@ -64,7 +64,9 @@ def run(
     samples_per_clip: Annotated[int, typer.Option(help="Samples per clip, averaged per clip.")] = 1,
     flavour: Annotated[FlavourName | None, typer.Option(help="[default: the protocol's]")] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file [default: the set's].")] = None,
-    metrics: Annotated[str | None, typer.Option(help="Only these metrics, separated by commas.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Only these, separated by commas; +NAME adds an optional one.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Decoding threads [default: cores].")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,

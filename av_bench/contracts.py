@@ -82,16 +82,23 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     GENERATOR_FAILED = "generator-failed"
     BAD_FEATURES = "bad-features"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    PATH_ESCAPE = "path-escape"
+    WRONG_RATE = "wrong-rate"
+    WRONG_LENGTH = "wrong-length"
     # flags: the clip is scored, and the ledger says so
     SILENT = "silent"
     CUT = "cut"
     CLIPPED = "clipped"
     IDENTICAL = "identical-to-reference"
+    LOUDNESS_CHANGED = "loudness-changed"
 
     @property
     def excludes(self) -> bool:
         """True when a clip with this code is left out of every metric."""
-        return self not in (Reason.SILENT, Reason.CUT, Reason.CLIPPED, Reason.IDENTICAL, Reason.EXTRA_SAMPLE)
+        flags = (Reason.SILENT, Reason.CUT, Reason.CLIPPED, Reason.IDENTICAL, Reason.LOUDNESS_CHANGED)
+        return self not in (*flags, Reason.EXTRA_SAMPLE)
 
 
 # --------------------------------------------------------------------------- clips

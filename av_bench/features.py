@@ -122,7 +122,8 @@ class Extraction:
         entries: dict[str, Features] = {}
         for start in range(0, len(rows), extractor.batch_size):
             part = rows[start : start + extractor.batch_size]
-            for x, output in zip(part, extractor.run([x.inputs[extractor.name] for x in part]), strict=True):
+            outputs = self.networks.run(extractor, [x.inputs[extractor.name] for x in part])
+            for x, output in zip(part, outputs, strict=True):
                 if all(np.isfinite(a).all() for a in output.values()):
                     entries[x.medium.key(self.seconds)] = output
                 else:

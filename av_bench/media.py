@@ -21,6 +21,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason, VideoRequest
@@ -258,6 +259,7 @@ class _Picker:
         self.fps = Fraction(request.fps).limit_denominator(1001)
         self.tick = 0
         self.previous: Any = None
+        self._to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
         self._waiting: list[NDArray[np.uint8]] = []
         self._ready: list[torch.Tensor] = []
         self._last: tuple[Any, NDArray[np.uint8]] | None = None
@@ -289,7 +291,7 @@ class _Picker:
 
     def _array(self, frame: Any) -> NDArray[np.uint8]:
         if self._last is None or self._last[0] is not frame:
-            array = frame.to_ndarray(format="rgb24")
+            array: NDArray[Any] = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
             turns = round(getattr(frame, "rotation", 0) / 90) % 4
             self._last = (frame, np.rot90(array, turns) if turns else array)
         return self._last[1]

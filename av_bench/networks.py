@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import torch
 
 from av_bench import registry
 from av_bench.contracts import Flavour, Need, UsageError
@@ -63,3 +65,23 @@ class Networks:
         if name not in self._built:
             self._built[name] = self._classes[name].build(None, device=self.device, flavour=self.flavour)
         return self._built[name]
+
+    def release(self, *finished: str) -> None:
+        """Forget the networks that only the finished sides needed; asked for again, they are built again."""
+        for name in [n for n in self._built if self.sides[n] <= set(finished)]:
+            del self._built[name]
+
+    def run(self, extractor: Any, items: Sequence[torch.Tensor]) -> Any:
+        """``extractor.run(items)``; if the device is full even for one item, with the other networks moved off it."""
+        try:
+            return extractor.run(items)
+        except torch.cuda.OutOfMemoryError:
+            others = [e for e in self._built.values() if e is not extractor and e.module is not None]
+            for other in others:
+                other.module.cpu()
+            torch.cuda.empty_cache()
+            try:
+                return extractor.run(items)
+            finally:
+                for other in others:
+                    other.module.to(other.device)

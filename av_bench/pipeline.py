@@ -168,11 +168,13 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
     )
     definition = protocols.load_set(options.set)
     references = _references(plan, extraction, definition.reference_audio)
+    plan.networks.release("reference", "video")
     usable = [c for c in plan.clips.clips if c.id not in references or references[c.id].problem is None]
     generation.generate(plan, usable, reporter)
     samples = generation.collect(plan, usable)
     names = plan.networks.of("generated")
     extraction.media([m for m in samples.media if m.problem is None], "generated", names, audio=True, video=False)
+    plan.networks.release("reference", "video", "generated")
     table = Table(plan.clips.clips, references, samples)
     scored = table.scored(options.samples_per_clip)
     for name in ("generated", "reference"):

@@ -28,13 +28,20 @@ if TYPE_CHECKING:
 
 
 def columns(protocol: Protocol, wanted: tuple[str, ...] | None) -> list[Any]:
-    """The metrics of a protocol, built; UsageError names the metric whose options are off."""
-    unknown = [name for name in wanted or () if name not in protocol.metrics]
+    """The metrics of a protocol, built; UsageError names the metric whose options are off.
+
+    ``wanted`` are names; a name with a leading ``+`` adds an optional metric to all of the usual ones.
+    """
+    known = {**protocol.metrics, **protocol.optional}
+    names = [name.removeprefix("+") for name in wanted or ()]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise UsageError(f"protocol {protocol.name}: {miss('metrics', unknown[0], list(protocol.metrics))}")
+        raise UsageError(f"protocol {protocol.name}: {miss('metrics', unknown[0], list(known))}")
+    if all(name.startswith("+") for name in wanted or ()):
+        names += protocol.metrics
     built = []
-    for name, options in protocol.metrics.items():
-        if wanted is not None and name not in wanted:
+    for name, options in known.items():
+        if name not in names:
             continue
         arguments = dict(options)
         kind = arguments.pop("kind", None)
@@ -109,7 +116,7 @@ def score(
             "name": plan.protocol.name,
             "version": plan.protocol.version,
             "seconds": plan.protocol.seconds,
-            "metrics": list(plan.protocol.metrics),
+            "metrics": [*plan.protocol.metrics, *(c.name for c in plan.columns if c.name in plan.protocol.optional)],
         },
         "flavour": plan.flavour,
         "counts": _counts(plan, table, scored),

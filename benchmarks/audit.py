@@ -126,6 +126,7 @@ def measure_content(
     clips: Folder = Path("../shared/clips"),
     work: Folder = Path("build/audit-benchmark"),
     others: int = 1000,
+    first: int = 10_000,
     reuploads: int = 160,
     seed: int = 7,
 ) -> None:
@@ -139,7 +140,7 @@ def measure_content(
     from protocols.impacts.reuploads import plant_reuploads
 
     torch.set_num_threads(1)
-    distinct = _rendered(work / "others", 10_000, others, 128)
+    distinct = _rendered(work / "others", first, others, 128)
     planted = [
         json.loads(x) for x in plant_reuploads("test", work / "reuploads", reuploads, seed).read_text().splitlines()
     ]

@@ -18,13 +18,14 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a set is measured: window, metrics (column name -> options) and default flavour."""
+    """How a set is measured: window, metrics (column name -> options), metrics on request, and default flavour."""
 
     name: str
     version: str
     seconds: float
     flavour: Flavour
     metrics: Mapping[str, Mapping[str, Any]]
+    optional: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # computed when asked for by name
     title: str = ""
     trained_on: str | None = None
     notes: tuple[str, ...] = ()
@@ -103,6 +104,7 @@ def load_protocol(name: str) -> Protocol:
         seconds=float(data["seconds"]),
         flavour=data["flavour"],
         metrics=data["metrics"],
+        optional=data.get("optional", {}),
         title=data.get("title", ""),
         trained_on=data.get("trained_on"),
         notes=tuple(data.get("notes", ())),

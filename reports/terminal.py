@@ -98,6 +98,7 @@ def _names(group: str) -> dict[str, list[str]]:
             "protocol": names,
             "version": [p.version for p in found],
             "metrics": [", ".join(p.metrics) for p in found],
+            "on request": [", ".join(p.optional) for p in found],
         }
     names = registry.names(group)
     return {group.removesuffix("s"): names, "what": [_first_line(group, n) for n in names]}

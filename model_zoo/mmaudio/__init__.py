@@ -1,0 +1,32 @@
+"""MMAudio (Cheng et al., CVPR 2025, arXiv 2412.15322): network, sampling and training, written from the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model_zoo.mmaudio.network import FlowNetwork
+
+
+def build(variant: str, state_dict: Mapping[str, Tensor] | None = None) -> FlowNetwork:
+    """The flow network of a variant (``mmaudio-s-16k`` ... ``mmaudio-l-44k-v2``), for inference when given weights.
+
+    UsageError for an unknown variant, BadWeights when ``state_dict`` is not in its official layout.
+    """
+    import torch
+
+    from model_zoo.mmaudio import config
+    from model_zoo.mmaudio.network import FlowNetwork
+
+    found = config.variant(variant)
+    if state_dict is None:
+        return FlowNetwork(found.network)
+    with torch.device("meta"):
+        network = FlowNetwork(found.network)
+    network.load_official(state_dict)
+    network.t_embed.freqs = type(network.t_embed)(found.network.hidden, found.network.v2).freqs
+    network.set_lengths(found.network.latent_len, found.network.clip_len, found.network.sync_len)
+    return network.eval().requires_grad_(False)

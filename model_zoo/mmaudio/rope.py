@@ -1,0 +1,26 @@
+"""Rotary positions (RoFormer, arXiv 2104.09864) with a frequency scale, so that streams of different rates align.
+
+Adjacent channels (2i, 2i + 1) form a pair that turns by ``position * scale * theta ** (-2i / d)`` (MMAudio, 3.3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+THETA = 10_000.0
+
+
+def rotations(length: int, dim: int, scale: float = 1.0) -> Tensor:
+    """float32 ``(1, length, dim / 2, 2, 2)``: one rotation matrix per position and channel pair."""
+    frequencies = scale * THETA ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([cosine, -sine, sine, cosine], dim=-1).view(1, length, dim // 2, 2, 2)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn ``(B, heads, length, dim)`` by ``rotations``; computed in float32, returned in x's type."""
+    pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
+    turned: Tensor = (rotation[:, None] * pairs).sum(dim=-1)
+    return turned.flatten(-2).to(x.dtype)

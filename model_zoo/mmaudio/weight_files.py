@@ -1,0 +1,83 @@
+"""Weights of MMAudio's parts in and out: strict loading with every odd key named, and saves that survive a full disk."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from av_bench import weights as files
+from av_bench.contracts import MissingRequirement
+
+Source = str | Path | Mapping[str, Tensor] | None
+"""A weight file, tensors by name, or None for the file that the lock file names."""
+
+
+def read_tensors(source: Source, entry: str) -> tuple[dict[str, Tensor], str]:
+    """Tensors by name and where they are from; ``source=None`` is the file of the lock file's ``entry``."""
+    if isinstance(source, Mapping):
+        return files.load_state_dict(source), "the given weights"
+    path = files.require(entry) if source is None else Path(source)
+    return files.load_state_dict(path), str(path)
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy ``tensors`` into ``module`` as float32. BadWeights names missing and extra keys, odd shapes, non-finite."""
+    wanted = module.state_dict()
+    found = {
+        "missing keys": [key for key in wanted if key not in tensors],
+        "unexpected keys": [key for key in tensors if key not in wanted],
+        "other shapes": [
+            f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in wanted.items()
+            if key in tensors and tensors[key].shape != value.shape
+        ],
+        "tensors that are not finite": [key for key, value in tensors.items() if not bool(value.isfinite().all())],
+    }
+    problems = [f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names]
+    if problems:
+        raise files.BadWeights(
+            f"{where}: not the layout of {type(module).__name__}: {'; '.join(problems)}. Use the file that the lock "
+            "file names, or weights in its layout"
+        )
+    assign = any(value.is_meta for value in wanted.values())
+    module.load_state_dict({key: tensors[key].float() for key in wanted}, assign=assign)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors in plain containers under a temporary name, then rename: ``path`` is the old file or the new one.
+
+    MissingRequirement when the disk is full or not writable; what was there before is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(content), temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
+        kept = f"; the last good one is still {path}" if path.exists() else ""
+        reason = str(error).splitlines()[0]
+        raise MissingRequirement(f"{path}: the checkpoint cannot be written ({reason}){kept}. Make room") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``save_checkpoint`` wrote. BadWeights for a damaged file, MissingRequirement when absent."""
+    content = files.load_checkpoint(path)
+    if not isinstance(content, dict):
+        raise files.BadWeights(f"{path}: not a training checkpoint")
+    return content
+
+
