@@ -76,6 +76,9 @@ def run(
     dedup: Annotated[
         Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")
     ] = None,
+    videos: Annotated[
+        bool | None, typer.Option(help="An mp4 of each sample to watch [default: for models that generate].")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Generate (or take) samples for a set, score them, and print the table."""
@@ -103,6 +106,7 @@ def run(
         store=store,
         reference=reference,
         dedup=dedup,
+        videos=videos,
         quiet=quiet,
     )
     _print_tables([result.path])

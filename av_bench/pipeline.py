@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import protocols
-from av_bench import dedup, generation, scoring
+from av_bench import dedup, generation, muxing, scoring
 from av_bench.accounts import Table
 from av_bench.contracts import Clip, ClipSet, Flavour, MediaError, Need, Reason, UsageError
 from av_bench.engines.local import default_workers
@@ -50,6 +50,7 @@ class RunOptions:
     store: Path | None = None
     reference: Path | None = None
     dedup: Path | None = None
+    videos: bool | None = None
     quiet: bool = False
 
 
@@ -107,6 +108,8 @@ def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
     generator = generation.generator(options.model, options.samples)
     with reporter.stage("set", 0):
         clips = _read_set(definition, options, reporter)
+    if hasattr(generator, "place"):
+        generator.place(options.device)
     generator.setup(clips, protocol.seconds, options.seed)
     spec = RunSpec(
         model=options.model or "samples",
@@ -184,6 +187,9 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
     extraction.texts(texts, plan.networks.of("text"))
     with reporter.stage("score", 0):
         scores, rows = scoring.score(plan, extraction, table, scored)
+    wanted = getattr(plan.generator, "watch", False) if options.videos is None else options.videos
+    if wanted:
+        muxing.videos(plan.folder.path / "videos", scored, table, plan.protocol.seconds, reporter)
     _record(plan, extraction, table, scored, scores, rows, reporter)
     covered = len(scored) / len(plan.clips.clips)
     return RunResult(plan.folder.path, scores, 0 if covered >= options.min_coverage else 3)

@@ -24,6 +24,13 @@ OWN: dict[str, dict[str, str]] = {
         "shuffled": "model_zoo.sanity:Shuffled",
         "noise": "model_zoo.sanity:Noise",
         "silence": "model_zoo.sanity:Silence",
+        "mmaudio-nano": "model_zoo.mmaudio.nano:MMAudioNano",
+        "mmaudio-s-16k": "model_zoo.mmaudio.official:small_16k",
+        "mmaudio-s-44k": "model_zoo.mmaudio.official:small_44k",
+        "mmaudio-m-44k": "model_zoo.mmaudio.official:medium_44k",
+        "mmaudio-l-44k": "model_zoo.mmaudio.official:large_44k",
+        "mmaudio-l": "model_zoo.mmaudio.official:large_44k",
+        "mmaudio-l-44k-v2": "model_zoo.mmaudio.official:large_44k_v2",
     },
     "extractors": {
         "nano-tagger": "av_bench.extractors.nano:NanoTagger",

@@ -270,3 +270,31 @@ def test_the_clean_subset_stands_beside_the_full_set(data: Path, tmp_path: Path)
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(UsageError, match="not an audit file"):
         run(data, tmp_path / "other", model="shuffled", dedup=tmp_path / "audit.json")
+
+
+def test_videos_to_watch_have_the_clips_picture_and_the_samples_sound(data: Path, out: Path) -> None:
+    import av
+
+    result = run(data, out, model="oracle:gain=-6", limit=2, videos=True)
+    files = sorted((result.path / "videos").glob("*.mp4"))
+    assert len(files) == 2
+    original = sorted(data.glob("*.mp4"))[0]
+    with av.open(str(files[0])) as ours, av.open(str(original)) as theirs:
+        pictures = [f.to_ndarray() for f in ours.decode(video=0)]
+        assert all(np.array_equal(p, q.to_ndarray()) for p, q in zip(pictures, theirs.decode(video=0), strict=False))
+        assert len(pictures) == 200
+    from av_bench.media import decode
+
+    sound, sample = decode(files[0]), decode(next((result.path / "audio").glob(f"{files[0].stem}.*")))
+    wave, wanted = sound.waveform(16_000, 7.5), sample.waveform(16_000, 7.5)
+    assert float((wave - wanted).square().mean().sqrt()) < 0.1 * float(wanted.square().mean().sqrt())
+
+
+def test_optional_metrics_come_when_they_are_asked_for(data: Path, tmp_path: Path) -> None:
+    plain = run(data, tmp_path / "plain", model="oracle", limit=2)
+    asked = run(data, tmp_path / "asked", model="oracle", limit=2, metrics=("+FD-infinity-nano",))
+    named = {*asked.scores["metrics"], *asked.scores["absent"]}
+    assert named - {*plain.scores["metrics"], *plain.scores["absent"]} == {"FD-infinity-nano"}
+    assert "needs at least 32 clips" in asked.scores["absent"]["FD-infinity-nano"]
+    only = run(data, tmp_path / "only", model="oracle", limit=2, metrics=("FD-nano", "+FD-infinity-nano"))
+    assert {*only.scores["metrics"], *only.scores["absent"]} == {"FD-nano", "FD-infinity-nano"}

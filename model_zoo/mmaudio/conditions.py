@@ -1,0 +1,124 @@
+"""Conditions of the published networks (CLIP and Synchformer), and the store that keeps them per video."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from av_bench.contracts import Decoded, MediaError, Reason, VideoRequest
+from av_bench.media import decode, file_digest
+from av_bench.store import Store, media_key
+from model_zoo.mmaudio.clip import ENTRY, SIZE, Clip
+from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
+from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
+from model_zoo.networks.packages import on_meta
+from model_zoo.networks.synchformer import VideoEncoder
+
+if TYPE_CHECKING:
+    from model_zoo.mmaudio.sample import Conditioner
+
+CLIP_REQUEST = VideoRequest(float(CLIP_FPS), SIZE, "squash")
+SYNC_REQUEST = VideoRequest(float(SYNC_FPS), 224, "center")
+_FRAMES_AT_ONCE = 16  # CLIP frames per forward
+_PREFIX = "vfeat_extractor."
+
+
+class OfficialConditioner:
+    """CLIP frames at 8 per second and text, Synchformer tokens of 16-frame segments every 8 frames at 25 per second."""
+
+    requests: tuple[VideoRequest, ...] = (CLIP_REQUEST, SYNC_REQUEST)
+
+    def __init__(self, clip: Source = None, synchformer: Source = None) -> None:
+        """Weights from files, mappings, or the lock file's entries. MissingRequirement with the command to get them."""
+        self.clip = Clip(clip).eval().requires_grad_(False)
+        tensors, where = read_tensors(synchformer, "synchformer")
+        with on_meta():
+            self.sync = VideoEncoder()
+        load_strictly(
+            self.sync, {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}, where
+        )
+        self.sync.eval().requires_grad_(False)
+        self.fingerprint = f"mmaudio-conditions-1-{_identity(clip, ENTRY)}-{_identity(synchformer, 'synchformer')}"
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> OfficialConditioner:
+        """Move both networks."""
+        self.device = device
+        self.clip.to(device)
+        self.sync.to(device)
+        return self
+
+    def lengths(self, seconds: float) -> tuple[int, int]:
+        """CLIP tokens and sync tokens."""
+        _, clip, sync = sequence_lengths("16k", seconds)
+        return clip, sync
+
+    def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
+        """``(int(8 s), 1024)`` and ``(8 segments, 768)`` of the stretch. MediaError when the video does not fill it."""
+        pictures = self._stretch(media, CLIP_REQUEST, seconds, start)
+        frames = self._stretch(media, SYNC_REQUEST, seconds, start)
+        parts = torch.split(pictures, _FRAMES_AT_ONCE)
+        clip = torch.cat([self.clip.images(part.to(self.device)) for part in parts])
+        moving = (frames.to(self.device).float() / 255 - 0.5) / 0.5
+        segments = moving.unfold(0, SYNC_SEGMENT, SYNC_STEP).movedim(-1, 1)[None]  # (1, S, 16, 3, 224, 224), a view
+        tokens: Tensor = self.sync(segments)
+        return clip.cpu(), tokens[0].flatten(0, 1).cpu()
+
+    def _stretch(self, media: Decoded, request: VideoRequest, seconds: float, start: float) -> Tensor:
+        first, count = round(request.fps * start), int(request.fps * seconds)
+        frames = media.frames(request)[first : first + count]
+        if len(frames) < count:
+            detail = f"{len(frames)} frames from {start:g} s at {request.fps:g} per second, {count} are needed"
+            raise MediaError(media.path, Reason.TOO_SHORT_VIDEO, detail)
+        return frames
+
+    def text(self, text: str) -> Tensor:
+        """``(77, 1024)``."""
+        return self.clip.text([text])[0].cpu()
+
+    def image(self, picture: Tensor, seconds: float) -> tuple[Tensor, None]:
+        """A still uint8 ``(3, 384, 384)``: its token for every frame, and no sync tokens (nothing moves)."""
+        token = self.clip.images(picture[None].to(self.device)).cpu()
+        return token.expand(int(CLIP_FPS * seconds), -1), None
+
+
+def _identity(source: Source, entry: str) -> str:
+    """16 hex digits that change with the weights."""
+    from av_bench import weights
+
+    if isinstance(source, Mapping):
+        return weights.hash_of_mapping(source)[:16]
+    path = weights.require(entry) if source is None else Path(str(source))
+    return weights.file_sha256(path)[:16]
+
+
+def stretches(
+    conditioner: Conditioner, path: Path, seconds: float, window: float, starts: Sequence[float], store: Store | None
+) -> tuple[Tensor, Tensor]:
+    """Clip tokens ``(W, Lc, Dc)`` and sync tokens ``(W, Ls, Ds)`` of the windows of one video, from the store if known.
+
+    Keyed by the video's bytes, the window and the networks; a video whose tokens are all known is not decoded.
+    """
+    rows: dict[str, dict[str, Tensor]] = {}
+    name = hashlib.sha256(conditioner.fingerprint.encode()).hexdigest()[:16]
+    folder = f"conditions-{name}"
+    keys = []
+    if store is not None:
+        digest = file_digest(path)
+        keys = [f"{media_key(digest, window)}@{start:g}" for start in starts]
+        known = store.get(folder, keys)
+        if all(key in known for key in keys):
+            rows = {key: {k: torch.from_numpy(v) for k, v in known[key].items()} for key in keys}
+            return tuple(torch.stack([rows[key][part] for key in keys]) for part in ("clip", "sync"))  # type: ignore[return-value]
+    media = decode(path, conditioner.requests, seconds, audio=False)
+    found = [conditioner.video(media, window, start) for start in starts]
+    if store is not None:
+        entries = {key: {"clip": c.numpy(), "sync": s.numpy()} for key, (c, s) in zip(keys, found, strict=True)}
+        store.put(folder, entries)
+    clip, sync = (torch.stack(part) for part in zip(*found, strict=True))
+    return clip, sync

@@ -1,0 +1,62 @@
+"""The published MMAudio networks as generators: every weight file is looked for before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from av_bench import weights
+from av_bench.contracts import UsageError
+from av_bench.store import Store, home
+from model_zoo import mmaudio
+from model_zoo.mmaudio import clip
+from model_zoo.mmaudio.config import variant
+from model_zoo.mmaudio.sample import MMAudio, Settings
+
+TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
+VAES = {
+    "16k": ("mmaudio-vae-16k", "mmaudio-vocoder-16k"),
+    "44k": ("mmaudio-vae-44k", "bigvgan-v2-44k", "bigvgan-v2-44k-config"),
+}
+
+
+def settings(name: str, options: dict[str, Any]) -> Settings:
+    """Options of a model spec (``mmaudio-l:steps=10,cfg=3``) as settings; UsageError names an unknown one."""
+    known = {f.name: f for f in fields(Settings)}
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}")
+    kinds = {"steps": int, "batch": int, "compile": bool, "cfg": float, "window": float}
+    return Settings(**{key: kinds.get(key, str)(value) for key, value in options.items()})
+
+
+def load(name: str, **options: Any) -> MMAudio:
+    """A variant with its official files. MissingRequirement names the first that is absent and the command for it."""
+    found = variant(name)
+    chosen = settings(name, options)
+    needed = (found.weights, *VAES[found.rate], clip.ENTRY, "synchformer")
+    for entry in needed:
+        if weights.find(entry) is None:
+            weights.require(entry)  # says what is missing and how to get it, before gigabytes are hashed
+    from model_zoo.mmaudio.codec import OfficialCodec
+    from model_zoo.mmaudio.conditions import OfficialConditioner
+
+    network = mmaudio.build(name, weights.load_state_dict(weights.require(found.weights)))
+    codec, conditioner = OfficialCodec(found.rate), OfficialConditioner()
+    return MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, Store(home() / "store"))
+
+
+def _factory(name: str) -> Callable[..., MMAudio]:
+    def make(**options: Any) -> MMAudio:
+        return load(name, **options)
+
+    make.__doc__ = f"MMAudio {name.removeprefix('mmaudio-')} with its published weights (non-commercial)."
+    return make
+
+
+small_16k = _factory("mmaudio-s-16k")
+small_44k = _factory("mmaudio-s-44k")
+medium_44k = _factory("mmaudio-m-44k")
+large_44k = _factory("mmaudio-l-44k")
+large_44k_v2 = _factory("mmaudio-l-44k-v2")

@@ -1,0 +1,276 @@
+"""MMAudio as a generator: conditions in, sound out (MMAudio, section 3.6)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from av_bench.contracts import Clip, ClipSet, Decoded, Generated, MediaError, Modality, Reason, UsageError, VideoRequest
+from av_bench.engines.local import ahead
+from av_bench.store import Store
+from model_zoo.mmaudio import flow, solvers, windows
+from model_zoo.mmaudio.conditions import stretches
+from model_zoo.mmaudio.network import FlowNetwork, Preprocessed
+
+Conditions = Literal["both", "video", "text", "none"]
+Solver = Literal["euler", "adaptive"]
+STEPS, GUIDANCE = 25, 4.5
+OVERLAP = 2.0  # seconds that windows of a long clip share
+
+
+class Codec(Protocol):
+    """Between waves and latents. ``latent_len`` covers the seconds; ``decode`` gives at least as many samples."""
+
+    sample_rate: int
+    latent_dim: int
+
+    def latent_len(self, seconds: float) -> int:
+        """Latent frames of a clip."""
+
+    def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Waves ``(B, T)`` -> mean and deviation ``(B, N, C)``."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents ``(B, N, C)``, not normalised -> waves ``(B, T)``."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move the networks."""
+
+
+class Conditioner(Protocol):
+    """Between media and condition tokens. ``requests`` are the frames it wants from the decoder."""
+
+    requests: tuple[VideoRequest, ...]
+    fingerprint: str
+
+    def lengths(self, seconds: float) -> tuple[int, int]:
+        """Tokens of the clip and of the sync sequence."""
+
+    def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Clip tokens ``(Lc, Dc)`` and sync tokens ``(Ls, Ds)`` of a stretch; MediaError when it is not filled."""
+
+    def text(self, text: str) -> Tensor:
+        """Text tokens ``(Lt, Dt)``."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move the networks."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample. ``cfg`` below 1 leaves the unconditional pass out; ``window`` is the longest single stretch."""
+
+    steps: int = STEPS
+    cfg: float = GUIDANCE
+    negative: str = ""
+    solver: Solver = "euler"
+    conditions: Conditions = "both"
+    window: float = 8.0
+    batch: int = 8
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.solver not in get_args(Solver):
+            raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
+        if self.conditions not in get_args(Conditions):
+            raise UsageError(f"conditions must be one of {', '.join(get_args(Conditions))}, got {self.conditions!r}")
+        if self.steps < 1 or self.batch < 1 or self.window < 1:
+            raise UsageError(
+                f"steps, batch and window must be at least 1, got {self.steps}, {self.batch}, {self.window}"
+            )
+
+
+@dataclass
+class _Inputs:
+    """Raw conditions of one clip, one row per window; None where the modality is missing."""
+
+    clip: Clip
+    visual: Tensor | None = None
+    sync: Tensor | None = None
+    text: Tensor | None = None
+    problem: MediaError | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class MMAudio:
+    """A flow network, a codec and a conditioner as one generator.
+
+    The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
+    are the same bit for bit whatever they are generated with; on a GPU ``batch`` samples run together and may differ
+    in the last bits of bf16 arithmetic. The state stays float32; the network runs under bf16 autocast on a GPU.
+    """
+
+    name: str
+    network: FlowNetwork
+    codec: Codec
+    conditioner: Conditioner
+    settings: Settings = field(default_factory=Settings)
+    training_sets: tuple[str, ...] = ()
+    store: Store | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seconds: float = 8.0
+    watch: ClassVar[bool] = True  # its samples are worth a video
+
+    def __post_init__(self) -> None:
+        used: dict[Conditions, tuple[Modality, ...]] = {
+            "both": ("video", "text"),
+            "video": ("video",),
+            "text": ("text",),
+            "none": (),
+        }
+        self.conditions: frozenset[Modality] = frozenset(used[self.settings.conditions])
+        self.parameters = sum(p.numel() for p in self.network.parameters())
+        self._negative: Tensor | None = None
+        self._flow = torch.compile(self.network.flow) if self.settings.compile else self.network.flow
+        self._plan(self.seconds)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the output, Hz."""
+        return self.codec.sample_rate
+
+    def place(self, device: str) -> None:
+        """Move everything to a device."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        self.codec.to(self.device)
+        self.conditioner.to(self.device)
+
+    def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
+        """Fix the duration; UsageError when no clip has any condition that is to be used."""
+        del seed
+        if "video" in self.conditions and "text" not in self.conditions and all(c.video is None for c in clips.clips):
+            raise UsageError(f"{self.name}: no clip of set {clips.name} has a video; try {self.name}:conditions=text")
+        self._plan(seconds)
+
+    def _plan(self, seconds: float) -> None:
+        self.seconds = seconds
+        stretch = min(seconds, self.settings.window)
+        frames = self.codec.latent_len(stretch)
+        total = self.codec.latent_len(seconds)
+        self.windows = windows.plan(seconds, self.settings.window, OVERLAP, frames, total)
+        self.network.set_lengths(frames, *self.conditioner.lengths(stretch))
+
+    # ------------------------------------------------------------------ from clips to samples
+
+    @torch.no_grad()
+    def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
+        """Samples in order. The features of the next clips are read, and finished latents decoded, in threads."""
+        at_once = 1 if self.device.type == "cpu" else self.settings.batch
+        jobs: list[tuple[_Inputs, int]] = []
+        waiting: deque[Future[list[Generated]]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
+            for inputs in ahead(self._read, clips, 1, 2 * at_once):
+                jobs += [(inputs, k) for k in range(samples)]
+                while len(jobs) >= at_once:
+                    waiting.append(decoder.submit(self._decode, *self._latents(jobs[:at_once], seed)))
+                    jobs = jobs[at_once:]
+                while len(waiting) > 1:
+                    yield from waiting.popleft().result()
+            if jobs:
+                waiting.append(decoder.submit(self._decode, *self._latents(jobs, seed)))
+            while waiting:
+                yield from waiting.popleft().result()
+
+    @torch.no_grad()
+    def _read(self, clip: Clip) -> _Inputs:
+        """Decode one clip and compute its conditions, window by window."""
+        started = time.perf_counter()
+        inputs = _Inputs(clip)
+        try:
+            if "video" in self.conditions and clip.video is not None:
+                cut = self.windows
+                inputs.visual, inputs.sync = stretches(
+                    self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
+                )
+            if "text" in self.conditions and clip.text:
+                inputs.text = self.conditioner.text(clip.text).expand(len(self.windows), -1, -1)
+        except MediaError as error:
+            inputs.problem = error
+        inputs.seconds = time.perf_counter() - started
+        return inputs
+
+    def _latents(
+        self, jobs: Sequence[tuple[_Inputs, int]], seed: int
+    ) -> tuple[Sequence[tuple[_Inputs, int]], Any, float]:
+        """Normalised latents ``(b, total, C)`` of the jobs that have conditions."""
+        started = time.perf_counter()
+        usable = [job for job in jobs if job[0].problem is None]
+        if not usable:
+            return jobs, None, 0.0
+        shape = (self.windows.total, self.codec.latent_dim)
+        noise = torch.stack([flow.noise(shape, seed, inputs.clip.id, k) for inputs, k in usable]).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            condition = self._condition([inputs for inputs, _ in usable])
+            latent = self._solve(noise, condition)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return jobs, latent, (time.perf_counter() - started) / len(usable)
+
+    def _condition(self, rows: Sequence[_Inputs]) -> Preprocessed:
+        """Conditions of all windows of all rows, joined with the empty ones when guidance needs them."""
+        network, count = self.network, len(self.windows)
+        config = network.config
+
+        def stacked(values: Sequence[Tensor | None], empty: Tensor, length: int) -> Tensor:
+            blank = empty.expand(count, length, -1)
+            return torch.cat([blank if v is None else v.to(self.device, torch.float32) for v in values])
+
+        real = network.preprocess(
+            stacked([r.visual for r in rows], network.empty_clip_feat, config.clip_len),
+            stacked([r.sync for r in rows], network.empty_sync_feat, config.sync_len),
+            stacked([r.text for r in rows], network.empty_string_feat, config.text_len),
+        )
+        return real.join(network.empty(len(rows) * count, self._negative_text())) if self.settings.cfg >= 1 else real
+
+    def _negative_text(self) -> Tensor | None:
+        """Tokens of the negative text, encoded once; None for the empty string's own."""
+        if self.settings.negative and self._negative is None:
+            self._negative = self.conditioner.text(self.settings.negative)[None].to(self.device)
+        return self._negative
+
+    def _solve(self, noise: Tensor, condition: Preprocessed) -> Tensor:
+        """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
+        guided, strength, cut = self.settings.cfg >= 1, self.settings.cfg, self.windows
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            parts, times = cut.split(x), t.repeat_interleave(len(cut))
+            if not guided:
+                return cut.merge(self._flow(parts, times, condition).float())
+            both = self._flow(torch.cat([parts, parts]), torch.cat([times, times]), condition).float()
+            real, empty = both.chunk(2)
+            return cut.merge(empty + strength * (real - empty))
+
+        if self.settings.solver == "adaptive":
+            return solvers.adaptive(velocity, noise)
+        return solvers.euler(velocity, noise, self.settings.steps)
+
+    @torch.no_grad()
+    def _decode(self, jobs: Sequence[tuple[_Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
+        """Latents to audio, trimmed to the asked length; jobs without conditions keep their reason."""
+        started = time.perf_counter()
+        usable = sum(inputs.problem is None for inputs, _ in jobs)
+        length = round(self.seconds * self.sample_rate)
+        waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
+        decoding = (time.perf_counter() - started) / max(usable, 1)
+        found = []
+        for inputs, k in jobs:
+            if inputs.problem is not None:
+                found.append(Generated(inputs.clip.id, k, reason=inputs.problem.reason, detail=str(inputs.problem)))
+                continue
+            wave = next(waves)[:length]
+            timings = {"features": inputs.seconds, "generation": seconds, "decoding": decoding}
+            if len(wave) < length:
+                detail = f"the codec gave {len(wave)} samples, {length} are needed"
+                found.append(Generated(inputs.clip.id, k, reason=Reason.GENERATOR_FAILED, detail=detail))
+            else:
+                found.append(Generated(inputs.clip.id, k, wave[None], self.sample_rate, timings=timings))
+        return found

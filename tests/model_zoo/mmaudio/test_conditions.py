@@ -1,0 +1,103 @@
+"""Conditions of the published networks, with small towers and with the store in between."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError
+from av_bench.media import decode
+from av_bench.store import Store
+from model_zoo.mmaudio import official
+from model_zoo.mmaudio.clip import CONFIG, Clip
+from model_zoo.mmaudio.conditions import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches
+from model_zoo.networks.synchformer import VideoEncoder
+from tests.media_files import write_video
+
+needs_open_clip = pytest.mark.skipif(
+    importlib.util.find_spec("open_clip") is None, reason="not installed: open_clip; pip install 'av-bench[paper]'"
+)
+SMALL: dict[str, Any] = {
+    **CONFIG,
+    "embed_dim": 1024,
+    "vision_cfg": {**CONFIG["vision_cfg"], "layers": 1, "width": 64, "head_width": 32},
+    "text_cfg": {**CONFIG["text_cfg"], "layers": 2, "width": 1024, "heads": 16},
+}
+
+
+def small_clip_weights() -> dict[str, torch.Tensor]:
+    from open_clip.model import CLIP
+
+    torch.manual_seed(0)
+    state: dict[str, torch.Tensor] = CLIP(**SMALL).state_dict()
+    return state
+
+
+@pytest.fixture
+def conditioner(monkeypatch: pytest.MonkeyPatch) -> OfficialConditioner:
+    monkeypatch.setattr("model_zoo.mmaudio.clip.CONFIG", SMALL)
+    torch.manual_seed(0)
+    sync = {f"vfeat_extractor.{k}": v for k, v in VideoEncoder().state_dict().items()}
+    return OfficialConditioner(small_clip_weights(), {**sync, "afeat_extractor.other": torch.zeros(1)})
+
+
+@needs_open_clip
+def test_text_tokens_are_the_states_that_open_clip_pools() -> None:
+    clip = Clip(small_clip_weights(), SMALL).eval()
+    texts = ["a dog barks, twice", ""]
+    with torch.no_grad():
+        ours = clip.text(texts)
+        ids = clip.tokenizer(texts)
+        pooled = ours[torch.arange(2), ids.argmax(dim=1)]
+        theirs = clip.model.encode_text(ids, normalize=True)
+        projected = torch.nn.functional.normalize(pooled @ clip.model.text_projection, dim=-1)
+    assert ours.shape == (2, 77, 1024)
+    torch.testing.assert_close(ours.norm(dim=-1), torch.ones(2, 77))
+    torch.testing.assert_close(projected, theirs, rtol=1e-4, atol=1e-6)
+
+
+@needs_open_clip
+def test_images_are_normalised_by_clips_own_statistics() -> None:
+    clip = Clip(small_clip_weights(), SMALL).eval()
+    frames = torch.randint(0, 256, (2, 3, 384, 384), dtype=torch.uint8)
+    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    scaled = ((frames / 255).movedim(1, -1) - mean) / std
+    with torch.no_grad():
+        theirs = clip.model.encode_image(scaled.movedim(-1, 1), normalize=True)
+        torch.testing.assert_close(clip.images(frames), theirs, rtol=1e-4, atol=1e-5)
+
+
+@needs_open_clip
+def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(path, seconds=1.1, fps=12)  # an odd rate: frames are repeated
+    store = Store(tmp_path / "store")
+    with torch.no_grad():
+        clip, sync = stretches(conditioner, path, 1.0, 1.0, [0.0], store)
+    assert clip.shape == (1, 8, 1024)
+    assert sync.shape == (1, 16, 768)
+    conditioner.clip.images = None  # type: ignore[assignment, method-assign]  # a second run must not need the networks
+    again = stretches(conditioner, path, 1.0, 1.0, [0.0], Store(tmp_path / "store"))
+    assert torch.equal(again[0], clip)
+    assert torch.equal(again[1], sync)
+
+
+@needs_open_clip
+def test_a_video_shorter_than_asked_is_refused(conditioner: OfficialConditioner, tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(path, seconds=1.0)
+    media = decode(path, [CLIP_REQUEST, SYNC_REQUEST], 2.0)
+    with pytest.raises(MediaError, match="8 frames from 0 s at 8 per second, 16 are needed") as caught:
+        conditioner.video(media, 2.0)
+    assert caught.value.reason is Reason.TOO_SHORT_VIDEO
+
+
+def test_missing_official_files_are_named_in_the_first_second() -> None:
+    with pytest.raises(MissingRequirement, match="av-bench weights pull mmaudio-small-16k"):
+        official.small_16k()
+    with pytest.raises(UsageError, match="unknown option 'stepz'; options are steps, cfg"):
+        official.large_44k(stepz=3)

@@ -1,0 +1,245 @@
+"""Sampling: solvers against closed forms and golden steps, windows, and the generator on real video files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from av_bench.contracts import Clip, ClipSet, Decoded, MediaError, Reason, UsageError, VideoRequest
+from model_zoo.mmaudio import flow, solvers, windows
+from model_zoo.mmaudio.config import NetworkConfig
+from model_zoo.mmaudio.network import FlowNetwork
+from model_zoo.mmaudio.sample import MMAudio, Settings
+from tests.media_files import write_video
+
+GOLDEN = Path(__file__).parents[3] / "../shared/golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden files: folder 'shared' is not beside the repo")
+REQUEST = VideoRequest(25.0, 16, "center")
+
+
+class Codec:
+    """Latents of 4 channels are the wave itself, 100 samples at 400 Hz per frame and channel."""
+
+    sample_rate, latent_dim = 400, 4
+
+    def latent_len(self, seconds: float) -> int:
+        return math.ceil(seconds * self.sample_rate / 100)
+
+    def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        mean = wave.view(len(wave), -1, 4, 25).mean(-1)
+        return mean, torch.zeros_like(mean)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return latent.repeat_interleave(25, dim=-1).flatten(1)
+
+    def to(self, _device: torch.device) -> Codec:
+        return self
+
+
+class Conditioner:
+    """Mean colours of frames, at 2 and 25 per second; a text is its letters."""
+
+    requests: tuple[VideoRequest, ...] = (REQUEST,)
+    fingerprint = "test"
+
+    def lengths(self, seconds: float) -> tuple[int, int]:
+        return int(2 * seconds), int(25 * seconds) // 8 * 8
+
+    def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
+        frames = media.frames(REQUEST)[round(25 * start) :][: round(25 * seconds)].float().mean(dim=(2, 3)) / 255
+        if len(frames) < round(25 * seconds):
+            raise MediaError(media.path, Reason.TOO_SHORT_VIDEO, f"{len(frames)} frames")
+        clip, sync = self.lengths(seconds)
+        return frames[:: len(frames) // clip][:clip], frames[:sync]
+
+    def text(self, text: str) -> Tensor:
+        letters = torch.tensor([ord(c) % 16 for c in text.ljust(6)[:6]]).float()
+        return letters[:, None].expand(-1, 5) / 16
+
+    def to(self, _device: torch.device) -> Conditioner:
+        return self
+
+
+def generator(**options: Any) -> MMAudio:
+    torch.manual_seed(1)
+    config = NetworkConfig(4, 16, 3, 1, 2, 32, 16, 200, clip_dim=3, sync_dim=3, text_dim=5, text_len=6)
+    network = FlowNetwork(config, latent_mean=torch.zeros(4), latent_std=torch.full((4,), 0.2))
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return MMAudio("tiny", network.eval(), Codec(), Conditioner(), Settings(**{"steps": 4, **options}))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> ClipSet:
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    for i in range(4):
+        path = folder / f"c{i}.mp4"
+        write_video(path, seconds=8.2 if i != 2 else 3.0)
+        rows.append(Clip(f"c{i}", path, text=f"thing {i}" if i != 3 else None))
+    return ClipSet("four", "1", tuple(rows))
+
+
+def run(model: MMAudio, clips: ClipSet, which: list[int], samples: int = 1, seed: int = 7) -> dict[str, Any]:
+    model.setup(clips, 8.0, seed)
+    found = model.generate([clips.clips[i] for i in which], seed, samples)
+    return {f"{g.clip_id}~{g.sample}": g for g in found}
+
+
+# --------------------------------------------------------------------------- solvers
+
+
+@needs_golden
+def test_interpolation_and_euler_steps_of_the_published_code() -> None:
+    golden = torch.load(GOLDEN / "mmaudio_tiny/flow_matching.pt", weights_only=True)
+    x0, x1, t = golden["x0"], golden["x1"], golden["t"]
+    torch.testing.assert_close(flow.interpolate(x0, x1, t), golden["xt_sigma0"])
+    torch.testing.assert_close(flow.loss_per_sample(golden["v"], flow.target(x0, x1)), golden["loss_sigma0"])
+    seen: list[float] = []
+
+    def watch(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t[0].item())
+        return x
+
+    solvers.euler(watch, torch.zeros(1, 1), 25)
+    torch.testing.assert_close(torch.tensor(seen), golden["euler_steps_25"][:-1])
+    torch.testing.assert_close(golden["randn"].sigmoid(), golden["logit_normal_t"])
+
+
+def test_adaptive_reaches_the_analytic_solution_and_items_do_not_influence_each_other() -> None:
+    rates = torch.tensor([-1.0, -40.0, 2.0])
+    calls = 0
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return rates[: len(x), None] * x + torch.cos(20 * t)[:, None]
+
+    def exact(a: Tensor) -> Tensor:
+        """x' = a x + cos 20 t, x(0) = 1."""
+        a = a.double()
+        particular = (-a * math.cos(20) + 20 * math.sin(20)) / (a**2 + 400)
+        return (1 + a / (a**2 + 400)) * a.exp() + particular
+
+    together = solvers.adaptive(velocity, torch.ones(3, 1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together[:, 0].double(), exact(rates), rtol=1e-3, atol=1e-4)
+    assert calls > 7
+    alone = solvers.adaptive(velocity, torch.ones(1, 1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(alone[0], together[0])
+    with pytest.raises(UsageError, match="did not reach"):
+        solvers.adaptive(velocity, torch.ones(3, 1), most=2)
+
+
+def test_logit_normal_times() -> None:
+    t = flow.sample_t(20_000, torch.Generator().manual_seed(0))
+    odds = torch.log(t / (1 - t))
+    assert abs(float(odds.mean())) < 0.03
+    assert abs(float(odds.std()) - 1) < 0.03
+
+
+# --------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(6.0, 1), (8.0, 1), (9.0, 2), (20.0, 3), (30.5, 5)])
+def test_windows_cover_the_clip_and_blend_to_one(seconds: float, count: int) -> None:
+    total = round(31.25 * seconds)
+    cut = windows.plan(seconds, 8.0, 2.0, min(250, total), total)
+    assert len(cut) == count
+    assert cut.first[-1] + cut.frames == total
+    x = torch.randn(2, total, 3)
+    torch.testing.assert_close(cut.merge(cut.split(x)), x)
+    rate = total / seconds
+    assert all(abs(f / rate - s) < 0.5 / rate + 1e-9 for s, f in zip(cut.starts, cut.first, strict=True))
+    with pytest.raises(UsageError, match="overlap"):
+        windows.plan(20.0, 8.0, 8.0, 250, 625)
+
+
+# --------------------------------------------------------------------------- the generator
+
+
+def test_samples_have_the_asked_length_and_depend_on_seed_and_id_only(clips: ClipSet) -> None:
+    model = generator()
+    first, again = run(model, clips, [0, 1, 3], samples=2), run(model, clips, [1])
+    assert [*first] == ["c0~0", "c0~1", "c1~0", "c1~1", "c3~0", "c3~1"]
+    assert all(g.audio.shape == (1, 3200) and g.sample_rate == 400 for g in first.values())
+    assert torch.equal(first["c1~0"].audio, again["c1~0"].audio)
+    assert not torch.equal(first["c1~0"].audio, first["c1~1"].audio)
+    assert not torch.equal(first["c1~0"].audio, run(model, clips, [1], seed=8)["c1~0"].audio)
+    assert set(first["c0~0"].timings) == {"features", "generation", "decoding"}
+
+
+def test_a_video_that_is_too_short_loses_only_itself(clips: ClipSet) -> None:
+    found = run(generator(), clips, [1, 2, 3])
+    assert found["c2~0"].reason is Reason.TOO_SHORT_VIDEO
+    assert found["c2~0"].audio is None
+    assert found["c3~0"].audio is not None
+
+
+def test_conditions_matter_and_can_be_left_out(clips: ClipSet) -> None:
+    outputs = {c: run(generator(conditions=c), clips, [0])["c0~0"].audio for c in ("both", "video", "text", "none")}
+    values = list(outputs.values())
+    assert not any(torch.equal(a, b) for i, a in enumerate(values) for b in values[:i])
+    negative = run(generator(negative="voices"), clips, [0])["c0~0"].audio
+    assert not torch.equal(negative, outputs["both"])
+
+
+def test_guidance_in_one_batch_equals_two_passes(clips: ClipSet) -> None:
+    model = generator(cfg=3.0)
+    ours = run(model, clips, [0])["c0~0"].audio
+    inputs = model._read(clips.clips[0])
+    assert inputs.visual is not None
+    assert inputs.sync is not None
+    assert inputs.text is not None
+    network = model.network
+    with torch.no_grad():
+        real, empty = network.preprocess(inputs.visual, inputs.sync, inputs.text), network.empty(1)
+        x = flow.noise((32, 4), 7, "c0")[None]
+        for k in range(4):
+            t = torch.tensor([k / 4])
+            one, other = network.flow(x, t, real), network.flow(x, t, empty)
+            x = x + 0.25 * (3.0 * one - 2.0 * other)
+        wanted = Codec().decode(network.unnormalize(x))
+    torch.testing.assert_close(ours, wanted[:, :3200], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(ours, run(generator(cfg=0.0), clips, [0])["c0~0"].audio)
+
+
+def test_adaptive_and_euler_agree_when_both_are_fine(clips: ClipSet) -> None:
+    fine = run(generator(steps=400, cfg=1.0), clips, [0])["c0~0"].audio
+    ours = run(generator(solver="adaptive", cfg=1.0), clips, [0])["c0~0"].audio
+    torch.testing.assert_close(ours, fine, rtol=0, atol=0.02 * float(fine.abs().max()))
+
+
+def test_long_videos_in_windows(tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    write_video(path, seconds=13.2)
+    clips = ClipSet("long", "1", (Clip("long", path, text="x"),))
+    model = generator(window=6.0)
+    model.setup(clips, 13.0, 0)
+    assert len(model.windows) == 3
+    (found,) = model.generate(clips.clips, 0)
+    assert found.audio is not None
+    assert found.audio.shape == (1, 13 * 400)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "magic"}, "solver must be one of"),
+        ({"conditions": "smell"}, "conditions must be"),
+        ({"steps": 0}, "at least 1"),
+    ],
+)
+def test_wrong_settings_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Settings(**options)
+
+
+def test_a_set_without_videos_is_refused_for_video_only() -> None:
+    with pytest.raises(UsageError, match="no clip of set texts has a video"):
+        generator(conditions="video").setup(ClipSet("texts", "1", (Clip("a", text="rain"),)), 8.0, 0)
