@@ -58,26 +58,26 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
     table_file: Annotated[Path | None, typer.Option("--table", help="Table of id, file, text, label, onsets.")] = None,
     lists: Annotated[Path | None, typer.Option(help="Folder (or file) of the set's list files.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/SET-MODEL-HASH].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder \\[default: runs/SET-MODEL-HASH].")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of generation.")] = DEFAULT_SEED,
     samples_per_clip: Annotated[int, typer.Option(help="Samples per clip, averaged per clip.")] = 1,
-    flavour: Annotated[FlavourName | None, typer.Option(help="[default: the protocol's]")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file [default: the set's].")] = None,
+    flavour: Annotated[FlavourName | None, typer.Option(help="\\[default: the protocol's]")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file \\[default: the set's].")] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Only these, separated by commas; +NAME adds an optional one.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    workers: Annotated[int | None, typer.Option(help="Decoding threads [default: cores].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     min_coverage: Annotated[float, typer.Option(help="Share of clips that must be scored, else exit 3.")] = 1.0,
-    store: Annotated[Path | None, typer.Option(help="Feature store [default: in the cache folder].")] = None,
+    store: Annotated[Path | None, typer.Option(help="Feature store \\[default: in the cache folder].")] = None,
     reference: Annotated[Path | None, typer.Option(help="Reference pack (`av-bench stats`) for the real side.")] = None,
     dedup: Annotated[
         Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")
     ] = None,
     videos: Annotated[
-        bool | None, typer.Option(help="An mp4 of each sample to watch [default: for models that generate].")
+        bool | None, typer.Option(help="An mp4 of each sample to watch \\[default: for models that generate].")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
@@ -121,12 +121,12 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-def _print_tables(paths: list[Path], allow_different_n: bool = False) -> None:
+def _print_tables(paths: list[Path], allow_different_n: bool = False, with_paper: str | None = None) -> None:
     """A table for people on a terminal, Markdown when the output goes elsewhere."""
     from reports.render import render
     from reports.table import tables
 
-    found = tables(paths, allow_different_n=allow_different_n)
+    found = tables(paths, allow_different_n=allow_different_n, with_paper=with_paper)
     if sys.stdout.isatty():
         from reports.terminal import show
 
@@ -138,11 +138,14 @@ def _print_tables(paths: list[Path], allow_different_n: bool = False) -> None:
 @app.command()
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    format_: Annotated[Format | None, typer.Option("--format", help="[default: a table for people]")] = None,
+    format_: Annotated[Format | None, typer.Option("--format", help="\\[default: a table for people]")] = None,
     intervals: Annotated[bool, typer.Option(help="Print 95 % intervals.")] = True,
     allow_different_n: Annotated[
         bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
     ] = False,
+    with_paper: Annotated[
+        str | None, typer.Option(help="Add rows as reported and our difference: table1, table2 or table3.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
 ) -> None:
     """Turn run folders into a table."""
@@ -151,11 +154,10 @@ def table(
 
     folders = [p for p in runs if p.is_dir()]
     if format_ is None and out is None:
-        _print_tables(folders or runs, allow_different_n)
+        _print_tables(folders or runs, allow_different_n, with_paper)
         return
-    text = render(
-        tables(folders or runs, allow_different_n=allow_different_n), (format_ or Format.markdown).value, intervals
-    )
+    found = tables(folders or runs, allow_different_n=allow_different_n, with_paper=with_paper)
+    text = render(found, (format_ or Format.markdown).value, intervals)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -167,8 +169,8 @@ def gate(
     new: Annotated[Path, typer.Argument(help="The new run folder.")],
     against: Annotated[Path, typer.Option(help="The baseline's run folder.")],
     rules: Annotated[Path | None, typer.Option(help="YAML: metrics: {NAME: {tolerance, limit, ignore}}.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML [default: NEW/gate.xml].")] = None,
-    summary: Annotated[Path | None, typer.Option(help="Markdown [default: NEW/gate.md].")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML \\[default: NEW/gate.xml].")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Markdown \\[default: NEW/gate.md].")] = None,
 ) -> None:
     """Compare a run with a baseline; exit 1 on a regression."""
     from av_bench import gating
@@ -209,7 +211,7 @@ def selfcheck(
     data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")] = Path("runs/selfcheck"),
-    workers: Annotated[int | None, typer.Option(help="Decoding threads [default: cores].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Damage the real audio in known ways and see whether the metrics react as they should; exit 1 if not."""

@@ -16,7 +16,7 @@ def make(
     out: Annotated[Path, typer.Option(help="Folder of the new pack.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the set's media.")] = None,
     lists: Annotated[Path | None, typer.Option(help="Folder (or file) of the set's lists.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="[default: the set's]")] = None,
+    protocol: Annotated[str | None, typer.Option(help="\\[default: the set's]")] = None,
     metrics: Annotated[str | None, typer.Option(help="Only what these metrics need, separated by commas.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     features: Annotated[

@@ -35,7 +35,17 @@ from av_bench.store import Store
 from protocols.load import SetRequest, read_clips
 
 SECONDS = 8.0
-NAMES = ["vggish", "panns", "clap-audio", "msclap-audio", "imagebind-audio", "passt", "synchformer-audio", "imagebind-video", "synchformer-video"]
+NAMES = [
+    "vggish",
+    "panns",
+    "clap-audio",
+    "msclap-audio",
+    "imagebind-audio",
+    "passt",
+    "synchformer-audio",
+    "imagebind-video",
+    "synchformer-video",
+]
 MODULES = ("passt", "panns", "vggish", "imagebind", "clap", "msclap", "synchformer")
 
 

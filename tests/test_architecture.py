@@ -18,7 +18,7 @@ GROUND |= {path.stem for path in (ROOT / "av_bench").glob("weights*.py")}
 ALLOWED: dict[str, set[str]] = {
     "av_bench/metrics": {"contracts", "metrics"},
     "av_bench/extractors": GROUND | {"extractors", "metrics", "model_zoo"},
-    "model_zoo": GROUND | {"model_zoo", "protocols"},
+    "model_zoo": GROUND | {"metrics", "model_zoo", "protocols"},
     "protocols": GROUND | {"protocols"},
     "av_bench/audit": GROUND | {"audit", "protocols"},
 }

@@ -76,3 +76,13 @@ def test_list(tmp_path: Path, group: str) -> None:
         "protocols": "nano",
     }
     assert expected[group] in done.stdout
+
+
+def test_help_shows_defaults_in_brackets() -> None:
+    from typer.testing import CliRunner
+
+    from av_bench.cli import app
+
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
+    assert "[default: cores]" in shown
+    assert "[default: the protocol's]" in shown

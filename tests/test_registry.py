@@ -17,7 +17,9 @@ def test_every_own_entry_loads(group: str) -> None:
 
 
 def test_a_miss_names_the_nearest_and_the_available() -> None:
-    with pytest.raises(UsageError, match=r"unknown model 'suffled'. Did you mean 'shuffled'\? Available: mmaudio-l, .*noise"):
+    with pytest.raises(
+        UsageError, match=r"unknown model 'suffled'. Did you mean 'shuffled'\? Available: mmaudio-l, .*noise"
+    ):
         registry.load("models", "suffled")
 
 

@@ -118,6 +118,35 @@ def load_overlaps(path: Path | str) -> set[str]:
 
     Raises UsageError when the file is missing, is no audit, or has another version.
     """
+    names = _load(path).get("overlapping")
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise UsageError(f"{path}: the field 'overlapping' is not a list of clip names; write the file again")
+    return set(names)
+
+
+def load_training_side(path: Path | str) -> set[str]:
+    """Names of the training recordings an audit file found in the test set: what a training leaves out.
+
+    By rule ``id`` the bare ids, so that every window of a recording goes; else ``<id>_<start, six digits>`` of the
+    training rows that were found (the bare id where a list has no times). A content audit names files by their stem.
+    """
+    data = _load(path)
+    names = set()
+    try:
+        for finding in data["findings"]:
+            row = finding["train"]
+            if data["kind"] == "content":
+                names.add(Path(row["file"]).stem)
+            elif data["rule"] == "id" or "start" not in row:
+                names.add(finding["id"])
+            else:
+                names.add(f"{finding['id']}_{int(row['start']):06d}")
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path}: a finding has no {error}; write the file again with `av-bench audit`") from error
+    return names
+
+
+def _load(path: Path | str) -> dict[str, Any]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -126,10 +155,7 @@ def load_overlaps(path: Path | str) -> set[str]:
         ) from error
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise UsageError(f"{path}: not an audit file of version {VERSION}; write it again with `av-bench audit`")
-    names = data.get("overlapping")
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise UsageError(f"{path}: the field 'overlapping' is not a list of clip names; write the file again")
-    return set(names)
+    return data
 
 
 def a4_json(result: TableA4) -> dict[str, Any]:

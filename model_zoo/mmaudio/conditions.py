@@ -70,7 +70,8 @@ class OfficialConditioner:
         return clip.cpu(), tokens[0].flatten(0, 1).cpu()
 
     def _stretch(self, media: Decoded, request: VideoRequest, seconds: float, start: float) -> Tensor:
-        first, count = round(request.fps * start), int(request.fps * seconds)
+        # Down, as the decoder counts frames: a window that ends with the clip must not ask for one more.
+        first, count = int(request.fps * start), int(request.fps * seconds)
         frames = media.frames(request)[first : first + count]
         if len(frames) < count:
             detail = f"{len(frames)} frames from {start:g} s at {request.fps:g} per second, {count} are needed"

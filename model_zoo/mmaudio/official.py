@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from av_bench import weights
@@ -12,9 +13,11 @@ from av_bench.store import Store, home
 from model_zoo import mmaudio
 from model_zoo.mmaudio import clip
 from model_zoo.mmaudio.config import variant
-from model_zoo.mmaudio.sample import MMAudio, Settings
+from model_zoo.mmaudio.network import FlowNetwork
+from model_zoo.mmaudio.sample import Codec, Conditioner, MMAudio, Settings
 
 TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
+LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
 VAES = {
     "16k": ("mmaudio-vae-16k", "mmaudio-vocoder-16k"),
     "44k": ("mmaudio-vae-44k", "bigvgan-v2-44k", "bigvgan-v2-44k-config"),
@@ -27,8 +30,21 @@ def settings(name: str, options: dict[str, Any]) -> Settings:
     unknown = [key for key in options if key not in known]
     if unknown:
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}")
-    kinds = {"steps": int, "batch": int, "compile": bool, "cfg": float, "window": float}
-    return Settings(**{key: kinds.get(key, str)(value) for key, value in options.items()})
+    return Settings(**{"window": LONGEST, **{key: _typed(name, key, value) for key, value in options.items()}})
+
+
+def _typed(name: str, key: str, value: Any) -> Any:
+    """An option as its own type; UsageError when the text does not say one. Specs give numbers as floats."""
+    if key in ("steps", "batch") and isinstance(value, int | float) and float(value).is_integer():
+        return int(value)
+    if key in ("cfg", "window") and isinstance(value, int | float):
+        return float(value)
+    if key == "compile" and value in (0, 1, "yes", "no", "true", "false"):
+        return value in (1, "yes", "true")
+    if key in ("negative", "solver", "conditions"):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    wanted = {"compile": "yes or no", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
+    raise UsageError(f"{name}: {key} must be {wanted}, got {value!r}")
 
 
 def load(name: str, **options: Any) -> MMAudio:
@@ -45,6 +61,27 @@ def load(name: str, **options: Any) -> MMAudio:
     network = mmaudio.build(name, weights.load_state_dict(weights.require(found.weights)))
     codec, conditioner = OfficialCodec(found.rate), OfficialConditioner()
     return MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, Store(home() / "store"))
+
+
+def around(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:
+    """From a network in training to a generator, with the published codec and conditions, built on first use."""
+    found = variant(name)
+
+    @cache
+    def parts() -> tuple[Codec, Conditioner]:
+        from model_zoo.mmaudio.codec import OfficialCodec
+        from model_zoo.mmaudio.conditions import OfficialConditioner
+
+        return OfficialCodec(found.rate), OfficialConditioner()
+
+    def generator(network: FlowNetwork) -> MMAudio:
+        made = MMAudio(
+            f"{name}-in-training", network, *parts(), Settings(window=LONGEST), store=Store(home() / "store")
+        )
+        made.place(device)
+        return made
+
+    return generator
 
 
 def _factory(name: str) -> Callable[..., MMAudio]:

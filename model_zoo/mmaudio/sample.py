@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,10 @@ class Conditioner(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample. ``cfg`` below 1 leaves the unconditional pass out; ``window`` is the longest single stretch."""
+    """How to sample. ``cfg`` below 1 leaves the unconditional pass out.
+
+    ``window`` is the longest stretch generated in one piece, in seconds.
+    """
 
     steps: int = STEPS
     cfg: float = GUIDANCE
@@ -85,6 +89,8 @@ class Settings:
             raise UsageError(
                 f"steps, batch and window must be at least 1, got {self.steps}, {self.batch}, {self.window}"
             )
+        if not math.isfinite(self.cfg):
+            raise UsageError(f"cfg must be a number, got {self.cfg}")
 
 
 @dataclass
@@ -180,12 +186,21 @@ class MMAudio:
             while waiting:
                 yield from waiting.popleft().result()
 
+    def _has_condition(self, clip: Clip) -> bool:
+        """Whether a clip has any of the conditions that are to be used."""
+        seen, told = clip.video is not None, bool(clip.text)
+        return ("video" in self.conditions and seen) or ("text" in self.conditions and told)
+
     @torch.no_grad()
     def _read(self, clip: Clip) -> _Inputs:
         """Decode one clip and compute its conditions, window by window."""
         started = time.perf_counter()
         inputs = _Inputs(clip)
         try:
+            if self.conditions and not self._has_condition(clip):
+                wanted = " or ".join(sorted(self.conditions))
+                detail = f"no {wanted} to generate from; conditions=none generates from nothing"
+                raise MediaError(clip.id, Reason.NO_VIDEO if clip.video is None else Reason.GENERATOR_FAILED, detail)
             if "video" in self.conditions and clip.video is not None:
                 cut = self.windows
                 inputs.visual, inputs.sync = stretches(

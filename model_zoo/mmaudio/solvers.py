@@ -6,6 +6,7 @@ size never depends on the company an item is in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,6 +27,7 @@ _STAGES: tuple[tuple[float, ...], ...] = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
+_SHORTEST = 1e-9  # of the time from 0 to 1; no shorter step is tried
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
@@ -44,8 +46,10 @@ def adaptive(
 ) -> Tensor:
     """Dormand-Prince 5(4) with a step size per item; returns the state at t = 1.
 
-    A step is taken when the root mean square of its error, in units of ``atol + rtol |x|``, is at most 1. Items that
-    have arrived wait for the others. UsageError when ``most`` trial steps are not enough.
+    A step is taken when the root mean square of its error, in units of ``atol + rtol |x|``, is at most 1; a step that
+    overflows is tried again, shorter. Items that have arrived wait for the others. An item whose velocity is not
+    finite however short the step ends as NaN, as with ``euler``, and costs the others nothing. UsageError when
+    ``most`` trial steps are not enough.
     """
     wide = (len(x),) + (1,) * (x.ndim - 1)
     t = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -63,11 +67,14 @@ def adaptive(
             slopes.append(velocity(state, (t + at * h).to(x.dtype)))
         scale = atol + rtol * torch.maximum(x.abs(), state.abs())
         error = (step * _combine(_ERROR, slopes) / scale).square().flatten(1).mean(dim=1).sqrt().double()
+        error = error.nan_to_num(nan=math.inf)
         taken = running & (error <= 1)
         keep = taken.view(wide)
         x, k1 = torch.where(keep, state, x), torch.where(keep, slopes[-1], k1)
         t = torch.where(taken, torch.where(t + h > 1 - 1e-9, torch.ones_like(t), t + h), t)
         h = h * (0.9 * error.clamp_min(1e-10) ** -0.2).clamp(0.2, 5.0)
+        lost = running & ~taken & (h < _SHORTEST)
+        x, t = torch.where(lost.view(wide), math.nan, x), torch.where(lost, torch.ones_like(t), t)
     raise UsageError(f"the adaptive solver did not reach t = 1 in {most} steps; loosen rtol and atol, or use euler")
 
 

@@ -16,7 +16,7 @@ from av_bench.audit.cli import app
 from av_bench.audit.content import audit_content, to_json
 from av_bench.audit.fingerprints import CHROMA_RATE, sound_codes
 from av_bench.audit.library import Match
-from av_bench.audit.report import load_overlaps
+from av_bench.audit.report import load_overlaps, load_training_side
 from av_bench.contracts import UsageError
 from av_bench.store import Store
 from protocols.impacts.encode import write_mp4
@@ -110,6 +110,7 @@ def test_command_writes_json_and_page_and_names_unreadable_files(media: Path, st
     assert done.exit_code == 3, done.output
     assert "broken.mp4: unreadable" in done.output
     assert load_overlaps(out) == {"cropped"}
+    assert load_training_side(out) == {"original1"}
     data = json.loads(out.read_text())
     assert data["findings"][0]["kind"] == "audio and video"
     assert data["findings"][0]["train"]["file"].endswith("original1.mp4")

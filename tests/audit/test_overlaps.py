@@ -15,7 +15,7 @@ from av_bench.audit.cli import app
 from av_bench.audit.cliplist import ClipList
 from av_bench.audit.lists import read_list
 from av_bench.audit.overlaps import audit, counts
-from av_bench.audit.report import load_overlaps, to_json, write_csv, write_json
+from av_bench.audit.report import load_overlaps, load_training_side, to_json, write_csv, write_json
 from av_bench.contracts import UsageError
 
 A, B, C, D = "-aaaaaaaa_a", "bb_bbbbbbb-", "ccccccccccc", "ddddddddddd"
@@ -111,6 +111,10 @@ def test_json_and_csv(lists: tuple[ClipList, ClipList, ClipList], tmp_path: Path
     write_csv(result.findings, tmp_path / "audit.csv")
     data = json.loads((tmp_path / "audit.json").read_text())
     assert load_overlaps(tmp_path / "audit.json") == {f"{A}_000000", f"{B}_000030"}
+    rows = {(f["id"], f["train"]["start"]) for f in data["findings"]}
+    assert load_training_side(tmp_path / "audit.json") == {f"{name}_{int(start):06d}" for name, start in rows}
+    write_json(to_json(audit(lists[0], lists[1:], "id")), tmp_path / "by_id.json")
+    assert {A, B} <= load_training_side(tmp_path / "by_id.json")
     assert data["test"] == {"name": "test", "clips": 4, "ids": 3}
     assert [t["overlapping_clips"] for t in data["train"]] == [2, 1]
     assert data["in_every_train"] == [f"{B}_000030"]

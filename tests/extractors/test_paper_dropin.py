@@ -58,9 +58,8 @@ def derived_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "require", lambda name: files[name])
 
 
-def test_a_trainers_script_gives_the_published_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, derived_weights: None
-) -> None:
+@pytest.mark.usefixtures("derived_weights")
+def test_a_trainers_script_gives_the_published_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published_cache(tmp_path / "gt", "gt")
     audio = g.media("pred")[0].parent
     arguments = {"gt_cache": tmp_path / "gt", "pred_audio": audio, "pred_cache": tmp_path / "pred"}

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError
+from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError, VideoRequest
 from av_bench.media import decode
 from av_bench.store import Store
 from model_zoo.mmaudio import official
 from model_zoo.mmaudio.clip import CONFIG, Clip
 from model_zoo.mmaudio.conditions import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches
+from model_zoo.mmaudio.config import sequence_lengths
+from model_zoo.mmaudio.windows import plan
 from model_zoo.networks.synchformer import VideoEncoder
 from tests.media_files import write_video
 
@@ -101,3 +103,44 @@ def test_missing_official_files_are_named_in_the_first_second() -> None:
         official.small_16k()
     with pytest.raises(UsageError, match="unknown option 'stepz'; options are steps, cfg"):
         official.large_44k(stepz=3)
+
+
+@pytest.mark.parametrize("seconds", [8.0, 8.07, 9.03, 9.2, 12.34, 20.5, 29.99])
+def test_a_video_that_is_exactly_long_enough_fills_every_window(seconds: float) -> None:
+    latent, total = sequence_lengths("16k", 8.0)[0], sequence_lengths("16k", seconds)[0]
+
+    class Media:
+        path = Path("v.mp4")
+
+        def frames(self, request: VideoRequest) -> torch.Tensor:
+            return torch.arange(int(request.fps * seconds))  # as many as the decoder gives
+
+    stretch = OfficialConditioner._stretch
+    for start in plan(seconds, 8.0, 2.0, latent, total).starts:
+        for request in (CLIP_REQUEST, SYNC_REQUEST):
+            found = stretch(None, Media(), request, 8.0, start)  # type: ignore[arg-type]
+            assert len(found) == int(8 * request.fps)
+            assert 0 <= start - float(found[0]) / request.fps < 1 / request.fps + 1e-6
+
+
+def test_options_of_a_model_spec() -> None:
+    found = official.settings("mmaudio-l", {"steps": 10.0, "cfg": 3.0, "compile": "no", "negative": 3.0})
+    assert (found.steps, found.cfg, found.compile, found.negative) == (10, 3.0, False, "3")
+    assert official.settings("mmaudio-l", {"compile": "yes"}).compile
+    latent, total = sequence_lengths("16k", official.LONGEST)[0], sequence_lengths("16k", 10.0)[0]
+    assert len(plan(10.0, official.settings("mmaudio-l", {}).window, 2.0, latent, total)) == 1  # AudioCaps: one piece
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("steps", "x", "steps must be a whole number, got 'x'"),
+        ("steps", 2.7, "steps must be a whole number, got 2.7"),
+        ("steps", float("nan"), "steps must be a whole number"),
+        ("cfg", "high", "cfg must be a number"),
+        ("compile", "maybe", "compile must be yes or no"),
+    ],
+)
+def test_options_that_say_nothing_are_named(option: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        official.settings("mmaudio-l", {option: value})

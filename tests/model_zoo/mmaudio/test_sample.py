@@ -136,6 +136,25 @@ def test_adaptive_reaches_the_analytic_solution_and_items_do_not_influence_each_
         solvers.adaptive(velocity, torch.ones(3, 1), most=2)
 
 
+def test_adaptive_tries_again_after_an_overflow_and_a_lost_item_costs_the_others_nothing() -> None:
+    calls = 0
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        slope = -x.clone()
+        if 2 < calls < 6:
+            slope[0] = math.inf  # within the first step only
+        if len(x) == 3:
+            slope[2] = torch.where(t[2] > 0.5, math.nan, slope[2])
+        return slope
+
+    found = solvers.adaptive(velocity, torch.ones(3, 1))
+    torch.testing.assert_close(found[:2, 0], torch.full((2,), math.exp(-1)), rtol=1e-3, atol=0)
+    assert bool(found[2].isnan().all())
+    assert torch.equal(solvers.adaptive(lambda x, _: -x, torch.ones(1, 1))[0], found[1])
+
+
 def test_logit_normal_times() -> None:
     t = flow.sample_t(20_000, torch.Generator().manual_seed(0))
     odds = torch.log(t / (1 - t))
@@ -227,9 +246,23 @@ def test_long_videos_in_windows(tmp_path: Path) -> None:
     assert found.audio.shape == (1, 13 * 400)
 
 
+def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips: ClipSet) -> None:
+    mixed = ClipSet("mixed", "1", (clips.clips[0], Clip("silent-text", text="rain"), Clip("nothing")))
+    reasons: dict[str, dict[str, Reason | None]] = {}
+    for conditions in ("video", "text", "both", "none"):
+        model = generator(conditions=conditions)
+        model.setup(mixed, 8.0, 0)
+        reasons[conditions] = {g.clip_id: g.reason for g in model.generate(mixed.clips, 0)}
+    missing = Reason.NO_VIDEO
+    assert reasons["video"] == {"c0": None, "nothing": missing, "silent-text": missing}
+    assert reasons["text"] == reasons["both"] == {"c0": None, "nothing": missing, "silent-text": None}
+    assert set(reasons["none"].values()) == {None}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"cfg": math.nan}, "cfg must be a number"),
         ({"solver": "magic"}, "solver must be one of"),
         ({"conditions": "smell"}, "conditions must be"),
         ({"steps": 0}, "at least 1"),

@@ -1,0 +1,237 @@
+"""Sampling speed: ours against a plain eager implementation that runs two passes per step, kept in this file.
+
+    python benchmarks/mmaudio_sampling.py --variant mmaudio-s-16k --device cuda --batch 1 8 32
+    python benchmarks/mmaudio_sampling.py --variant mmaudio-s-16k --device cpu --shrink 64 --steps 5
+
+Random weights and conditions (speed does not depend on the values); the flow network alone, without feature networks
+and codec. Every row makes the same samples from the same noise, which is checked. Times are medians of ``--repeat``
+runs after a warm-up, the rows taking turns so that other load meets all of them. Ratios are what compares, of wall time
+and of processor time (which other load disturbs least); seconds are those of this machine. Operations (two per
+multiply-add) are counted on the network itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from av_bench.contracts import Clip, Decoded, VideoRequest
+from model_zoo.mmaudio import flow
+from model_zoo.mmaudio.config import SAMPLE_RATES, VARIANTS, NetworkConfig, Rate, sequence_lengths
+from model_zoo.mmaudio.network import FlowNetwork
+from model_zoo.mmaudio.sample import MMAudio, Settings
+
+SECONDS, SEED = 8.0, 1
+
+
+class LatentsAsSound:
+    """A codec without networks: the latent is the wave, repeated to the asked length. For timing only."""
+
+    def __init__(self, rate: Rate, config: NetworkConfig) -> None:
+        self.rate, self.sample_rate, self.latent_dim = rate, SAMPLE_RATES[rate], config.latent_dim
+
+    def latent_len(self, seconds: float) -> int:
+        """As the official codec's."""
+        return sequence_lengths(self.rate, seconds)[0]
+
+    def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Not needed for sampling."""
+        raise NotImplementedError
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """``(B, N, C)`` -> ``(B, T)``, T at least 8 s."""
+        flat = latent.flatten(1)
+        return flat.repeat(1, -(-round(SECONDS * self.sample_rate) // flat.shape[1]))
+
+    def to(self, device: torch.device) -> LatentsAsSound:
+        """Nothing to move."""
+        del device
+        return self
+
+
+class RandomText:
+    """A conditioner without networks: tokens drawn from the text. Missing video costs the flow network the same."""
+
+    requests: tuple[VideoRequest, ...] = ()
+    fingerprint = "random"
+
+    def __init__(self, rate: Rate, config: NetworkConfig) -> None:
+        self.rate, self.shape = rate, (config.text_len, config.text_dim)
+
+    def lengths(self, seconds: float) -> tuple[int, int]:
+        """CLIP and sync tokens."""
+        return sequence_lengths(self.rate, seconds)[1:]
+
+    def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
+        """No clip of this benchmark has a video."""
+        raise NotImplementedError
+
+    def text(self, text: str) -> Tensor:
+        """``(text_len, text_dim)``."""
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(len(text))) / 32
+
+    def to(self, device: torch.device) -> RandomText:
+        """Nothing to move."""
+        del device
+        return self
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured: one network, ``size`` clips per call."""
+
+    network: FlowNetwork
+    rate: Rate
+    device: torch.device
+    steps: int
+    guidance: float
+    size: int
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """Clips with text."""
+        return tuple(Clip(f"c{i:04d}", text="x" * (i + 1)) for i in range(self.size))
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """bf16 autocast on a GPU, for every row alike."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def build(config: NetworkConfig, device: torch.device) -> FlowNetwork:
+    """A network whose every tensor is random."""
+    torch.manual_seed(0)
+    ones = torch.ones(config.latent_dim)
+    empty = torch.randn(config.text_len, config.text_dim) / 32
+    network = FlowNetwork(config, latent_mean=0 * ones, latent_std=ones, empty_string=empty)
+    for parameter in network.parameters():
+        if parameter.requires_grad and not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.02)  # gates start at zero: the blocks would do nothing
+    return network.to(device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def reference(work: Work) -> Tensor:
+    """Plain: eager, conditional and unconditional pass one after the other, a step at a time. Latents ``(B, N, C)``."""
+    network, config, device = work.network, work.network.config, work.device
+    shape = (config.latent_len, config.latent_dim)
+    x = torch.stack([flow.noise(shape, SEED, clip.id) for clip in work.clips]).to(device)
+    encode = RandomText(work.rate, config).text
+    text = torch.stack([encode(str(clip.text)) for clip in work.clips]).to(device)
+    clip = network.empty_clip_feat.expand(len(x), config.clip_len, -1)
+    sync = network.empty_sync_feat.expand(len(x), config.sync_len, -1)
+    with work.precision():
+        real, empty = network.preprocess(clip, sync, text), network.empty(len(x))
+        times = torch.linspace(0, 1, work.steps + 1, device=device)
+        for k in range(work.steps):
+            t = times[k].expand(len(x))
+            with_condition, without = network.flow(x, t, real), network.flow(x, t, empty)
+            velocity = work.guidance * with_condition.float() + (1 - work.guidance) * without.float()
+            x = x + (times[k + 1] - times[k]) * velocity
+    return x
+
+
+def ours(work: Work, *, compiled: bool) -> Callable[[], Tensor]:
+    """The generator as users run it, from clips to waves; returns latents for the comparison."""
+    settings = Settings(steps=work.steps, cfg=work.guidance, conditions="text", batch=work.size, compile=compiled)
+    config = work.network.config
+    codec, conditioner = LatentsAsSound(work.rate, config), RandomText(work.rate, config)
+    model = MMAudio("ours", work.network, codec, conditioner, settings)
+    model.place(str(work.device))
+
+    def run() -> Tensor:
+        waves = [made.audio for made in model.generate(work.clips, SEED)]
+        count = config.latent_len * config.latent_dim
+        rows = [wave[0, :count] for wave in waves if wave is not None]
+        return torch.stack(rows).view(len(rows), config.latent_len, config.latent_dim)
+
+    return run
+
+
+def operations(config: NetworkConfig, steps: int) -> float:
+    """Floating point operations of one guided sample: two projections and two evaluations per step."""
+    shapes = (
+        (config.clip_len, config.clip_dim),
+        (config.sync_len, config.sync_dim),
+        (config.text_len, config.text_dim),
+    )
+    with torch.device("meta"), torch.no_grad():
+        network = FlowNetwork(config)
+        with FlopCounterMode(display=False) as projecting:
+            pre = network.preprocess(*(torch.empty(1, *shape) for shape in shapes))
+        with FlopCounterMode(display=False) as evaluating:
+            network.flow(torch.empty(1, config.latent_len, config.latent_dim), torch.empty(1), pre)
+    return float(2 * projecting.get_total_flops() + 2 * steps * evaluating.get_total_flops())
+
+
+def seconds(run: Callable[[], Tensor], device: torch.device) -> tuple[float, float]:
+    """Wall and processor seconds of one call."""
+    started, used = time.perf_counter(), time.process_time()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started, time.process_time() - used
+
+
+def measure(work: Work, repeat: int, compiled: bool) -> dict[str, tuple[float, float]]:
+    """Median wall and processor seconds per call of every row.
+
+    RuntimeError when a row makes other samples than the reference.
+    """
+    rows: dict[str, Callable[[], Tensor]] = {"two passes": lambda: reference(work), "ours": ours(work, compiled=False)}
+    if compiled:
+        rows["ours, compiled"] = ours(work, compiled=True)
+    wanted = rows["two passes"]().cpu()
+    limit = 5e-2 if work.device.type == "cuda" else 1e-3  # bf16 against fp32 arithmetic
+    for name, run in rows.items():
+        difference = float((run().cpu() - wanted).abs().max() / wanted.abs().max())
+        if not difference < limit:
+            raise RuntimeError(f"{name}: differs from the reference by {difference:.1e} of the largest value")
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    for _ in range(repeat):
+        for name, run in rows.items():
+            times[name].append(seconds(run, work.device))
+    return {
+        name: (statistics.median(v[0] for v in values), statistics.median(v[1] for v in values))
+        for name, values in times.items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print one line per row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", default="mmaudio-s-16k", choices=list(VARIANTS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--cfg", type=float, default=4.5)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--shrink", type=int, help="hidden size of a smaller network (a multiple of 64)")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile")
+    given = parser.parse_args(arguments)
+    found, device = VARIANTS[given.variant], torch.device(given.device)
+    config = found.network
+    if given.shrink:
+        config = replace(config, hidden=given.shrink, heads=given.shrink // 64)
+    network, count = build(config, device), operations(config, given.steps)
+    print(f"{given.variant}, hidden {config.hidden}, {device}, {given.steps} steps, {count / 1e12:.3f} TFLOP a sample")
+    for size in given.batch:
+        work = Work(network, found.rate, device, given.steps, given.cfg, size)
+        medians = measure(work, given.repeat, given.compile)
+        base = medians["two passes"]
+        for name, (wall, used) in medians.items():
+            ratios = f"{base[0] / wall:5.2f}x wall {base[1] / used:5.2f}x processor"
+            rate = count * size / wall / 1e12
+            print(f"batch {size:3d}  {name:15s} {wall:8.3f} s  {ratios}  {rate:8.3f} TFLOP/s")
+
+
+if __name__ == "__main__":
+    main()
