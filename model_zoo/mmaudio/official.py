@@ -20,7 +20,7 @@ TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/
 LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
 VAES = {
     "16k": ("mmaudio-vae-16k", "mmaudio-vocoder-16k"),
-    "44k": ("mmaudio-vae-44k", "bigvgan-v2-44k", "bigvgan-v2-44k-config"),
+    "44k": ("mmaudio-vae-44k", "bigvgan-v2-44k"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Weights of MMAudio's parts in and out: strict loading with every odd key named, and saves that survive a full disk."""
+"""Weights of MMAudio's parts in and out: strict loading with odd keys named, saves that survive a full disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def read_tensors(source: Source, entry: str) -> tuple[dict[str, Tensor], str]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy ``tensors`` into ``module`` as float32. BadWeights names missing and extra keys, odd shapes, non-finite."""
+    """Copy ``tensors`` into ``module`` as float32 (a module on the meta device takes the tensors themselves).
+
+    BadWeights names missing and unexpected keys, other shapes and values that are not finite.
+    """
     wanted = module.state_dict()
     found = {
         "missing keys": [key for key in wanted if key not in tensors],
@@ -79,5 +82,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise files.BadWeights(f"{path}: not a training checkpoint")
     return content
-
-

@@ -1,0 +1,168 @@
+"""One step of VAE training, and the state of a run: networks, optimisers, steps done.
+
+The loss is the absolute error in log-mel plus the weighted KL, both summed over a window, plus from ``disc_start`` on
+the adversarial loss, weighted so that its gradient at the last layer is ``disc_weight`` times the error's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from av_bench.contracts import MetricError, UsageError
+from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from model_zoo.mmaudio.vae import VAE
+from model_zoo.mmaudio.vae_data import Items, Windows
+from model_zoo.mmaudio.vae_recipes import VAERecipe, difference, plain
+from model_zoo.mmaudio.weight_files import load_strictly, read_checkpoint
+
+Losses = dict[str, float]
+
+
+class VAETrainer:
+    """State of a run: networks, optimisers and the number of steps done."""
+
+    def __init__(self, recipe: VAERecipe, items: Items, device: str = "cpu") -> None:
+        self.recipe, self.windows, self.device = recipe, Windows(items, recipe), torch.device(device)
+        self.rank, self.world = (int(os.environ.get(key, default)) for key, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+        if recipe.batch % self.world:
+            raise UsageError(f"VAE training: a batch of {recipe.batch} does not split over {self.world} processes")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.vae = VAE(recipe.vae)
+            self.discriminator = PatchDiscriminator(recipe.disc_width, recipe.disc_layers)
+        self.vae.to(self.device).train()
+        self.discriminator.to(self.device).train()
+        self.optimisers = {
+            "vae": torch.optim.Adam(self.vae.parameters(), recipe.rate, recipe.betas),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), recipe.rate, recipe.betas),
+        }
+        self.done = 0
+
+    def start(self) -> None:
+        """Measure the data's statistics; they become part of the VAE's weights."""
+        mean, std = self.windows.statistics()
+        self.vae.data_mean.copy_(mean[None, :, None])
+        self.vae.data_std.copy_(std[None, :, None])
+
+    def step(self) -> Losses:
+        """One step on this process's share of the batch; losses are means over the whole batch."""
+        step, recipe = self.done + 1, self.recipe
+        share = slice(self.rank, None, self.world)
+        windows, noise = self.windows.batch(step, share), self._noise(step, recipe.batch)[share]
+        size = recipe.micro_batch or len(windows)
+        adversarial = recipe.adversarial and step >= recipe.disc_start
+        for optimiser in self.optimisers.values():
+            optimiser.param_groups[0]["lr"] = recipe.rate_at(step)
+            optimiser.zero_grad(set_to_none=True)
+        total: dict[str, Tensor] = {}
+        for start in range(0, len(windows), size):
+            part = windows[start : start + size].to(self.device)
+            part_noise, fraction = noise[start : start + size].to(self.device), len(part) / len(windows)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
+                found = self._backward(self.windows.mel(part), part_noise, adversarial, fraction)
+            for name, value in found.items():
+                total[name] = total[name] + value * fraction if name in total else value * fraction
+        losses = self._apply(total, adversarial)
+        self.done = step
+        return losses
+
+    def _noise(self, step: int, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
+        frames = self.recipe.frames // self.recipe.vae.stride
+        return torch.randn(count, self.recipe.vae.embed_dim, frames, generator=generator)
+
+    def _backward(self, mel: Tensor, noise: Tensor, adversarial: bool, share: float) -> dict[str, Tensor]:
+        """Gradients of both networks from one part of the batch; losses per window, detached."""
+        posterior = self.vae.encode(mel)
+        output = self.vae.decode(posterior.sample(noise))
+        reconstruction = (output - mel).abs().sum((1, 2)).mean()
+        kl = posterior.kl().mean()
+        loss = reconstruction + self.recipe.kl_weight * kl
+        found = {"l1": reconstruction.detach() / mel[0].numel(), "kl": kl.detach() / noise[0].numel()}
+        if adversarial:
+            self.discriminator.requires_grad_(False)
+            adversary = generator_loss(self.discriminator(self._normalized(output)))
+            last = self.vae.decoder.conv_out.weight
+            balance = adaptive_weight(reconstruction, adversary, last, _average if self.world > 1 else None)
+            loss = loss + self.recipe.disc_weight * balance * adversary
+            found |= {"adversary": adversary.detach(), "balance": balance}
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        if adversarial:
+            self.discriminator.requires_grad_(True)
+            real, fake = (self.discriminator(self._normalized(x)) for x in (mel, output.detach()))
+            hinge = discriminator_loss(real, fake)
+            (hinge * share).backward()  # type: ignore[no-untyped-call]
+            found["discriminator"] = hinge.detach()
+        return found
+
+    def _normalized(self, mel: Tensor) -> Tensor:
+        return (mel - self.vae.data_mean) / self.vae.data_std
+
+    def _apply(self, total: dict[str, Tensor], adversarial: bool) -> Losses:
+        """Average over processes, refuse what is not finite, update the networks."""
+        names = sorted(total)
+        values = torch.stack([total[name].float() for name in names])
+        if self.world > 1:
+            _average([values])
+        losses = dict(zip(names, values.tolist(), strict=True))
+        if not bool(values.isfinite().all()):
+            raise MetricError(
+                f"VAE training: losses of step {self.done + 1} are not finite ({losses}); the last checkpoint is from "
+                "before it. Lower the rate, or look at the data"
+            )
+        for name, module in (("vae", self.vae), ("discriminator", self.discriminator)):
+            if name == "vae" or adversarial:
+                if self.world > 1:
+                    _average([p.grad for p in module.parameters() if p.grad is not None])
+                self.optimisers[name].step()
+        return losses
+
+    @torch.no_grad()
+    def validate(self) -> Losses:
+        """Mean absolute error in log-mel of the held-out windows, decoded from the posterior's mean."""
+        held_out, total, size = self.windows.held_out(), 0.0, self.recipe.micro_batch or 32
+        self.vae.eval()
+        for start in range(0, len(held_out), size):
+            mel = self.windows.mel(held_out[start : start + size].to(self.device))
+            total += float((self.vae.decode(self.vae.encode(mel).mean) - mel).abs().mean((1, 2)).sum())
+        self.vae.train()
+        return {"validation_l1": total / len(held_out)}
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "step": self.done,
+            "recipe": json.dumps(plain(self.recipe)),
+            "weights": self.vae.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+        }
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint. UsageError when it is of another recipe; the fields are named."""
+        content = read_checkpoint(path)
+        changed = difference(json.loads(content["recipe"]), self.recipe)
+        if changed:
+            raise UsageError(f"{path}: begun with another recipe ({', '.join(changed)} differ); use another folder")
+        load_strictly(self.vae, content["weights"], str(path))
+        load_strictly(self.discriminator, content["discriminator"], str(path))
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(content["optimisers"][name])
+        self.done = int(content["step"])
+
+
+def _average(tensors: list[Tensor]) -> None:
+    """Mean over processes, in place, one message for all tensors."""
+    import torch.distributed as dist
+
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    pieces = torch.split(flat / dist.get_world_size(), [tensor.numel() for tensor in tensors])
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        tensor.copy_(piece.view_as(tensor))

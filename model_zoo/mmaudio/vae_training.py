@@ -1,0 +1,129 @@
+"""Training of the VAE: reconstruction, KL and adversarial losses, on one process or many, resumable exactly.
+
+    python -m model_zoo.mmaudio.vae_training --config 16k --data waves.npy --out runs/vae
+
+Every random choice of a step is a function of (seed, step), so a run that was stopped and resumed equals an unbroken
+one. Under ``torchrun`` each process takes its share of the batch and gradients are averaged; with the same seed the
+result is that of one process up to rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from model_zoo.mmaudio.logs import Journal
+from model_zoo.mmaudio.vae import VAE
+from model_zoo.mmaudio.vae_data import Items, open_items
+from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, plain, read_recipe
+from model_zoo.mmaudio.vae_trainer import Losses, VAETrainer
+from model_zoo.mmaudio.weight_files import save_checkpoint
+
+CHECKPOINT, WEIGHTS = "last.pt", "vae.safetensors"
+
+
+def train(
+    recipe: VAERecipe,
+    items: Items,
+    out: Path,
+    device: str = "cpu",
+    report: Callable[[str], None] = print,
+) -> VAE:
+    """Train to ``recipe.steps``, from ``out/last.pt`` where that exists; returns the VAE, ready for ``fuse``.
+
+    ``out`` holds ``log.jsonl`` (means since the last line), ``last.pt`` (everything, replaced at once) and in the end
+    ``vae.safetensors`` (raw weights in the published layout) with ``vae.json`` (the recipe).
+    """
+    trainer = VAETrainer(recipe, items, device)
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / CHECKPOINT).exists():
+        trainer.resume(out / CHECKPOINT)
+        report(f"resumed at step {trainer.done}")
+    else:
+        trainer.start()
+    main = trainer.rank == 0
+    journal = Journal(out, trainer.done, quiet=True) if main else None
+    window: list[Losses] = []
+    started = time.perf_counter()
+    while trainer.done < recipe.steps:
+        window.append(trainer.step())
+        step = trainer.done
+        if step % recipe.log_every == 0:
+            per_second = len(window) * recipe.batch / (time.perf_counter() - started)
+            line = {**_means(window), "rate": recipe.rate_at(step), "windows_per_second": per_second}
+            if journal and step % recipe.validate_every == 0 and recipe.holdout:
+                line |= trainer.validate()
+            if journal:
+                journal.write(step, "train", {name: float(f"{value:.6g}") for name, value in line.items()})
+                report(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in line.items()))
+            window, started = [], time.perf_counter()
+        if main and (step % recipe.save_every == 0 or step == recipe.steps):
+            save_checkpoint(out / CHECKPOINT, trainer.state())
+    if journal:
+        journal.close()
+        save_weights(trainer.vae, recipe, out)
+    return trainer.vae
+
+
+def _means(window: list[Losses]) -> Losses:
+    names = sorted({name for losses in window for name in losses})
+    found = {name: [losses[name] for losses in window if name in losses] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def save_weights(vae: VAE, recipe: VAERecipe, out: Path) -> None:
+    """Raw weights in the published layout, and the recipe beside them."""
+    from safetensors.torch import save
+
+    from av_bench.store import write_atomically
+
+    tensors = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
+    write_atomically(out / WEIGHTS, save(tensors))
+    write_atomically(out / "vae.json", (json.dumps(plain(recipe), indent=1) + "\n").encode())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the module."""
+    parser = argparse.ArgumentParser(prog="python -m model_zoo.mmaudio.vae_training", description="Train the VAE.")
+    parser.add_argument("--config", required=True, help=f"recipe: {', '.join(RECIPES)}, or a YAML file")
+    parser.add_argument("--data", required=True, type=Path, help="waves or mels in a .npy file, or a folder of audio")
+    parser.add_argument("--out", required=True, type=Path, help="folder of checkpoint, log and weights; resumes there")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    recipe = read_recipe(options.config)
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    device = f"cuda:{rank}" if options.device == "cuda" else options.device
+    if world > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    options.out.mkdir(parents=True, exist_ok=True)
+    items = _open_in_turn(options.data, recipe, options.out, world)
+    train(recipe, items, options.out, device, report=print if os.environ.get("RANK", "0") == "0" else _silent)
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def _open_in_turn(data: Path, recipe: VAERecipe, out: Path, world: int) -> Items:
+    """The first process decodes a folder; the others wait and map what it wrote."""
+    if world == 1:
+        return open_items(data, recipe, out)
+    import torch.distributed as dist
+
+    first = dist.get_rank() == 0
+    if first:
+        open_items(data, recipe, out)
+    dist.barrier()
+    return open_items(data, recipe, out, _silent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Post-hoc EMA against published numbers, the profile's own integrals, and with bounded storage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from av_bench.contracts import MissingRequirement, UsageError
+from model_zoo.mmaudio import ema
+from model_zoo.mmaudio.ema import PostHocEMA, Snapshots, gamma_of
+from tests.model_zoo.mmaudio.goldens import close, full_disk, golden, needs_golden, recipe
+
+WIDTHS = (0.05, 0.1)
+
+
+@pytest.fixture
+def published() -> Any:
+    return golden("full_size/ema.pt")
+
+
+@needs_golden
+def test_exponents_and_factors(published: Any) -> None:
+    for sigma, gamma in published["gamma"].items():
+        assert gamma_of(float(sigma)) == pytest.approx(gamma, rel=1e-12)
+        assert ema.sigma_of(gamma) == pytest.approx(float(sigma), rel=1e-12)
+    for name, rows in published["beta_at_step"].items():
+        match = re.fullmatch(r"sigma([0-9.]+)_corr(True|False)", name)
+        assert match
+        ours = [ema.decay(step, gamma_of(float(match[1])), corrected=match[2] == "True") for step, _ in rows]
+        assert ours == pytest.approx([beta for _, beta in rows], rel=1e-9)
+
+
+@needs_golden
+def test_synthesis_weights(published: Any) -> None:
+    found = published["posthoc"]
+    for sigma, wanted in found["weights_by_target_sigma"].items():
+        ours = ema.synthesis_weights(found["timesteps"], found["gammas"], found["target_step"], gamma_of(float(sigma)))
+        np.testing.assert_allclose(ours, wanted, atol=1e-6)
+
+
+@needs_golden
+def test_hundred_updates_and_synthesis(published: Any, tmp_path: Path) -> None:
+    rule, found = recipe(), published["sim"]
+
+    def weights(step: int) -> dict[str, torch.Tensor]:
+        return {name: rule.inp(f"ema{step}{name}", shape) for name, shape in (("weight", (2, 3)), ("bias", (2,)))}
+
+    averages, store = PostHocEMA(weights(0), WIDTHS), Snapshots(tmp_path)
+    for step in range(100):
+        averages.update(weights(step))
+        if averages.updates % 20 == 0:
+            averages.snapshot(store)
+    for sigma, live in zip(WIDTHS, found["live_after_100"], strict=True):
+        for name, value in live.items():
+            close(averages.averages[sigma][name], value, 1e-6)
+    assert len(store.entries()) == len(found["files"])
+    for sigma, wanted in found["synth"].items():
+        made = store.synthesise(float(sigma))
+        for name, value in wanted.items():
+            close(made[name], value, 1e-5)
+
+
+def test_products_are_the_integrals() -> None:
+    time = np.linspace(0, 1000, 200_001)
+    (ta, ga), (tb, gb) = (1000.0, 6.9), (700.0, 16.9)
+    profiles = [np.where(time <= t, (g + 1) * (time / t) ** g / t, 0.0) for t, g in ((ta, ga), (tb, gb))]
+    wanted = (profiles[0] * profiles[1]).sum() * (time[1] - time[0])
+    ours = ema.profile_products(*(np.array([x]) for x in (ta, ga, tb, gb)))
+    assert float(ours[0, 0]) == pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.mark.parametrize(("limit", "worst"), [(24, 0.006), (12, 0.03)])
+def test_thinned_snapshots_still_make_any_width(limit: int, worst: float) -> None:
+    """60 snapshots arrive as in the published training; what is kept reproduces the profiles of 0.06 to 0.15."""
+    kept: list[int] = []
+    for step in range(5_000, 300_001, 5_000):
+        kept = ema.thin([*kept, step], limit)
+    assert len(kept) == limit
+    assert kept[-1] == 300_000
+    gammas = [gamma_of(s) for s in WIDTHS for _ in kept]
+    errors = [ema.synthesis_error(kept * 2, gammas, 300_000, gamma_of(s)) for s in (0.06, 0.08, 0.1, 0.12, 0.15)]
+    assert max(errors) < worst
+
+
+def test_thinned_synthesis_meets_the_average_itself(tmp_path: Path) -> None:
+    """A noisy walk of weights: widths that were never tracked, from at most 12 of 40 snapshots."""
+    rng = torch.Generator().manual_seed(0)
+    value = torch.zeros(200)
+    goal = (0.07, 0.12)
+    tracked, direct = (PostHocEMA({"w": value}, widths) for widths in (WIDTHS, goal))
+    store = Snapshots(tmp_path, limit=12)
+    for step in range(1, 2_001):
+        value = 0.999 * value + torch.randn(200, generator=rng)
+        for averages in (tracked, direct):
+            averages.update({"w": value})
+        if step % 50 == 0:
+            tracked.snapshot(store)
+    assert len(store.entries()) == 24
+    for sigma in goal:
+        wanted = direct.averages[sigma]["w"]
+        error = (store.synthesise(sigma)["w"] - wanted).norm() / wanted.norm()
+        nearest = min((tracked.averages[s]["w"] - wanted).norm() / wanted.norm() for s in WIDTHS)
+        assert float(error) < 0.01 < float(nearest)
+
+
+def test_broken_run_goes_on_as_if_unbroken(tmp_path: Path) -> None:
+    def walk(averages: PostHocEMA, store: Snapshots, steps: range) -> None:
+        for step in steps:
+            averages.update({"w": torch.full((3,), float(step) ** 1.5)})
+            if step % 2 == 0:
+                averages.snapshot(store)
+
+    start = {"w": torch.zeros(3)}
+    whole, folder = PostHocEMA(start), Snapshots(tmp_path / "whole", limit=4)
+    walk(whole, folder, range(1, 31))
+    broken, other = PostHocEMA(start), Snapshots(tmp_path / "broken", limit=4)
+    walk(broken, other, range(1, 16))
+    state = broken.state_dict()
+    state = {**state, "averages": {s: {k: v.clone() for k, v in a.items()} for s, a in state["averages"].items()}}
+    walk(broken, other, range(16, 20))  # lost: killed before the next checkpoint
+    resumed = PostHocEMA(start)
+    resumed.load_state_dict(state)
+    other.forget_after(15)
+    walk(resumed, other, range(16, 31))
+    assert all(torch.equal(resumed.averages[s]["w"], whole.averages[s]["w"]) for s in WIDTHS)
+    assert other.entries() == folder.entries()
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="between 0 and"):
+        gamma_of(0.3)
+    with pytest.raises(MissingRequirement, match="no snapshots"):
+        Snapshots(tmp_path / "nothing").synthesise(0.1)
+    with pytest.raises(UsageError, match="at least 4"):
+        ema.thin([1, 2, 3], 3)
+    averages = PostHocEMA({"w": torch.zeros(1)})
+    with pytest.raises(UsageError, match=r"widths \[0.2\]"):
+        averages.load_state_dict(PostHocEMA({"w": torch.zeros(1)}, (0.2,)).state_dict())
+    with pytest.raises(UsageError, match=r"e\.g\. v"):
+        averages.load_state_dict(PostHocEMA({"v": torch.zeros(1), "w": torch.zeros(1)}).state_dict())
+
+
+def test_unwritable_snapshot_leaves_the_others(tmp_path: Path) -> None:
+    store = Snapshots(tmp_path, limit=4)
+    store.add(0.1, 1, {"w": torch.ones(2)})
+    with full_disk(10_000), pytest.raises(MissingRequirement, match="cannot be written"):
+        store.add(0.1, 2, {"w": torch.ones(20_000)})
+    assert store.entries() == [(0.1, 1)]
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,377 @@
+"""VAE training: data, losses, resuming, processes, and what it refuses. Networks of a few thousand parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from av_bench.contracts import MetricError, MissingRequirement, UsageError
+from av_bench.weights import load_state_dict
+from model_zoo.mmaudio import vae_training
+from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from model_zoo.mmaudio.mel import MelConfig, log_mel
+from model_zoo.mmaudio.vae import VAE, VAEConfig
+from model_zoo.mmaudio.vae_data import Windows, open_items
+from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, read_recipe
+from model_zoo.mmaudio.vae_trainer import VAETrainer
+from model_zoo.mmaudio.weight_files import read_checkpoint
+from tests.conftest import ROOT
+from tests.model_zoo.mmaudio.goldens import full_disk
+
+SMALL = VAERecipe(
+    "small",
+    MelConfig(8_000, n_fft=256, hop=64, n_mels=16, high=4_000.0),
+    VAEConfig(16, 4, 16, ch_mult=(1, 2), num_res_blocks=1),
+    frames=32,
+    batch=4,
+    steps=6,
+    rate=5e-3,
+    disc_start=3,
+    disc_width=4,
+    disc_layers=2,
+    holdout=2,
+    statistics_items=50,
+    log_every=1,
+    validate_every=2,
+    save_every=3,
+)
+SETTINGS = """recipe: tiny
+mel: {sample_rate: 8000, n_fft: 256, hop: 64, n_mels: 16, high: 4e3}
+vae: {data_dim: 16, embed_dim: 4, hidden: 16, num_res_blocks: 1}
+frames: 32
+batch: 4
+steps: 4
+disc_start: 3
+disc_width: 4
+disc_layers: 2
+log_every: 2
+validate_every: 2
+save_every: 2
+"""
+
+
+def sounds(count: int = 12, samples: int = 4_096) -> NDArray[Any]:
+    """Decaying tones of random pitch, int16."""
+    rng = np.random.default_rng(5)
+    time = np.arange(samples) / 8_000
+    waves = [np.sin(2 * np.pi * rng.uniform(200, 3_000) * time) * np.exp(-6 * time) for _ in range(count)]
+    noisy = np.stack(waves) * 0.7 + rng.normal(0, 0.003, (count, samples))
+    return (noisy * 32_767).astype(np.int16)
+
+
+def silent(_: str) -> None:
+    return
+
+
+# --------------------------------------------------------------------------- recipes
+
+
+def test_the_published_recipe() -> None:
+    for rate, seconds in (("16k", 8.0), ("44k", 8.01)):
+        recipe = RECIPES[rate]
+        assert (recipe.batch, recipe.steps, recipe.rate, recipe.disc_start) == (512, 300_000, 2e-3, 20_001)
+        assert recipe.rate_at(1) == recipe.rate_at(300_000) == 2e-3
+        assert recipe.frames * recipe.mel.hop / recipe.mel.sample_rate == pytest.approx(seconds, abs=0.01)
+
+
+def test_schedule() -> None:
+    recipe = replace(SMALL, rate=1.0, warmup=10, decay_from=100)
+    assert [recipe.rate_at(step) for step in (1, 5, 10, 100, 400)] == pytest.approx([0.1, 0.5, 1, 1, 0.5])
+
+
+def test_recipe_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: 16k\nrate: 1e-3\nadversarial: false\nvae: {ch_mult: [1, 2]}\n")
+    recipe = read_recipe(path)
+    assert (recipe.rate, recipe.adversarial, recipe.vae.ch_mult) == (1e-3, False, (1, 2))
+    assert replace(recipe, rate=2e-3, adversarial=True, vae=RECIPES["16k"].vae) == RECIPES["16k"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recipe: 16k\nrat: 1\n", "unknown fields rat"),
+        ("recipe: 99k\n", "one of 16k, 44k, tiny"),
+        ("recipe: 16k\nsteps: many\n", "steps must be"),
+        ("recipe: 16k\nframes: 501\n", "multiple of 2"),
+        ("recipe: 16k\nvae: {data_dim: 64}\n", "VAE of 64 bins, mel of 80"),
+        ("recipe: 16k\nvae: 3\n", "vae must be"),
+        ("recipe: 16k\nsave_every: 5050\nlog_every: 100\n", "multiples of log_every"),
+        ("recipe: 16k\nbatch: 0\n", "batch must be positive"),
+    ],
+)
+def test_refuses_odd_recipe_files(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_recipe(tmp_path / "mine.yaml")
+
+
+# --------------------------------------------------------------------------- data
+
+
+def test_every_item_once_per_epoch_and_never_the_held_out() -> None:
+    windows = Windows(sounds(), SMALL)  # 10 of 12 items, 4 per step: two epochs are 5 steps
+    rows = [row for step in range(1, 6) for row in windows.rows(step)]
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert rows[:10] != rows[10:]
+    assert windows.rows(2) == rows[4:8]  # whatever was asked before
+    assert len(windows.held_out()) == 2
+
+
+def test_windows_are_pieces_of_the_items() -> None:
+    waves = sounds()
+    windows = Windows(waves, SMALL)
+    batch, again = windows.batch(1), windows.batch(1, slice(1, None, 2))
+    assert batch.shape == (4, 2_048)
+    assert torch.equal(batch[1::2], again)
+    assert not torch.equal(batch, windows.batch(2))
+    for piece, row in zip(batch.numpy(), windows.rows(1), strict=True):
+        item = waves[row].astype(np.float32) / 32_767
+        assert any(np.array_equal(piece, item[start : start + 2_048]) for start in range(2_049))
+
+
+def test_mels_as_items_and_their_statistics() -> None:
+    mels = np.random.default_rng(0).normal(-2, 1.5, (40, 16, 32)).astype(np.float32)
+    windows = Windows(mels, SMALL)
+    assert torch.equal(windows.mel(windows.batch(1))[0], torch.from_numpy(mels[windows.rows(1)[0]]))
+    mean, std = windows.statistics()
+    np.testing.assert_allclose(mean, mels[:38].mean((0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(std, mels[:38].std((0, 2)), rtol=1e-4)
+
+
+def test_folder_is_packed_once(tmp_path: Path) -> None:
+    import soundfile
+
+    folder, work = tmp_path / "sounds", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    soundfile.write(folder / "a.wav", sounds(1, 10_000)[0], 8_000)
+    soundfile.write(folder / "b.flac", sounds(1, 16_000)[0], 16_000)  # 1 s at another rate: 8,000 samples
+    soundfile.write(folder / "short.wav", sounds(1, 1_000)[0], 8_000)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    (folder / "notes.txt").write_text("no sound")
+    said: list[str] = []
+    items = open_items(folder, SMALL, work, said.append)
+    assert np.asarray(items).shape == (2 + 1, 4_096)
+    np.testing.assert_allclose(items[0], sounds(1, 10_000)[0][:4_096], atol=1)
+    left_out = json.loads((work / "pack.json").read_text())["left_out"]
+    assert sorted(left_out) == ["broken.wav", "short.wav"]
+    assert "2 files left out" in said[0]
+    open_items(folder, SMALL, work, said.append)
+    assert len(said) == 1  # taken as it is
+    soundfile.write(folder / "c.wav", sounds(1, 5_000)[0], 8_000)
+    assert len(open_items(folder, SMALL, work, said.append)) == 4
+
+
+def test_refuses_unusable_data(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too few for 2 held out"):
+        Windows(sounds(2), SMALL)
+    with pytest.raises(UsageError, match=r"item 0 has shape \(100,\), expected \(2048\+,\)"):
+        Windows(sounds(5, 100), SMALL).window(0, 0.0)
+    waves = sounds().astype(np.float32)
+    waves[:] = np.inf
+    with pytest.raises(UsageError, match="not finite"):
+        Windows(waves, SMALL).batch(1)
+    with pytest.raises(UsageError, match="is the data silent"):
+        Windows(np.zeros((9, 4_096), dtype=np.int16), SMALL).statistics()
+    (tmp_path / "x.npy").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="neither a folder"):
+        open_items(tmp_path / "x.npy", SMALL, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="none of 0 audio files"):
+        open_items(tmp_path / "empty", SMALL, tmp_path)
+
+
+# --------------------------------------------------------------------------- losses
+
+
+def test_hinge_losses() -> None:
+    real, fake = torch.tensor([[2.0, 0.5]]), torch.tensor([[-3.0, 0.25]])
+    assert float(discriminator_loss(real, fake)) == pytest.approx(0.5 * (0.5 / 2 + 1.25 / 2))
+    assert float(generator_loss(fake)) == pytest.approx(2.75 / 2)
+
+
+def test_adaptive_weight_balances_gradients() -> None:
+    layer = nn.Parameter(torch.tensor([1.0, 2.0]))
+    weight = adaptive_weight((6 * layer).sum(), (layer[0] * 2).sum(), layer)
+    assert float(weight) == pytest.approx(6 * 2**0.5 / 2, rel=1e-3)
+    assert not weight.requires_grad
+
+
+def test_discriminator_sees_patches() -> None:
+    """One logit sees 70 bins and frames: a gradient reaches that far and no farther."""
+    judge = PatchDiscriminator(4)
+    judge.stages = nn.Sequential(*(stage for stage in judge.stages if not isinstance(stage, nn.GroupNorm)))
+    mel = torch.randn(1, 160, 160, requires_grad=True)
+    logits = judge(mel)
+    assert logits.shape == (1, 18 * 18)
+    logits[0, 9 * 18 + 9].backward()
+    assert mel.grad is not None
+    seen = mel.grad[0].abs().sum(0).nonzero().flatten()
+    assert int(seen.max() - seen.min()) + 1 == 70
+
+
+def test_step_is_the_formula() -> None:
+    """Losses and gradients of one step, put together by hand."""
+    recipe = replace(SMALL, disc_start=1, kl_weight=0.1)
+    trainer = VAETrainer(recipe, sounds())
+    trainer.start()
+    twin = VAE(recipe.vae)
+    twin.load_state_dict(trainer.vae.state_dict())
+    judge = PatchDiscriminator(4, 2)
+    judge.load_state_dict(trainer.discriminator.state_dict())
+    mel = log_mel(trainer.windows.batch(1), recipe.mel)
+    posterior = twin.train().encode(mel)
+    noise = torch.randn(4, 4, 16, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + 1))
+    output = twin.decode(posterior.mean + posterior.std * noise)
+    error = (output - mel).abs().sum() / 4  # per window
+    logits = judge((output - twin.data_mean) / twin.data_std)
+    last = twin.decoder.conv_out.weight
+    norms = [torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (error, -logits.mean())]
+    loss = error + 0.1 * posterior.kl().mean() + 0.5 * norms[0] / (norms[1] + 1e-4) * -logits.mean()
+    loss.backward()
+    losses = trainer.step()
+    assert losses["l1"] == pytest.approx(float(error.detach()) / (16 * 32), rel=1e-5)
+    assert losses["kl"] == pytest.approx(float(posterior.kl().mean().detach()) / (4 * 16), rel=1e-5)
+    for (name, ours), theirs in zip(trainer.vae.named_parameters(), twin.parameters(), strict=True):
+        assert ours.grad is not None, name
+        assert theirs.grad is not None, name
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5 * float(theirs.grad.abs().max()))
+
+
+def test_micro_batches_sum_to_the_batch() -> None:
+    recipe = replace(SMALL, adversarial=False)
+    whole, parts = (VAETrainer(replace(recipe, micro_batch=size), sounds()) for size in (0, 3))
+    for trainer in (whole, parts):
+        trainer.start()
+    assert whole.step() == pytest.approx(parts.step(), rel=1e-4)
+    for ours, theirs in zip(parts.vae.parameters(), whole.vae.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-2, atol=1e-3 * float(theirs.grad.abs().max()))
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    """Sound it never saw comes out better than from an untrained VAE and than the mean mel does."""
+    recipe = replace(SMALL, steps=60, warmup=5, decay_from=40, disc_start=41, kl_weight=1e-2, batch=8)
+    recipe = replace(recipe, log_every=20, validate_every=20, save_every=60)
+    untrained = VAETrainer(recipe, sounds(60))
+    untrained.start()
+    vae = vae_training.train(recipe, sounds(60), tmp_path, report=silent)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [20, 40, 60]
+    assert log[-1]["validation_l1"] < 0.6 * untrained.validate()["validation_l1"]
+    windows = Windows(sounds(60), recipe)
+    mel = windows.mel(windows.held_out())
+    assert log[-1]["validation_l1"] < 0.75 * float((mel - vae.data_mean).abs().mean())
+    assert "discriminator" not in log[0]
+    assert log[-1]["discriminator"] < 1.1  # 1 is a discriminator that says nothing
+    stored = load_state_dict(tmp_path / "vae.safetensors")
+    again = VAE(recipe.vae)
+    again.load_state_dict(stored)
+    torch.testing.assert_close(
+        again.fuse().encode(mel).mean, vae.eval().encode(mel).mean.detach(), rtol=1e-3, atol=1e-3
+    )
+
+
+# --------------------------------------------------------------------------- resuming
+
+
+def numbers(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "windows_per_second"} for line in lines]
+
+
+def test_broken_run_equals_unbroken(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    vae_training.train(SMALL, sounds(), whole, report=silent)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(line: str) -> None:
+        if line.startswith("step 5"):  # two steps beyond the checkpoint
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        vae_training.train(SMALL, sounds(), broken, report=kill)
+    said: list[str] = []
+    vae_training.train(SMALL, sounds(), broken, report=said.append)
+    assert said[0] == "resumed at step 3"
+    ours, theirs = (read_checkpoint(folder / "last.pt") for folder in (broken, whole))
+    for part in ("weights", "discriminator"):
+        assert all(torch.equal(ours[part][key], value) for key, value in theirs[part].items())
+    assert (broken / "vae.safetensors").read_bytes() == (whole / "vae.safetensors").read_bytes()
+    assert numbers(broken) == numbers(whole)
+
+
+def test_another_recipe_is_not_continued(tmp_path: Path) -> None:
+    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    with pytest.raises(UsageError, match=r"another recipe \(rate, kl_weight differ\)"):
+        vae_training.train(replace(SMALL, rate=1e-3, kl_weight=0.5), sounds(), tmp_path, report=silent)
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    good = (tmp_path / "last.pt").read_bytes()
+    with full_disk(len(good) // 2), pytest.raises(MissingRequirement, match="last good one is still"):
+        vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    assert (tmp_path / "last.pt").read_bytes() == good
+    assert not list(tmp_path.glob(".*part"))
+    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    assert read_checkpoint(tmp_path / "last.pt")["step"] == 6
+
+
+def test_stops_before_it_stores_nonsense(tmp_path: Path) -> None:
+    with pytest.raises(MetricError, match=r"losses of step \d are not finite"):
+        vae_training.train(replace(SMALL, rate=1e30), sounds(), tmp_path, report=silent)
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def start(folder: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "model_zoo.mmaudio.vae_training", "--device", "cpu", "--out", str(folder / "two")]
+    command += ["--config", str(folder / "mine.yaml"), "--data", str(folder / "waves.npy")]
+    env = {**os.environ, **{key: str(value) for key, value in place.items()}, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Weights agree to 1 % of how far they moved: Adam turns rounding of tiny gradients into steps."""
+    (tmp_path / "mine.yaml").write_text(SETTINGS)
+    np.save(tmp_path / "waves.npy", sounds(40))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = [start(tmp_path, rank, port) for rank in (0, 1)]
+    recipe = read_recipe(tmp_path / "mine.yaml")
+    origin = VAETrainer(recipe, sounds(40)).vae.state_dict()
+    command = ["--device", "cpu", "--config", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
+    vae_training.main([*command, "--out", str(tmp_path / "one")])
+    assert [process.wait(200) for process in running] == [0, 0]
+    one, two = (load_state_dict(tmp_path / f"{name}/vae.safetensors") for name in ("one", "two"))
+    learnt = [key for key in one if not key.startswith("data_")]
+    moved = sum(float((one[key] - origin[key]).square().sum()) for key in learnt) ** 0.5
+    apart = sum(float((one[key] - two[key]).square().sum()) for key in learnt) ** 0.5
+    assert moved > 0
+    assert apart < 0.01 * moved
+    assert torch.equal(one["data_mean"], two["data_mean"])
+    ours, theirs = (numbers(tmp_path / name) for name in ("two", "one"))
+    assert len(ours) == 2
+    for line, other in zip(ours, theirs, strict=True):
+        assert line.pop("kind") == other.pop("kind")
+        assert line == pytest.approx(other, rel=2e-2)
