@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import torch
 import model_zoo
 from av_bench.contracts import Clip, Generated, MediaError, Reason
 from av_bench.features import BATCH, Medium
-from av_bench.progress import Reporter
+from av_bench.progress import Reporter, Stage
 from av_bench.store import write_atomically
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class Samples:
 
 
 def generator(model: str | None, samples: Path | None) -> Any:
-    """The generator a run asks for."""
+    """The generator a run asks for: a model, a folder of samples, or a baseline's published samples."""
+    if samples is not None and model is not None:
+        from model_zoo.load import load_samples
+
+        return load_samples(model, samples)
     if samples is not None:
         from model_zoo.samples import Samples as FolderOfSamples
 
@@ -53,6 +58,10 @@ def generate(plan: Plan, clips: Sequence[Clip], reporter: Reporter) -> None:
         return
     per_clip, folder = plan.options.samples_per_clip, plan.folder.audio
     folder.mkdir(exist_ok=True)
+    if hasattr(plan.generator, "produce"):
+        with reporter.stage("generate", len(clips) * per_clip) as stage:
+            _generate_elsewhere(plan, clips, stage)
+        return
     with reporter.stage("generate", len(clips)) as stage:
         for start in range(0, len(clips), BATCH):
             batch = clips[start : start + BATCH]
@@ -82,12 +91,43 @@ def _generate_batch(plan: Plan, batch: Sequence[Clip], stems: dict[tuple[str, in
             continue
         path = write_audio(folder / stem, item.audio, int(item.sample_rate or 0))
         more: dict[str, Any] = {"seconds": round(seconds, 4), "file": path.name, "k": item.sample}
+        if item.timings:
+            more["timings"] = dict(item.timings)
         if path.suffix == ".wav":
             plan.folder.log(
                 item.clip_id, "generate", reason=Reason.CLIPPED, detail="above full scale: kept as float wav", **more
             )
         else:
             plan.folder.log(item.clip_id, "generate", **more)
+
+
+def _generate_elsewhere(plan: Plan, clips: Sequence[Clip], stage: Stage) -> None:
+    """Samples of a generator in another environment: the whole rest of the list at once, files kept as they come."""
+    per_clip, folder = plan.options.samples_per_clip, plan.folder.audio
+    every = [(c, k) for c in clips for k in range(per_clip)]
+    todo = [(c, k) for c, k in every if existing(folder, sample_stem(c.id, k, per_clip)) is None]
+    stage.advance(len(every) - len(todo))
+    job = plan.folder.path / "external"
+
+    def place(clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
+        path = folder / f"{sample_stem(clip_id, k, per_clip)}{suffix}"
+        write_atomically(path, payload)
+        return path
+
+    if todo:
+        for item in plan.generator.produce(todo, plan.options.seed, per_clip, job, plan.options.device, place):
+            more: dict[str, Any] = {"k": item.sample}
+            if item.path is None:
+                stale = existing(folder, sample_stem(item.clip_id, item.sample, per_clip))
+                if stale is not None:
+                    stale.unlink()
+                reason = item.reason or Reason.GENERATOR_FAILED
+                plan.folder.log(item.clip_id, "generate", reason=reason, detail=item.detail, **more)
+            else:
+                more |= {"file": item.path.name} | ({"timings": dict(item.timings)} if item.timings else {})
+                plan.folder.log(item.clip_id, "generate", **more)
+            stage.advance()
+    plan.generator.finish(clips, plan.options.seed, per_clip, job)
 
 
 def checked(item: Generated) -> Generated:
@@ -133,14 +173,58 @@ def collect(plan: Plan, clips: Sequence[Clip]) -> Samples:
                 medium.problem = MediaError(item.clip_id, item.reason or Reason.MISSING_SAMPLE, item.detail)
             samples.media.append(medium)
         return samples
+    words = _last_words(plan)
     for clip in clips:
         for k in range(per_clip):
             stem = sample_stem(clip.id, k, per_clip)
             path = existing(plan.folder.audio, stem)
             medium = Medium(clip.id, path or plan.folder.audio / f"{stem}.flac", k)
             if path is None:
-                medium.problem = MediaError(
-                    clip.id, Reason.GENERATOR_FAILED, "the generator gave no sample (see ledger)"
-                )
+                line = words.get((clip.id, k), {})
+                reason = Reason(line.get("reason", Reason.GENERATOR_FAILED))
+                detail = line.get("detail", "the generator gave no sample (see ledger)")
+                medium.problem = MediaError(clip.id, reason, detail)
             samples.media.append(medium)
+    if hasattr(plan.generator, "flags"):
+        there = {(m.id, m.sample): m for m in samples.media if m.problem is None}
+        for key, flag in plan.generator.flags({key: m.path for key, m in there.items()}).items():
+            there[key].flags.append(flag)
     return samples
+
+
+def _last_words(plan: Plan) -> dict[tuple[str, int], dict[str, Any]]:
+    """The latest line of the ledger about the generation of each (clip, k)."""
+    path = plan.folder.path / "ledger.jsonl"
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # torn by a kill; what it was about has been done again
+        if line["stage"] == "generate" and "k" in line:
+            found[line["clip"], line["k"]] = line
+    return found
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What run.json says about the generator: conditions, training sets, parameters, seconds per sample."""
+    model = plan.generator
+    said: dict[str, Any] = {"conditions": sorted(model.conditions), "training_sets": list(model.training_sets)}
+    if getattr(model, "parameters", None) is not None:
+        said["parameters"] = {"count": int(model.parameters), "source": "measured"}
+    if hasattr(model, "describe"):
+        said |= model.describe(plan.folder.path / "external")
+    timings = [line["timings"] for line in _last_words(plan).values() if "timings" in line]
+    if timings:
+        totals = [sum(parts.values()) for parts in timings]
+        names = sorted({name for parts in timings for name in parts})
+        said["seconds_per_sample"] = {
+            "mean": float(np.mean(totals)),
+            "n": len(totals),
+            "parts": {name: float(np.mean([parts.get(name, 0.0) for parts in timings])) for name in names},
+            "how": "batch of one, warm, without reading and writing files",
+            "device": plan.options.device,
+        }
+        if len(totals) > 1:
+            said["seconds_per_sample"]["sd"] = float(np.std(totals, ddof=1))
+    return said

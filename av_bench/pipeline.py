@@ -79,10 +79,13 @@ class Plan:
     reference: Reference | None = None
 
 
-def run(options: RunOptions) -> RunResult:
-    """Run and score one model on one set. Raises AvBenchError before work starts when the request cannot work."""
+def run(options: RunOptions, generator: Any = None) -> RunResult:
+    """Run and score one model on one set. Raises AvBenchError before work starts when the request cannot work.
+
+    ``generator`` stands in for the one that ``options.model`` names (training hands in the network it has so far).
+    """
     reporter = Reporter(options.quiet)
-    plan = make_plan(options, reporter)
+    plan = make_plan(options, reporter, generator)
     with plan.folder.locked():
         plan.folder.open(plan.spec)
         try:
@@ -91,7 +94,7 @@ def run(options: RunOptions) -> RunResult:
             plan.folder.close()
 
 
-def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
+def make_plan(options: RunOptions, reporter: Reporter, generator: Any = None) -> Plan:
     """Resolve names, read the set, check extractors and generator."""
     _check(options)
     if options.offline:
@@ -105,7 +108,7 @@ def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
     networks = Networks(needs, options.device, flavour)
     for name in networks.names:
         networks.fingerprint(name)  # missing weights fail here, in the first second
-    generator = generation.generator(options.model, options.samples)
+    generator = generator or generation.generator(options.model, options.samples)
     with reporter.stage("set", 0):
         clips = _read_set(definition, options, reporter)
     if hasattr(generator, "place"):
@@ -125,14 +128,14 @@ def make_plan(options: RunOptions, reporter: Reporter) -> Plan:
         reference=reference.digest if reference else None,
         dedup=dedup.overlap_hash(options.dedup),
     )
-    row = options.label or options.model or (options.samples.resolve().name if options.samples else "samples")
+    row = options.label or _row_name(options)
     default = Path("runs") / f"{clips.name}-{_file_name(row)}-{spec.digest}"
     folder = RunFolder(options.out or default)
     return Plan(options, protocol, flavour, clips, columns, networks, generator, spec, folder, reference)
 
 
 def _check(options: RunOptions) -> None:
-    if (options.model is None) == (options.samples is None):
+    if options.model is None and options.samples is None:
         raise UsageError("give either --model NAME or --samples DIR (`av-bench list models` shows the names)")
     if options.samples_per_clip < 1:
         raise UsageError(f"--samples-per-clip must be at least 1, got {options.samples_per_clip}")
@@ -247,12 +250,17 @@ def _record(
         folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail="no clip of the set has this name; not scored")
     folder.write_clips(rows)
     folder.write_json("scores.json", scores)
+    if hasattr(plan.generator, "coverage"):
+        found = plan.generator.coverage(plan.clips.clips, plan.options.samples_per_clip)
+        folder.write_json("coverage.json", found)
+        reporter.say(f"coverage: {found['covered']} of {found['expected']} clips ({folder.path}/coverage.json)")
     seconds = dict(reporter.seconds)
     info: dict[str, Any] = {
         "schema": SCHEMA,
         "spec": {**vars(plan.spec), "label": plan.options.label or _row_name(plan.options)},
         "environment": environment(plan.options.device),
         "precision": "fp32",
+        "generator": generation.describe(plan),
         "extractors": {name: plan.networks.fingerprint(name) for name in plan.networks.names},
         "seconds": seconds,
         "clips_per_second": {k: round(len(scored) / s, 3) for k, s in seconds.items() if s > 0.01 and len(scored)},
@@ -262,9 +270,10 @@ def _record(
 
 
 def _row_name(options: RunOptions) -> str:
-    if options.samples is not None:
+    if options.samples is not None and options.model is None:
         return options.samples.resolve().name
-    return str(options.model)
+    name, colon, rest = str(options.model).partition(":")
+    return (Path(name).stem if name.endswith((".yaml", ".yml")) else name) + colon + rest
 
 
 __all__ = ["MediaError", "Need", "Plan", "RunOptions", "RunResult", "make_plan", "run"]

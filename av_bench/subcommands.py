@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from av_bench.contracts import UsageError
 
 
 def mount(app: typer.Typer) -> None:
     """Add `weights`, `audit`, `lists`, `store` and `train`."""
     from av_bench.audit.cli import app as audit_app
     from av_bench.audit.cli import lists_app
+    from av_bench.baselines_cli import app as baselines_app
     from av_bench.stats_cli import app as stats_app
-    from av_bench.weights_cli import app as weights_app
+    from av_bench.weights.cli import app as weights_app
 
     app.add_typer(weights_app, name="weights", help="Pretrained files: list, pull, verify, add.")
     app.add_typer(audit_app, name="audit", help="Train/test overlaps: lists, Table A4, content.")
     app.add_typer(lists_app, name="lists", help="Public list files of the field: list, pull.")
+    app.add_typer(baselines_app, name="baselines", help="Other people's generators: list, show, setup.")
     app.add_typer(stats_app, name="stats", help="The real side as a file: make, import, show.")
     app.add_typer(_store_app(), name="store", help="The feature store: size, clean.")
     app.command("train")(train)
 
 
 def train(
-    network: Annotated[str, typer.Argument(help="nano-tagger, nano-bind or nano-sync.")],
-    out: Annotated[Path, typer.Option(help="Folder for weights and log.")] = Path("trained"),
-    clips: Annotated[int, typer.Option(help="Scenes of impacts train.")] = 2400,
-    corpus: Annotated[Path | None, typer.Option(help="Rendered corpus [default: in the cache folder].")] = None,
-    epochs: Annotated[int | None, typer.Option(help="[default: the recipe's]")] = None,
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano; or a training config of MMAudio: small_16k, "
+            "large_44k, ablations/table6_rope_none ..., or a YAML file."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for weights, checkpoints and log.")] = Path("trained"),
+    clips: Annotated[int, typer.Option(help="Scenes of impacts train (embedded networks).")] = 2400,
+    corpus: Annotated[Path | None, typer.Option(help="Rendered corpus \\[default: in the cache folder].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the embedded scorers \\[default: the recipe's].")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--change", help="KEY=VALUE of the config, e.g. steps=1000 (MMAudio).")
+    ] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of `av-bench audit`: leave out what was found in the test set (MMAudio).")
+    ] = None,
+    metrics_on: Annotated[
+        Path | None, typer.Option(help="Folder of videos to sample and score during training (MMAudio).")
+    ] = None,
+    metrics_limit: Annotated[int, typer.Option(help="At most so many of them.")] = 64,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     workers: Annotated[int, typer.Option(help="Rendering processes.")] = 2,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
-    """Train an embedded network on the rendered set and measure it on held-out clips."""
-    from av_bench.training import train_nano
+    """Train an embedded network, the embedded MMAudio, or a variant of MMAudio; started again, it goes on.
 
-    file = train_nano(
-        network, out=out, clips=clips, corpus_folder=corpus, epochs=epochs, device=device, workers=workers, quiet=quiet
-    )
-    typer.echo(f"weights: {file}; log: {file.with_suffix('.json')}")
+    On several GPUs: torchrun --nproc-per-node N -m av_bench.cli train CONFIG --device cuda ...
+    """
+    from av_bench import training
+
+    mmaudio_only = {"--change": change, "--exclude": exclude, "--metrics-on": metrics_on}
+    if network.startswith("nano-"):
+        _refuse(network, mmaudio_only)
+        file = training.train_nano(
+            network,
+            out=out,
+            clips=clips,
+            corpus_folder=corpus,
+            epochs=epochs,
+            device=device,
+            workers=workers,
+            quiet=quiet,
+        )
+        typer.echo(f"weights: {file}; log: {file.with_suffix('.json')}")
+    elif network == "mmaudio-nano":
+        _refuse(network, {"--exclude": exclude, "--metrics-on": metrics_on, "--epochs": epochs})
+        folder = training.train_mmaudio_nano(
+            out=out,
+            clips=clips,
+            corpus_folder=corpus,
+            changes=change or [],
+            device=device,
+            workers=workers,
+            quiet=quiet,
+        )
+        typer.echo(f"weights: {folder}; try them: av-bench run --model mmaudio-nano:weights={folder} --set impacts")
+    else:
+        _refuse(network, {"--epochs": epochs, "--corpus": corpus})
+        folder = training.train_mmaudio(
+            network, out=out, changes=change or [], exclude=exclude, metrics_on=metrics_on, limit=metrics_limit,
+            device=device, quiet=quiet,
+        )  # fmt: skip
+        typer.echo(f"weights: {folder}")
+
+
+def _refuse(network: str, options: Mapping[str, object]) -> None:
+    """Options that mean nothing for a network are an error, not a surprise."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"train {network}: {', '.join(given)} has no meaning for this network; leave it out")
 
 
 def _store_app() -> typer.Typer:

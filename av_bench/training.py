@@ -1,15 +1,20 @@
-"""`av-bench train nano-tagger | nano-bind | nano-sync`: render the corpus, train, measure on held-out encoded clips."""
+"""`av-bench train`: the embedded networks, the embedded MMAudio, and the variants of MMAudio.
+
+Training itself lives in ``model_zoo`` and knows no pipeline; what it needs of one (metrics, audits) is handed in here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import protocols
 from av_bench.contracts import UsageError
 from av_bench.devices import check_device
 from av_bench.heldout import quality
 from av_bench.progress import Reporter
-from av_bench.store import home
+from av_bench.store import home, write_atomically
 from protocols.load import SetRequest, read_clips
 
 
@@ -51,6 +56,75 @@ def train_nano(
     train.save_log(out / f"{network}.json", recipe, clips, log, held_out)
     reporter.say(f"{network}: held out on impacts test: {held_out}")
     return file
+
+
+def train_mmaudio_nano(
+    *, out: Path, clips: int, corpus_folder: Path | None, changes: Sequence[str], device: str, workers: int, quiet: bool
+) -> Path:
+    """All stages of the embedded MMAudio; returns the folder of its weights."""
+    from model_zoo.mmaudio.nano import recipe
+
+    check_device(device)
+    folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
+    say = Reporter(quiet).say
+    return recipe.train_nano(
+        out, clips=clips, corpus_folder=folder, device=device, workers=workers, changes=tuple(changes), report=say
+    )
+
+
+def train_mmaudio(
+    config: str,
+    *,
+    out: Path,
+    changes: Sequence[str] = (),
+    exclude: Path | None = None,
+    metrics_on: Path | None = None,
+    limit: int = 64,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Path:
+    """Train a config of MMAudio on its feature folders; returns the folder of the final weights.
+
+    ``exclude`` is an audit's JSON file: training recordings it found in the test set are left out, by name.
+    ``metrics_on`` is a folder of videos that is sampled and scored every ``every.metrics`` steps.
+    """
+    from model_zoo.mmaudio.recipe import read_recipe
+    from model_zoo.mmaudio.training import train
+
+    check_device(device)
+    more = [f"run.device={torch_type(device)}"]
+    if exclude is not None:
+        more.append(f"data.exclude={_excluded(exclude, out)}")
+    recipe = read_recipe(config, [*more, *changes])
+    evaluation = _evaluation(recipe.network, out, metrics_on, limit, device) if metrics_on is not None else None
+    return train(recipe, out, evaluation, quiet)
+
+
+def torch_type(device: str) -> str:
+    """``cuda:1`` -> ``cuda``: which one is the launcher's business."""
+    return device.partition(":")[0]
+
+
+def _excluded(audit: Path, out: Path) -> Path:
+    """The names of an audit's training side as a text file beside the run, one per line."""
+    from av_bench.audit.report import load_training_side
+
+    names = sorted(load_training_side(audit))
+    path = out / "excluded.txt"
+    write_atomically(path, "".join(f"{name}\n" for name in names).encode())
+    return path
+
+
+def _evaluation(network: Mapping[str, Any], out: Path, data: Path, limit: int, device: str) -> Any:
+    """Sampling and scoring for the training loop, with the published codec and conditions."""
+    from av_bench.evaluator import RunEvaluator
+    from av_bench.pipeline import RunOptions
+    from model_zoo.mmaudio import official
+    from model_zoo.mmaudio.training import Evaluation
+
+    clips = read_clips(protocols.load_set("clips"), SetRequest(data=data, limit=limit))
+    options = RunOptions(set="clips", data=data, protocol="vggsound-8s", device=device)
+    return Evaluation(RunEvaluator(options, out / "metrics"), clips, official.around(str(network["variant"]), device))
 
 
 def _start(name: str | None, out: Path) -> Path | None:

@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--clips 15446]
 
-Writes random features of the paper's shapes for every clip into a store and runs the real pipeline on them: plan, store,
-statistics, metrics, intervals, per-clip values. No network runs and nothing is decoded; the clips' files hold their
-names only. Peak memory is that of the whole process.
+Writes random features of the paper's shapes for every clip into a store and runs the real pipeline on them: plan,
+store, statistics, metrics, intervals, per-clip values. No network runs and nothing is decoded; the clips' files hold
+their names only. Peak memory is that of the whole process.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from av_bench import registry
 from av_bench.contracts import UsageError
+from model_zoo.baselines import baseline, is_baseline, manifest_names
 
 
 def parse(spec: str) -> tuple[str, dict[str, float | str]]:
@@ -23,9 +25,26 @@ def parse(spec: str) -> tuple[str, dict[str, float | str]]:
     return name, options
 
 
-def load(spec: str, **more: Any) -> Any:
-    """The generator of a spec. UsageError for an unknown name or option."""
+def load_samples(spec: str, folder: Path) -> Any:
+    """The published samples of a baseline in a folder. UsageError when the name is no baseline."""
     name, options = parse(spec)
+    if not is_baseline(name):
+        known = ", ".join(manifest_names())
+        raise UsageError(f"--model {name} with --samples: only baselines have published samples: {known}")
+    try:
+        return baseline(name, folder, **options)
+    except TypeError as error:
+        raise UsageError(f"model {spec!r}: {error}") from error
+
+
+def load(spec: str, **more: Any) -> Any:
+    """The generator of a spec: a registered model or a baseline. UsageError for an unknown name or option."""
+    name, options = parse(spec)
+    if is_baseline(name):
+        return baseline(name, None, **dict[str, Any](options), **more)
+    own = registry.names("models")
+    if name not in own:
+        raise UsageError(registry.miss("models", name, sorted({*own, *manifest_names()})))
     factory = registry.load("models", name)
     try:
         return factory(**options, **more)

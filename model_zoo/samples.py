@@ -18,18 +18,19 @@ class Samples:
     conditions: frozenset[Modality] = frozenset()
     training_sets: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: dict[tuple[str, int], Path] | None = None) -> None:
         if not folder.is_dir():
             raise UsageError(f"--samples {folder}: no such folder")
         self.folder = folder
-        self.files = _by_key(folder)
+        self.files = _by_key(folder) if files is None else files
         self.extra: list[str] = []
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Match names with the list; a folder that matches nothing is refused."""
         del seconds, seed
         ids = {clip.id for clip in clips.clips}
-        self.extra = sorted(path.name for (stem, _), path in self.files.items() if stem not in ids)
+        strangers = [path for (stem, _), path in self.files.items() if stem not in ids]
+        self.extra = sorted(path.relative_to(self.folder).as_posix() for path in strangers)
         if not any(stem in ids for stem, _ in self.files):
             have = ", ".join(p.name for p in list(self.files.values())[:3]) or "nothing"
             want = ", ".join(sorted(ids)[:3])

@@ -49,14 +49,15 @@ def latex_escape(text: str) -> str:
 
 
 def _sections(rows: Sequence[Row]) -> list[list[Row]]:
-    """Bounds first, then models; empty sections are left out."""
-    return [s for s in ([r for r in rows if r.group == g] for g in ("bounds", "models")) if s]
+    """Bounds first, then models, rows as reported, differences; empty sections are left out."""
+    groups = ("bounds", "models", "reported", "difference")
+    return [s for s in ([r for r in rows if r.group == g] for g in groups) if s]
 
 
 def _markdown(tables: Sequence[Table], intervals: bool) -> str:
     blocks = []
     for table in tables:
-        names = [f"{c.name}{f' ({c.unit})' if c.unit else ''} {c.arrow}" for c in table.columns]
+        names = [c.heading for c in table.columns]
         lines = [f"**{_md(table.title)}**", "", f"| model | {' | '.join(names)} | n |"]
         lines.append("|---|" + "---:|" * (len(names) + 1))
         for section in _sections(table.rows):
@@ -75,7 +76,7 @@ def _md(text: str) -> str:
 def _md_cell(cell: Cell | None, intervals: bool) -> str:
     if cell is None:
         return ""
-    number = f"{cell.value:.{cell.digits}f}"
+    number = cell.number
     marked = {1: f"**{number}**", 2: f"<u>{number}</u>"}.get(cell.rank or 0, number)
     return marked + cell.text(intervals)[len(number) :]
 
@@ -83,7 +84,7 @@ def _md_cell(cell: Cell | None, intervals: bool) -> str:
 def _latex(tables: Sequence[Table], intervals: bool) -> str:
     blocks = ["% needs \\usepackage{booktabs}"]
     for table in tables:
-        heads = [latex_escape(f"{c.name}{f' ({c.unit})' if c.unit else ''} {c.arrow}") for c in table.columns]
+        heads = [latex_escape(c.heading) for c in table.columns]
         lines = [r"\begin{table}[t]", r"\centering", r"\small", r"\begin{tabular}{l" + "r" * len(heads) + "r}"]
         lines += [r"\toprule", "Model & " + " & ".join(heads) + r" & $n$ \\"]
         for section in _sections(table.rows):
@@ -103,7 +104,7 @@ def _latex(tables: Sequence[Table], intervals: bool) -> str:
 def _tex_cell(cell: Cell | None, intervals: bool) -> str:
     if cell is None:
         return "--"
-    number = f"{cell.value:.{cell.digits}f}"
+    number = cell.number
     marked = {1: rf"\textbf{{{number}}}", 2: rf"\underline{{{number}}}"}.get(cell.rank or 0, number)
     if intervals and cell.half_width is not None:
         marked += rf" {{\scriptsize $\pm$ {cell.half_width:.{cell.digits}f}}}"
@@ -123,7 +124,8 @@ def _csv(tables: Sequence[Table], intervals: bool) -> str:
                 if cell is not None:
                     half = "" if cell.half_width is None else repr(cell.half_width)
                     head = [_csv_text(table.title), _csv_text(row.name), column.name]
-                    writer.writerow([*head, repr(cell.value), half, cell.n, column.higher_is_better, column.unit])
+                    n = "" if cell.n is None else cell.n
+                    writer.writerow([*head, repr(cell.value), half, n, column.higher_is_better, column.unit])
     return sink.getvalue()
 
 

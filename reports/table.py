@@ -7,13 +7,14 @@ marked among the models (among all rows when there are only ceilings and floors)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from av_bench.comparison import half_width
 from av_bench.contracts import UsageError
 from av_bench.record import Run, read_run
+from reports.description import marked, said
 
 SANITY = ("oracle", "shuffled", "noise", "silence")
 
@@ -25,10 +26,18 @@ class Column:
     name: str
     higher_is_better: bool
     unit: str
+    ranked: bool = True  # params and s/sample describe a model, they do not rank it
+
+    @property
+    def heading(self) -> str:
+        """Name, unit and direction."""
+        return f"{self.name}{f' ({self.unit})' if self.unit else ''} {self.arrow}".rstrip()
 
     @property
     def arrow(self) -> str:
         """Direction of better."""
+        if not self.ranked:
+            return ""
         return "↑" if self.higher_is_better else "↓"
 
 
@@ -38,18 +47,27 @@ class Cell:
 
     value: float
     half_width: float | None
-    n: int
+    n: int | None  # None: a number that is only reported
     rank: int | None = None
+    decimals: int | None = None
+    signed: bool = False
 
     @property
     def digits(self) -> int:
         """Decimals: four significant digits, at least two decimals."""
+        if self.decimals is not None:
+            return self.decimals
         size = abs(self.value)
         return 2 if size >= 10 else 3
 
+    @property
+    def number(self) -> str:
+        """The value alone, as printed."""
+        return f"{self.value:{'+' if self.signed else ''}.{self.digits}f}"
+
     def text(self, interval: bool) -> str:
         """The number as printed."""
-        shown = f"{self.value:.{self.digits}f}"
+        shown = self.number
         if interval and self.half_width is not None:
             shown += f" ± {self.half_width:.{self.digits}f}"
         return shown
@@ -60,13 +78,15 @@ class Row:
     """One run."""
 
     name: str
-    group: str  # "bounds" or "models"
+    group: str  # "bounds", "models", "reported" or "difference"
     cells: dict[str, Cell]
     counts: dict[str, Any]
     absent: dict[str, str]
     warnings: tuple[str, ...]
-    path: Path
+    path: Path | None  # None: not one of our runs
     clean: dict[str, Any] | None = None
+    said: tuple[str, ...] = ()  # about parameters, seconds and spread
+    paper: tuple[tuple[str, str], ...] = ()  # (table, row) of the paper that report the same model
 
 
 @dataclass(frozen=True)
@@ -80,8 +100,14 @@ class Table:
     label: str
 
 
-def tables(paths: Sequence[Path | str], *, allow_different_n: bool = False) -> list[Table]:
-    """Group run folders into tables. UsageError when rows of one table have different clips, unless allowed."""
+def tables(
+    paths: Sequence[Path | str], *, allow_different_n: bool = False, with_paper: str | None = None
+) -> list[Table]:
+    """Group run folders into tables. UsageError when rows of one table have different clips, unless allowed.
+
+    ``with_paper`` (table1, table2, table3) adds that table's rows as reported, and for runs of the same models the
+    difference, ours - reported.
+    """
     if not paths:
         raise UsageError("no run folders given; `av-bench table runs/*`")
     groups: dict[tuple[str, ...], list[Run]] = {}
@@ -97,7 +123,12 @@ def tables(paths: Sequence[Path | str], *, allow_different_n: bool = False) -> l
             scores["flavour"],
         )
         groups.setdefault(key, []).append(run)
-    return [_table(key, runs, allow_different_n) for key, runs in groups.items()]
+    found = [_table(key, runs, allow_different_n) for key, runs in groups.items()]
+    if with_paper is None:
+        return found
+    from reports.reported import with_reported
+
+    return [with_reported(table, with_paper) for table in found]
 
 
 def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Table:
@@ -126,7 +157,11 @@ def _columns(runs: list[Run]) -> tuple[Column, ...]:
             entry = run.scores["metrics"].get(metric)
             if entry is not None:
                 order.setdefault(metric, Column(metric, bool(entry["higher_is_better"]), entry["unit"]))
-    return tuple(order.values())
+    described = [run.info.get("generator", {}) for run in runs]
+    params = [Column("params", False, "M", ranked=False)] if any("parameters" in d for d in described) else []
+    timed = any("seconds_per_sample" in d for d in described)
+    seconds = [Column("seconds", False, "s/sample", ranked=False)] if timed else []
+    return (*params, *order.values(), *seconds)
 
 
 def _row(run: Run, columns: tuple[Column, ...]) -> Row:
@@ -135,9 +170,12 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
         entry = run.scores["metrics"].get(column.name)
         if entry is not None:
             cells[column.name] = Cell(float(entry["value"]), half_width(entry), int(entry["n"]))
+    described = run.info.get("generator", {})
+    cells |= _description(described)
     bound = str(run.info["spec"]["model"]).split(":")[0] in SANITY
+    mark = " †" if marked(run.scores["set"]["name"], described.get("training_sets", ())) else ""
     return Row(
-        run.name,
+        run.name + mark,
         "bounds" if bound else "models",
         cells,
         run.scores["counts"],
@@ -145,7 +183,25 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
         tuple(run.scores["warnings"]),
         run.path,
         run.scores.get("clean"),
+        said(run, described),
+        tuple((r["table"], r["row"]) for r in described.get("paper", ())),
     )
+
+
+def _description(described: dict[str, Any]) -> dict[str, Cell]:
+    """Cells of the columns that describe a model."""
+    cells = {}
+    if "parameters" in described:
+        cells["params"] = params_cell(described["parameters"]["count"] / 1e6)
+    if "seconds_per_sample" in described:
+        seconds = described["seconds_per_sample"]
+        cells["seconds"] = Cell(float(seconds["mean"]), None, int(seconds["n"]))
+    return cells
+
+
+def params_cell(millions: float) -> Cell:
+    """Parameters in millions."""
+    return Cell(millions, None, None, decimals=0 if millions >= 10 else 3)
 
 
 def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
@@ -153,7 +209,7 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
     if len(ranked) < 2:
         return rows
     places: dict[tuple[int, str], int] = {}
-    for column in columns:
+    for column in [c for c in columns if c.ranked]:
         values = sorted({r.cells[column.name].value for r in ranked if column.name in r.cells})
         if column.higher_is_better:
             values.reverse()
@@ -162,17 +218,7 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> list[Row]:
             if cell is not None and cell.value in values[:2]:
                 places[id(row), column.name] = values.index(cell.value) + 1
     return [
-        Row(
-            row.name,
-            row.group,
-            {k: Cell(c.value, c.half_width, c.n, places.get((id(row), k))) for k, c in row.cells.items()},
-            row.counts,
-            row.absent,
-            row.warnings,
-            row.path,
-            row.clean,
-        )
-        for row in rows
+        replace(row, cells={k: replace(c, rank=places.get((id(row), k))) for k, c in row.cells.items()}) for row in rows
     ]
 
 
@@ -199,6 +245,7 @@ def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
         for metric, reason in row.absent.items():
             absent.setdefault(f"{metric} is absent: {reason}", []).append(row.name)
     notes += [text if len(names) == len(rows) else f"{text} ({', '.join(names)})" for text, names in absent.items()]
+    notes += [text for row in rows for text in row.said]
     notes += list(dict.fromkeys(f"Warning: {w}" for row in rows for w in row.warnings))
     if any(row.name.split(":")[0] == "silence" for row in rows):
         notes.append("A constant prediction can look good on DeSync and AP: read them beside F1.")

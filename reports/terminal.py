@@ -30,8 +30,7 @@ def show(tables: Sequence[Table]) -> None:
         view = RichTable(title=table.title, title_justify="left", title_style="bold", caption_justify="left")
         view.add_column("model")
         for column in table.columns:
-            unit = f" ({column.unit})" if column.unit else ""
-            view.add_column(f"{column.name}{unit} {column.arrow}", justify="right")
+            view.add_column(column.heading, justify="right")
         view.add_column("n", justify="right")
         for i, row in enumerate(table.rows):
             if i and row.group != table.rows[i - 1].group:
@@ -46,8 +45,7 @@ def show(tables: Sequence[Table]) -> None:
 def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("")
-    number = f"{cell.value:.{cell.digits}f}"
-    text = Text(number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
+    text = Text(cell.number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
     if cell.half_width is not None:
         text.append(f" ±{cell.half_width:.{cell.digits}f}", style="dim not bold not underline")
     return text

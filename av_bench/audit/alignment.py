@@ -33,6 +33,7 @@ _MIN_PICTURE_MEAN, _MIN_PICTURE_PART = 0.65, 0.5  # of (frames, their detail, mo
 _GRID = 32  # pixels a side for the fit and for detail
 _SIZES = (32, 28, 25, 22)  # of 32: crops down to 70 %, refined by 2
 _BLOCKS = 8
+_HOPELESS = 0.3  # best coarse fit: refining gains less than 0.1, and 0.6 is needed
 
 Floats = NDArray[np.float32]
 
@@ -248,6 +249,8 @@ def _register(test: Floats, train: Floats) -> _Fit:
     best, fit = -2.0, _Fit(False, 0, 0, _GRID, _GRID)
     tried: set[tuple[int, int]] = set()
     for step in (0, 1):
+        if step and best < _HOPELESS:
+            break
         around = itertools.product((-2, 0, 2), repeat=2)
         sizes = (
             itertools.product(_SIZES, repeat=2) if step == 0 else [(fit.height + i, fit.width + j) for i, j in around]

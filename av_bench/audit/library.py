@@ -42,13 +42,13 @@ class Match:
 
 
 class Library:
-    """Indexed training files."""
+    """Indexed training files. ``keep`` decoded files stay in memory for verification, about 1.2 MB per 8 s each."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 256) -> None:
         self.files: list[Path] = []
         self.sound, self.picture = sound_index(), picture_index()
         self._lengths: list[tuple[float, float]] = []
-        self._view = lru_cache(maxsize=32)(_view)
+        self._view = lru_cache(maxsize=keep)(_view)
 
     def add(self, path: Path, codes: Fingerprint) -> None:
         """Take one training file in; its whole picture and its central part are two sequences."""

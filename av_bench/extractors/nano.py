@@ -185,7 +185,7 @@ class NanoSyncVideo(_Nano):
         """uint8 grey ``(200, 48, 48)``."""
         self._check(seconds)
         decoded: Decoded = item
-        return grey(decoded.frames(self.video_request)[: int(nano.FRAME_RATE * SECONDS)])
+        return nano.grey(decoded.frames(self.video_request)[: int(nano.FRAME_RATE * SECONDS)])
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8 grey frames -> tokens."""
@@ -216,9 +216,3 @@ class NanoSync(BasePairExtractor):
         """Tokens ``(B, 200, 64)`` twice -> logits ``(B, 2, 21)``."""
         crops = [self.module(v, a) for v, a in zip(nano.two_crops(video), nano.two_crops(audio), strict=True)]
         return {"logits": torch.stack(crops, dim=1)}
-
-
-def grey(frames: torch.Tensor) -> torch.Tensor:
-    """uint8 ``(n, 3, h, w)`` -> uint8 ``(n, h, w)``, BT.601 luma."""
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (frames.float() * weights).sum(dim=1).round().to(torch.uint8)

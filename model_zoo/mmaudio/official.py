@@ -60,7 +60,17 @@ def load(name: str, **options: Any) -> MMAudio:
 
     network = mmaudio.build(name, weights.load_state_dict(weights.require(found.weights)))
     codec, conditioner = OfficialCodec(found.rate), OfficialConditioner()
-    return MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, Store(home() / "store"))
+    store = Store(home() / "store")
+    return MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, store, rows_of_the_paper(found.name))
+
+
+def rows_of_the_paper(name: str) -> tuple[dict[str, str], ...]:
+    """Where the paper reports a variant (version 2 came after it)."""
+    _, size, rate, *later = name.split("-")
+    if later:
+        return ()
+    row = f"MMAudio-{size.upper()}-{'16kHz' if rate == '16k' else '44.1kHz'}"
+    return tuple({"table": table, "row": row} for table in ("table1", "table3"))
 
 
 def around(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:

@@ -26,6 +26,12 @@ LAG_STEP = 5  # 0.2 s
 HASHED_WORDS = 512
 
 
+def grey(frames: torch.Tensor) -> torch.Tensor:
+    """uint8 ``(n, 3, h, w)`` -> uint8 ``(n, h, w)``, BT.601 luma."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (frames.float() * weights).sum(dim=1).round().to(torch.uint8)
+
+
 class LogMel(nn.Module):
     """Waveform ``(B, samples)`` at 16 kHz -> ``(B, 64, samples / 160)``: ln(mel power + 1e-5) in about unit range.
 

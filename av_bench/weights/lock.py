@@ -66,7 +66,7 @@ def load_lock() -> dict[str, Entry]:
     """
     import yaml
 
-    path = Path(os.environ.get("AV_BENCH_WEIGHTS_LOCK") or Path(__file__).with_name("weights_lock.yaml"))
+    path = Path(os.environ.get("AV_BENCH_WEIGHTS_LOCK") or Path(__file__).with_name("lock.yaml"))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

@@ -1,7 +1,7 @@
 """Downloading one file, resumable: an HTTP GET that continues where the last one was cut.
 
 The standard library's urllib does it: redirects, proxies and ranges are all that is needed, and a file of 5 GB must
-not depend on which hub client happens to be installed. Only ``av_bench.weights_pull`` imports this module, after the
+not depend on which hub client happens to be installed. Only ``av_bench.weights.pull`` imports this module, after the
 offline check. Whether the bytes are the right ones is decided there.
 """
 
@@ -21,8 +21,8 @@ from urllib.request import Request, urlopen
 
 from av_bench.contracts import MissingRequirement
 from av_bench.weights import Progress, recorded_sha256, write_json
-from av_bench.weights_load import BadWeights, wrong_kind
-from av_bench.weights_lock import Entry, readable_size
+from av_bench.weights.load import BadWeights, wrong_kind
+from av_bench.weights.lock import Entry, readable_size
 
 log = logging.getLogger(__name__)
 

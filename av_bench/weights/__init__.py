@@ -1,9 +1,9 @@
 """Pretrained files: what the lock file says of them, where they lie, and whether they are what they should be.
 
-The lock file ``weights_lock.yaml`` names url, size, hashes, licence and users of every file. Files live in
+The lock file ``lock.yaml`` names url, size, hashes, licence and users of every file. Files live in
 ``$AV_BENCH_HOME/weights`` (default ``~/.cache/av-bench/weights``) and get their final name only after size and hash
 were checked. Where no sha256 is published, the one of the first file that arrives is recorded beside the weights and
-later arrivals must match. Nothing here touches the network; ``av_bench.weights_pull`` does.
+later arrivals must match. Nothing here touches the network; ``av_bench.weights.pull`` does.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 from av_bench.contracts import MissingRequirement
 from av_bench.store import home
-from av_bench.weights_load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
-from av_bench.weights_lock import Entry, folder, get, load_lock, readable_size
+from av_bench.weights.load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
+from av_bench.weights.lock import Entry, folder, get, load_lock, readable_size
 
 __all__ = [
     "BadWeights",

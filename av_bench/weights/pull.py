@@ -19,8 +19,8 @@ from pathlib import Path
 
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.weights import Progress, check, digests, recorded_sha256, remember, write_json
-from av_bench.weights_load import BadWeights
-from av_bench.weights_lock import Entry, folder, get, load_lock, offline
+from av_bench.weights.load import BadWeights
+from av_bench.weights.lock import Entry, folder, get, load_lock, offline
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def pull(entry: Entry, progress: Progress | None = None, *, network: bool = True
         else:
             return entry.path, False
     _may_download(entry, network)
-    from av_bench.weights_fetch import download
+    from av_bench.weights.fetch import download
 
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(entry):

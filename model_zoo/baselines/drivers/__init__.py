@@ -1,0 +1,1 @@
+"""Scripts that run inside foreign environments; nothing here is imported by this package."""

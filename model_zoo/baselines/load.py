@@ -1,0 +1,146 @@
+"""Find manifests, read what is known about this machine, and build generators."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import fields, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.registry import miss
+from av_bench.store import home, write_atomically
+from model_zoo.baselines.schema import Manifest, Site, read_manifest
+from model_zoo.external.contract import checked
+
+HERE = Path(__file__).parent
+DRIVERS = HERE / "drivers"
+
+
+@cache
+def manifest_names() -> tuple[str, ...]:
+    """Names of the manifests of this package, sorted."""
+    return tuple(sorted(path.stem for path in HERE.glob("*.yaml")))
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a model name means a manifest: one of ours, or a YAML file of the user's."""
+    return name.endswith((".yaml", ".yml")) or name in manifest_names()
+
+
+def load_manifest(name: str) -> Manifest:
+    """A manifest by name or file. UsageError names the nearest name, or file and key."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    elif name in manifest_names():
+        path = HERE / f"{name}.yaml"
+    else:
+        raise UsageError(miss("baselines", name, list(manifest_names())))
+    try:
+        payload = path.read_bytes()
+        data = yaml.safe_load(payload)
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
+    manifest = read_manifest(data, path.name if path.parent == HERE else str(path))
+    if path.parent == HERE and manifest.name != path.stem:
+        raise UsageError(f"{path.name}: the name inside is {manifest.name!r}, it must be the file's")
+    return replace(manifest, digest=hashlib.sha256(payload).hexdigest())
+
+
+def site_file(name: str) -> Path:
+    """Where the paths of a baseline on this machine are kept."""
+    return home() / "baselines" / f"{name}.json"
+
+
+def read_site(name: str) -> Site:
+    """Recorded paths; ``AV_BENCH_<NAME>_PYTHON`` (``_REPO``, ``_WEIGHTS``, ``_IMAGE``, ``_ENGINE``) come first."""
+    path = site_file(name)
+    try:
+        known = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}); remove it and run `av-bench baselines setup`") from error
+    prefix = "AV_BENCH_" + "".join(c if c.isalnum() else "_" for c in name.upper())
+    for item in fields(Site):
+        value = os.environ.get(f"{prefix}_{item.name.upper()}")
+        if value:
+            known[item.name] = value
+    return checked(Site, known, str(path))
+
+
+def write_site(name: str, site: Site) -> Path:
+    """Record the paths of a baseline."""
+    path = site_file(name)
+    known = {item.name: getattr(site, item.name) for item in fields(Site)}
+    write_atomically(path, json.dumps(known, indent=1).encode())
+    return path
+
+
+def obstacles(manifest: Manifest) -> list[str]:
+    """Why a baseline cannot be run here, empty when it can. (Importing needs only the samples.)"""
+    run_modes = [mode for mode in manifest.modes if mode != "import"]
+    if not run_modes:
+        return ["there is nothing to run, only samples to import"]
+    if run_modes == ["inprocess"]:
+        return _inprocess_obstacles(manifest)
+    site = read_site(manifest.name)
+    found = site.missing(_needs(manifest, site))
+    if manifest.min_vram_gib is not None and not _has_cuda():
+        found.append(f"no CUDA device ({manifest.min_vram_gib:g} GiB of GPU memory are needed)")
+    return found
+
+
+def _needs(manifest: Manifest, site: Site) -> tuple[str, ...]:
+    """In a container the interpreter is the image's."""
+    needs = manifest.driver.needs
+    if not site.in_container(manifest):
+        return needs
+    image = () if manifest.driver.image else ("image",)
+    return (*image, *(need for need in needs if need != "python"))
+
+
+def _inprocess_obstacles(manifest: Manifest) -> list[str]:
+    target = _target(manifest)
+    missing: list[str] = target.obstacles(read_site(manifest.name))
+    return missing
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _target(manifest: Manifest) -> Any:
+    module, _, attribute = str(manifest.driver.target).partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def baseline(name: str, samples: Path | None = None, **options: Any) -> Any:
+    """The generator of a baseline: its published samples when a folder is given, else the model itself.
+
+    Options: ``mapping`` (with samples: a TSV or YAML file of rules); ``steps``, ``guidance``, ``negative_prompt``,
+    ``variant``, ``dtype``, ``timeout`` (seconds for the whole list), ``extras`` (a JSONL file of id and more inputs).
+    """
+    manifest = load_manifest(name)
+    if samples is not None:
+        from model_zoo.baselines.mapping import MappedSamples
+
+        return MappedSamples(manifest, samples, **options)
+    found = obstacles(manifest)
+    if found:
+        help_ = f"`av-bench baselines setup {manifest.name} --print` shows how to get it"
+        if manifest.samples is not None:
+            help_ += f"; or import its samples: --samples DIR ({manifest.samples.source})"
+        raise MissingRequirement(f"baseline {manifest.name} cannot be run here: {'; '.join(found)}. {help_}")
+    site = read_site(manifest.name)
+    if "inprocess" in manifest.modes:
+        return _target(manifest)(manifest, site, **options)
+    from model_zoo.external.generator import External
+
+    return External(manifest, site, **options)

@@ -1,0 +1,1 @@
+"""Generators that run outside this interpreter: the file contract, its runner and its checks."""

@@ -1,0 +1,245 @@
+"""A generator in another environment, seen from here: the contract's requests out, checked samples in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError, clip_seed
+from av_bench.store import write_atomically
+from model_zoo.external.checks import check, common_level
+from model_zoo.external.contract import Item, Request, read_result, write_lines
+from model_zoo.external.launching import launch
+from model_zoo.external.runner import Job, Settled
+from model_zoo.external.silent import silent_copy
+
+if TYPE_CHECKING:
+    from model_zoo.baselines.schema import Manifest, Site
+
+Key = tuple[str, int]
+Place = Callable[[str, int, bytes, str], Path]  # clip id, k, bytes, suffix -> where the file now lies
+_GENERATION = ("steps", "guidance", "negative_prompt")
+
+
+class External:
+    """Runs a manifest's driver over the whole list in one process (a new one after a crash or a timeout)."""
+
+    def __init__(self, manifest: Manifest, site: Site, **options: Any) -> None:
+        known = (*_GENERATION, "variant", "dtype", "timeout", "extras")
+        for key in options:
+            if key not in known:
+                raise UsageError(f"baseline {manifest.name}: unknown option {key!r}; known are {', '.join(known)}")
+        self.manifest, self.site, self.options = manifest, site, options
+        self.name = manifest.name
+        self.sample_rate = manifest.native.rate
+        uses: dict[Modality, str] = {"video": manifest.conditions.video, "text": manifest.conditions.text}
+        self.conditions: frozenset[Modality] = frozenset(name for name, use in uses.items() if use != "unused")
+        self.training_sets = tuple(s.name for s in manifest.training_sets)
+        self.extras = _read_extras(options.get("extras"), manifest.conditions.extras, manifest.name)
+        self.seconds = 0.0
+        self.job: Job | None = None
+
+    def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
+        """Refuse what cannot work: lengths the model does not give, conditions the set does not have."""
+        del seed
+        wanted = self.manifest.native.request(seconds)
+        if wanted is None:
+            raise UsageError(
+                f"baseline {self.name} gives at most {self.manifest.native.max_s:g} s, the protocol scores "
+                f"{seconds:g} s; choose a protocol with a shorter window (--protocol)"
+            )
+        self.seconds = wanted
+        for use, field_ in ((self.manifest.conditions.video, "video"), (self.manifest.conditions.text, "text")):
+            lacking = [c.id for c in clips.clips if getattr(c, field_) is None]
+            if use == "required" and lacking:
+                what = f"{len(lacking)} of {len(clips.clips)} clips of {clips.name} have none, e.g. {lacking[0]}"
+                raise UsageError(f"baseline {self.name} needs {field_} for every clip; {what}")
+        lacking = [c.id for c in clips.clips if set(self.manifest.conditions.extras) - set(self.extras.get(c.id, {}))]
+        if lacking:
+            raise UsageError(
+                f"baseline {self.name} needs {', '.join(self.manifest.conditions.extras)} for every clip; "
+                f"{len(lacking)} have none, e.g. {lacking[0]}. Give a file: --model {self.name}:extras=FILE.jsonl"
+            )
+
+    def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
+        """Samples of these clips in memory, in order; ``produce`` is what a run uses."""
+        import soundfile
+        import torch
+
+        with tempfile.TemporaryDirectory() as folder:
+
+            def place(clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
+                path = Path(folder) / f"{clip_seed(0, clip_id, k)}{suffix}"
+                path.write_bytes(payload)
+                return path
+
+            keys = [(clip, k) for clip in clips for k in range(samples)]
+            found = {(g.clip_id, g.sample): g for g in self.produce(keys, seed, samples, Path(folder), "cpu", place)}
+            for clip, k in keys:
+                item = found[clip.id, k]
+                if item.path is not None:
+                    data, rate = soundfile.read(item.path, dtype="float32", always_2d=True)
+                    item = replace(item, audio=torch.from_numpy(data.T.copy()), sample_rate=rate, path=None)
+                yield item
+
+    def produce(
+        self, todo: Sequence[tuple[Clip, int]], seed: int, samples: int, folder: Path, device: str, place: Place
+    ) -> Iterator[Generated]:
+        """Settle every (clip, k) of ``todo``. Accepted files go through ``place`` as they came, byte for byte.
+
+        A (clip, k) may come twice; the later word holds. ``folder`` keeps request, items, rows and log.
+        """
+        folder = folder.resolve()
+        items, refused = [], []
+        for clip, k in todo:
+            try:
+                items.append(self._item(clip, k, seed))
+            except MediaError as error:
+                refused.append(Generated(clip.id, k, reason=error.reason, detail=str(error)))
+        yield from refused
+        folder.mkdir(parents=True, exist_ok=True)
+        request = self._request(folder, seed, samples, device)
+        self._same_request(folder, request)
+        self.job = Job(folder, request, launch(self.manifest, self.site, folder), self.manifest.driver.rows == "list")
+        for settled in self.job.run(items):
+            yield self._judged(settled, place)
+
+    def finish(self, clips: Sequence[Clip], seed: int, samples: int, folder: Path) -> None:
+        """Leave the whole list in the job folder, however many processes it took."""
+        items = []
+        for clip in clips:
+            try:
+                items += [self._item(clip, k, seed) for k in range(samples)]
+            except MediaError:
+                continue  # it is in the ledger
+        write_atomically(folder / "items.jsonl", write_lines(items))
+
+    def flags(self, files: Mapping[Key, Path]) -> dict[Key, tuple[Reason, str]]:
+        """Loudness that was set after generation and is not declared: said of every sample."""
+        if self.manifest.self_normalised:
+            return {}
+        detail = common_level([files[key] for key in sorted(files)])
+        return {} if detail is None else dict.fromkeys(files, (Reason.LOUDNESS_CHANGED, f"{detail}, not declared"))
+
+    def describe(self, folder: Path) -> dict[str, Any]:
+        """For the record: manifest, fingerprint, parameters (counted by the driver, else as declared), problems."""
+        said: dict[str, Any] = {"manifest": self.manifest.digest, "driver_status": self.manifest.driver.status}
+        said |= {"paper": [vars(row) for row in self.manifest.paper], "network": False}
+        if self.manifest.parameters is not None:
+            said["parameters"] = {"count": self.manifest.parameters.count, "source": self.manifest.parameters.source}
+        if (folder / "result.json").is_file():
+            with contextlib.suppress(UsageError):  # it is among the problems
+                result = read_result(folder / "result.json")
+                said["fingerprint"] = dict(result.fingerprint)
+                if result.parameters is not None:
+                    said["parameters"] = {"count": result.parameters, "source": "measured"}
+        if (folder / "problems.json").is_file():
+            said["problems"] = json.loads((folder / "problems.json").read_text(encoding="utf8"))
+        return said
+
+    # ------------------------------------------------------------------ parts
+
+    def _judged(self, settled: Settled, place: Place) -> Generated:
+        clip_id, k = settled.key
+        row = settled.row
+        if row is None:
+            return Generated(clip_id, k, reason=settled.reason, detail=settled.detail)
+        if row.status != "ok":
+            return Generated(clip_id, k, reason=Reason.GENERATOR_FAILED, detail=f"{row.status}: {row.reason}")
+        assert self.job is not None
+        if row.seed is not None and row.seed != self.job.seeds[settled.key]:
+            detail = f"made with seed {row.seed}, asked for was {self.job.seeds[settled.key]}"
+            return Generated(clip_id, k, reason=Reason.GENERATOR_FAILED, detail=detail)
+        try:
+            found = check(row, self.job.output_dir, self.manifest.native)
+        except MediaError as error:
+            if error.reason is not Reason.PATH_ESCAPE:
+                (self.job.output_dir / str(row.path)).unlink(missing_ok=True)
+            return Generated(clip_id, k, reason=error.reason, detail=f"{row.path}: {error.detail}")
+        path = place(clip_id, k, found.payload, found.suffix)
+        (self.job.output_dir / str(row.path)).unlink(missing_ok=True)
+        timings = dict(row.seconds) if row.warm else {}
+        return Generated(clip_id, k, path=path, sample_rate=found.sample_rate, timings=timings)
+
+    def _item(self, clip: Clip, k: int, seed: int) -> Item:
+        item = Item(clip.id, k, clip_seed(seed, clip.id, k), extras=self.extras.get(clip.id, {}))
+        if "video" in self.conditions and clip.video is not None:
+            video = silent_copy(clip.video)
+            item = replace(
+                item,
+                video=str(video.path.resolve()),
+                fps=video.fps,
+                width=video.width,
+                height=video.height,
+                duration=video.duration,
+            )
+        if "text" in self.conditions and clip.text is not None:
+            kind: Literal["label", "caption"] = "label" if clip.text == clip.label else "caption"
+            item = replace(item, text=clip.text, text_kind=kind)
+        return item
+
+    def _request(self, folder: Path, seed: int, samples: int, device: str) -> Request:
+        driver = self.manifest.driver
+        generation = {key: self.options.get(key) for key in _GENERATION} | {"extra": dict(driver.options)}
+        model = {
+            "name": self.name,
+            "variant": self.options.get("variant"),
+            "weights_dir": self.site.weights,
+            "revision": self.manifest.revision,
+            "manifest": self.manifest.digest,
+        }
+        return Request(
+            run_id=folder.parent.name,
+            model=model,
+            task=self.manifest.task,
+            seconds=self.seconds,
+            seed=seed,
+            samples_per_item=samples,
+            generation=generation,
+            device=device,
+            dtype=str(self.options.get("dtype", "float32")),
+            output_dir=str(folder / "outputs"),
+            cache_dir=str(folder / "cache"),
+            limits={"timeout_s": self.options.get("timeout"), "load_s": driver.load_s, "item_s": driver.item_s},
+            warmup_items=driver.warmup,
+        )
+
+    def _same_request(self, folder: Path, request: Request) -> None:
+        """A job that goes on must be the job that was begun: another manifest or option gives other samples."""
+        path = folder / "request.json"
+        if not path.is_file():
+            return
+        old = json.loads(path.read_text(encoding="utf8"))
+        new = {"model": dict(request.model), "generation": dict(request.generation), "seconds": request.seconds}
+        differs = [key for key, value in new.items() if old.get(key) != json.loads(json.dumps(value))]
+        if differs:
+            raise UsageError(
+                f"{folder} was begun with another {', '.join(differs)} for {self.name}; choose another --out, "
+                "or remove that run folder"
+            )
+
+
+def _read_extras(path: Any, keys: tuple[str, ...], name: str) -> dict[str, dict[str, Any]]:
+    """More inputs per clip from a JSONL file: ``{"id": ..., "struct_prompt": ...}``."""
+    if path is None:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        lines = Path(str(path)).read_text(encoding="utf8").splitlines()
+    except OSError as error:
+        raise UsageError(f"baseline {name}: extras={path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            found[str(row.pop("id"))] = row
+            lacking = [key for key in keys if key not in row]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UsageError(f"baseline {name}: {path}, line {number}: not a JSON object with id: {error}") from error
+        if lacking:
+            raise UsageError(f"baseline {name}: {path}, line {number}: the key {lacking[0]} is missing")
+    return found

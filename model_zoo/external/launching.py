@@ -1,0 +1,46 @@
+"""From a manifest and the paths of this machine to a command: in an interpreter of its own, or in a container."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from av_bench.contracts import UsageError
+from av_bench.store import home
+from model_zoo.external.process import Launch
+
+if TYPE_CHECKING:
+    from model_zoo.baselines.schema import Manifest, Site
+
+_DRIVERS = Path(__file__).resolve().parents[1] / "baselines/drivers"
+
+
+def launch(manifest: Manifest, site: Site, folder: Path) -> Launch:
+    """The command of a manifest. Placeholders: python, repo, weights, drivers, request, job."""
+    values = {"request": str(folder / "request.json"), "job": str(folder), "drivers": str(_DRIVERS)}
+    values |= {"repo": site.repo or "", "weights": site.weights or "", "python": site.python or "python"}
+    try:
+        argv = tuple(part.format_map(values) for part in manifest.driver.command)
+    except (KeyError, ValueError) as error:
+        known = ", ".join(values)
+        raise UsageError(f"baseline {manifest.name}: driver.command: placeholder {error}; known are {known}") from error
+    where = Path(site.repo) if site.repo else None
+    if not site.in_container(manifest):
+        return Launch(argv, where)
+    return _container(manifest, site, argv, where or folder, folder)
+
+
+def _container(manifest: Manifest, site: Site, argv: tuple[str, ...], where: Path, folder: Path) -> Launch:
+    """The same command inside an image: paths stay what they are, only the job folder can be written, no network."""
+    name = f"av-bench-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    silent = (home() / "silent").resolve()
+    mounts = [f"{folder}:{folder}", f"{_DRIVERS}:{_DRIVERS}:ro", f"{silent}:{silent}:ro"]
+    mounts += [f"{path}:{path}:ro" for path in (site.repo, site.weights) if path]
+    run = [site.engine, "run", "--rm", "--name", name, "--network", "none", "--workdir", str(where)]
+    run += [part for mount in mounts for part in ("--volume", mount)]
+    variables = {"AV_BENCH_REQUEST": str(folder / "request.json"), "PYTHONPATH": str(folder / "lib")}
+    run += [part for key, value in variables.items() for part in ("--env", f"{key}={value}")]
+    run += ["--gpus", "all"] if manifest.min_vram_gib is not None else []
+    image = site.image or manifest.driver.image or ""
+    return Launch((*run, image, *argv), None, {}, (site.engine, "rm", "--force", name))

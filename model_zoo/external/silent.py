@@ -1,0 +1,85 @@
+"""Copies of videos without their sound, so that no model can hear the answer."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+from av_bench.contracts import MediaError, Reason
+from av_bench.media import file_digest
+from av_bench.store import home
+
+
+@dataclass(frozen=True)
+class SilentVideo:
+    """A copy with its picture only; ``duration`` in seconds."""
+
+    path: Path
+    fps: float | None
+    width: int
+    height: int
+    duration: float
+
+
+def silent_copy(video: Path, folder: Path | None = None) -> SilentVideo:
+    """The picture of ``video`` in a file of its own: packets are copied, nothing is encoded again.
+
+    Other streams and the metadata of the file stay behind (a title can give the class away). Copies are named after
+    the sha256 of the source and kept in the cache folder. Raises MediaError: missing-file, no-video, unreadable.
+    """
+    if not video.is_file():
+        raise MediaError(video, Reason.MISSING_FILE, "no such file")
+    target = (folder or home() / "silent") / f"{file_digest(video)}{video.suffix.lower()}"
+    try:
+        if not target.is_file():
+            _remux(video, target)
+        return _probe(target)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise MediaError(video, Reason.UNREADABLE, f"no silent copy could be made: {error}") from error
+
+
+def _remux(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{uuid.uuid4().hex[:8]}.part{target.suffix}")
+    try:
+        with av.open(str(source), metadata_errors="ignore") as given, av.open(str(part), "w") as made:
+            moving = [s for s in given.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            if not moving:
+                raise MediaError(source, Reason.NO_VIDEO, "the file has no video stream")
+            stream = made.add_stream_from_template(moving[0])
+            for packet in _with_decoding_times(p for p in given.demux(moving[0]) if p.size):
+                packet.stream = stream
+                made.mux(packet)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _with_decoding_times(packets: Iterator[Any]) -> Iterator[Any]:
+    """Packets in file order; those Matroska stores without a decoding time get one a frame before the next."""
+    waiting: list[Any] = []
+    for packet in packets:
+        waiting.append(packet)
+        if packet.dts is None:
+            continue
+        for earlier, later in zip(reversed(waiting[:-1]), reversed(waiting[1:]), strict=True):
+            earlier.dts = later.dts - max(1, earlier.duration or 1)
+        yield from waiting
+        waiting = []
+    if waiting:  # no packet has one: pictures are stored in the order they are shown
+        for packet in waiting:
+            packet.dts = packet.pts
+        yield from waiting
+
+
+def _probe(path: Path) -> SilentVideo:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate) if stream.average_rate else None
+        duration = (container.duration or 0) / av.time_base
+        return SilentVideo(path, fps, stream.codec_context.width, stream.codec_context.height, duration)

@@ -1,0 +1,168 @@
+"""One process or many: who am I, how the network is spread, and how its tensors come together again.
+
+Processes are started by torchrun on one or several nodes. Everything goes by the global rank; the local rank only picks
+the GPU. DDP keeps a copy of the network in every process, FSDP (``fully_shard``) a slice of every parameter.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from av_bench.contracts import UsageError
+from av_bench.devices import check_device
+from model_zoo.mmaudio.recipe import Recipe, Run
+
+_PATIENCE = timedelta(hours=24)  # how long processes wait while the first one samples and scores
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """This process among all: global ``rank`` of ``world``, its device, and a group for long waits."""
+
+    rank: int
+    world: int
+    device: torch.device
+    waiting: Any = None  # a gloo group, None for a single process
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every process is here."""
+        if self.waiting is not None:
+            dist.barrier(group=self.waiting)
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        """Sum of ``value`` over all processes, in every process."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+
+@contextmanager
+def cluster(run: Run) -> Iterator[Cluster]:
+    """Join the processes that torchrun started; a process of its own without it."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    cuda = run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available())
+    if cuda:
+        check_device("cuda")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
+    launched = "RANK" in os.environ
+    if run.parallel == "fsdp" and not launched:
+        raise UsageError("run.parallel is fsdp: start with torchrun --nproc-per-node N -m model_zoo.mmaudio.train ...")
+    if not launched:
+        yield Cluster(rank, world, device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Cluster(rank, world, device, dist.new_group(backend="gloo", timeout=_PATIENCE))
+    finally:
+        dist.destroy_process_group()
+
+
+def check_batch(recipe: Recipe, world: int) -> None:
+    """UsageError unless the global batch divides evenly over processes and accumulation pieces."""
+    pieces = world * recipe.run.accumulate
+    if recipe.batch % pieces:
+        raise UsageError(
+            f"batch {recipe.batch} does not divide into {world} processes x {recipe.run.accumulate} pieces; "
+            f"use a multiple of {pieces}"
+        )
+
+
+def spread(network: nn.Module, run: Run, cluster: Cluster) -> nn.Module:
+    """Prepare the network for training: recomputation, compilation, DDP or FSDP. Keys stay as they are.
+
+    Returns the module to call; ``network`` itself stays the one with the parameters.
+    """
+    blocks = [block for name in ("joint_blocks", "fused_blocks") for block in getattr(network, name)]
+    if run.checkpointing:
+        for block in blocks:  # nothing in a block is random, so no random state needs keeping
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+    if run.parallel == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(cluster.device.type, (cluster.world,))
+        for block in [*blocks, network]:
+            fully_shard(block, mesh=mesh)
+        if run.compile:
+            for block in blocks:
+                block.compile()
+        return network
+    if run.compile:
+        network.compile()
+    if cluster.world == 1:
+        return network
+    from torch.nn.parallel import DistributedDataParallel
+
+    ids = [cluster.device.index] if cluster.device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def gradients_stay_local(module: nn.Module, local: bool) -> Iterator[None]:
+    """Within it, backward passes of a spread ``module`` don't exchange gradients (all pieces but the last)."""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.nn.parallel import DistributedDataParallel
+
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(not local)
+        yield
+    elif isinstance(module, DistributedDataParallel) and local:
+        with module.no_sync():
+            yield
+    else:
+        yield
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor put together (every process must call it); others as they are."""
+    from torch.distributed.tensor import DTensor
+
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def local(value: torch.Tensor) -> torch.Tensor:
+    """This process's part of a sharded tensor, sharing its memory; others as they are."""
+    from torch.distributed.tensor import DTensor
+
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """The whole tensor ``value``, laid out as ``pattern`` is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    value = value.to(pattern.device, pattern.dtype)
+    if isinstance(pattern, DTensor):
+        return distribute_tensor(value, pattern.device_mesh, pattern.placements, src_data_rank=None)
+    return value
+
+
+def from_local(part: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """A process's part (as ``local`` gives it) as the tensor it is a part of."""
+    from torch.distributed.tensor import DTensor
+
+    if isinstance(pattern, DTensor):
+        return DTensor.from_local(
+            part, pattern.device_mesh, pattern.placements, shape=pattern.shape, stride=pattern.stride()
+        )
+    return part

@@ -1,0 +1,116 @@
+"""From a recipe to the data and the untrained network."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from av_bench.contracts import UsageError
+from av_bench.registry import miss
+from model_zoo.mmaudio.config import NetworkConfig, variant
+from model_zoo.mmaudio.dataset import FeatureSet
+from model_zoo.mmaudio.distributed import Cluster
+from model_zoo.mmaudio.mix import Mix, Source
+from model_zoo.mmaudio.network import FlowNetwork
+from model_zoo.mmaudio.recipe import Recipe, build
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def network_config(recipe: Recipe) -> NetworkConfig:
+    """The NetworkConfig a recipe asks for: a variant's, with single fields changed, or all fields given."""
+    given = dict(recipe.network)
+    name = given.pop("variant", None)
+    known = [f.name for f in fields(NetworkConfig)]
+    for key in given:
+        if key not in known:
+            raise UsageError(f"config {recipe.name}: network: {miss('keys', key, sorted([*known, 'variant']))}")
+    where = f"config {recipe.name}: network"
+    if name is None:
+        config: NetworkConfig = build(NetworkConfig, given, where)
+        return config
+    base = variant(str(name)).network
+    checked: NetworkConfig = build(NetworkConfig, {f.name: getattr(base, f.name) for f in fields(base)} | given, where)
+    return checked
+
+
+def row_shapes(config: NetworkConfig) -> Shapes:
+    """Shape of one sample's row in every array that training reads."""
+    latent = (config.latent_len, config.latent_dim)
+    clip, sync = (config.clip_len, config.clip_dim), (config.sync_len, config.sync_dim)
+    return {"mean": latent, "std": latent, "clip": clip, "sync": sync, "text": (config.text_len, config.text_dim)}
+
+
+def mixes(recipe: Recipe, processes: Cluster) -> tuple[Mix, Mix | None]:
+    """The training mix and, when the recipe has one, the validation mix."""
+    shapes = row_shapes(network_config(recipe))
+    opened: dict[str, FeatureSet] = {}
+
+    def mix(sources: tuple[Source, ...], excluded: frozenset[str] = frozenset()) -> Mix:
+        for source in sources:
+            if source.path not in opened:
+                part = (processes.rank, processes.world)
+                opened[source.path] = FeatureSet(source.path, recipe.data.verify, part)
+        return Mix([(source, opened[source.path]) for source in sources], shapes, recipe.seed, excluded)
+
+    return mix(recipe.data.train, _excluded(recipe)), mix(recipe.data.validation) if recipe.data.validation else None
+
+
+def _excluded(recipe: Recipe) -> frozenset[str]:
+    """Names that the recipe leaves out of training; UsageError when its file cannot be read."""
+    if recipe.data.exclude is None:
+        return frozenset()
+    try:
+        lines = Path(recipe.data.exclude).read_text(encoding="utf8").splitlines()
+    except OSError as error:
+        raise UsageError(f"config {recipe.name}: data.exclude: {error}") from error
+    return frozenset(line.strip() for line in lines if line.strip())
+
+
+def network(recipe: Recipe, mix: Mix) -> FlowNetwork:
+    """The untrained network with the latent statistics of the data and the features of the empty text.
+
+    Weights are drawn from ``recipe.seed``, alike in every process.
+    """
+    config = network_config(recipe)
+    mean, std = _statistics_source(recipe, mix).latent_statistics()
+    empty = torch.zeros(config.text_len, config.text_dim) if config.empty == "zero" else _empty_text(recipe, mix)
+    torch.manual_seed(recipe.seed)
+    made = FlowNetwork(config, latent_mean=mean, latent_std=std, empty_string=empty)
+    made.empty_string_feat.requires_grad_(recipe.learn_empty_text)
+    return made
+
+
+def _statistics_source(recipe: Recipe, mix: Mix) -> FeatureSet:
+    """The folder whose latents define the normalisation: the one named, else the first with video (published code)."""
+    sets = [features for _, features in mix.sources]
+    number = recipe.data.statistics
+    if number is None:
+        number = next((n for n, features in enumerate(sets) if features.video.any()), 0)
+    if not 0 <= number < len(sets):
+        raise UsageError(f"config {recipe.name}: data.statistics is {number}, there are {len(sets)} training sources")
+    return sets[number]
+
+
+def _empty_text(recipe: Recipe, mix: Mix) -> torch.Tensor:
+    """Features (Lt, Dt) of the empty text: from the recipe's file, or stored with the training features."""
+    if recipe.empty_text is not None:
+        from safetensors.torch import load_file
+
+        path = Path(recipe.empty_text)
+        try:
+            return load_file(str(path))["empty_string_feat"]
+        except (OSError, KeyError) as error:
+            raise UsageError(
+                f"config {recipe.name}: empty_text {path}: no tensor empty_string_feat ({error})"
+            ) from error
+    for _, features in mix.sources:
+        found = features.text_features("")
+        if found is not None:
+            return found.float()
+    raise UsageError(
+        f"config {recipe.name}: no training source holds features of the empty text; "
+        "add them (ShardWriter.add_text) or name a file as empty_text"
+    )

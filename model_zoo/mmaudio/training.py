@@ -1,0 +1,249 @@
+"""The training loop of the flow network: feature folders and a recipe in, weights out.
+
+A step is a function of (weights, seed, step number): batches and noise come from ``mix``, the learning rate from the
+schedule, nothing else is random. A run that is killed and started again therefore ends with the same weights, bit for
+bit on one machine; with another number of processes it ends with the same weights up to the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from av_bench.contracts import AvBenchError, ClipSet, Evaluator, Generator, UsageError
+from av_bench.store import write_atomically
+from model_zoo.mmaudio import checkpoints, setup
+from model_zoo.mmaudio.averages import Averages
+from model_zoo.mmaudio.distributed import Cluster, check_batch, cluster, like, spread, whole
+from model_zoo.mmaudio.logs import Journal
+from model_zoo.mmaudio.mix import Loader
+from model_zoo.mmaudio.network import FlowNetwork
+from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, update
+from model_zoo.mmaudio.recipe import Recipe
+from model_zoo.mmaudio.shard_file import lock
+from model_zoo.mmaudio.validation import validate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics during training, handed in by whoever starts it: training itself knows no pipeline.
+
+    ``generator`` turns a network with the current weights into something that makes sound for ``clips``.
+    """
+
+    evaluator: Evaluator
+    clips: ClipSet
+    generator: Callable[[FlowNetwork], Generator]
+
+
+class TrainingFailed(AvBenchError):
+    """The loss is no number any more."""
+
+    exit_code = 1
+
+
+def train(recipe: Recipe, out: Path | str, evaluation: Evaluation | None = None, quiet: bool = False) -> Path:
+    """Train, or go on with the training in ``out``; returns the folder of the final weights.
+
+    ``out``: recipe.json, log.jsonl, checkpoints/, snapshots/, and at the end weights/.
+    """
+    out = Path(out)
+    with cluster(recipe.run) as processes, lock(out / ".lock") if processes.first else nullcontext(True) as mine:
+        if not mine:
+            raise UsageError(f"{out} is being written by another training run; wait for it, or choose another --out")
+        check_batch(recipe, processes.world)
+        trainer = Trainer(recipe, out, processes, evaluation, quiet)
+        try:
+            trainer.run()
+        finally:
+            trainer.close()
+        return trainer.weights
+
+
+class Trainer:
+    """State of one training run in one process."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, processes: Cluster, evaluation: Evaluation | None = None, quiet: bool = False
+    ) -> None:
+        self.recipe, self.out, self.cluster, self.evaluation = recipe, out, processes, evaluation
+        self.weights = out / "weights"
+        self.mix, self.validation_mix = setup.mixes(recipe, processes)
+        self.network = setup.network(recipe, self.mix).to(processes.device)
+        self.normalise = Normaliser(self.network.latent_mean.detach().clone(), self.network.latent_std.detach().clone())
+        self.module = spread(self.network, recipe.run, processes)
+        o = recipe.optimiser
+        self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps)
+        self.averages = Averages(self.network, recipe.ema, out / "snapshots", processes)
+        self.step = 0
+        self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)  # sums since the last log line
+        self._resume()
+        pin = processes.device.type == "cuda"
+        self.loader = Loader(self._batch, recipe.data.threads, pin)
+        self.journal = self._journal(quiet) if processes.first else None
+        self._since = (time.perf_counter(), self.step)
+
+    def run(self) -> None:
+        """Steps until the recipe's last one, then the final weights."""
+        every = self.recipe.every
+        while self.step < self.recipe.steps:
+            self.train_step()
+            if _due(self.step, every.log) or self.step == self.recipe.steps:
+                self._log()
+            if _due(self.step, every.snapshot):
+                self.averages.snapshot(self.step)
+            if self.validation_mix is not None and _due(self.step, every.validate):
+                self._validate()
+            if self.evaluation is not None and _due(self.step, every.metrics):
+                self._metrics()
+            if _due(self.step, every.checkpoint):
+                self.save()
+        if not _due(self.step, every.checkpoint):
+            self.save()
+        self._finish()
+
+    def train_step(self) -> torch.Tensor:
+        """One optimiser step; returns this process's losses (B / processes,)."""
+        run, optimiser = self.recipe.run, self.recipe.optimiser
+        batch = self.loader(self.step).to(self.cluster.device)
+        found = gradients(self.module, batch, self.normalise, run.precision, run.accumulate)
+        norm = update(self.optimiser, optimiser.rate * self.recipe.schedule.factor(self.step), optimiser.clip)
+        self.step += 1
+        self.averages.update()
+        self.window[0] += found.sum()
+        self.window[1] += len(found)
+        self.window[2] += norm / self.cluster.world  # the same in every process
+        return found
+
+    def save(self) -> None:
+        """A checkpoint of everything that decides the steps to come."""
+        window = self.cluster.total(self.window)
+        self._check_finite(float(window[0]))
+        tensors = {f"weights/{k}": whole(v) for k, v in self.network.state_dict().items()}
+        for name, parameter in self._trainable():
+            state = self.optimiser.state[parameter]
+            for key in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{key}/{name}"] = whole(state[key])
+        tensors |= self.averages.tensors()
+        if self.cluster.first:
+            state = {"recipe": self.recipe.identity(), "samples": len(self.mix), "window": window.tolist()}
+            checkpoints.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
+        self.cluster.wait()
+
+    def close(self) -> None:
+        """Stop threads and close the log."""
+        self.loader.close()
+        if self.journal is not None:
+            self.journal.close()
+
+    def whole_network(self) -> FlowNetwork | None:
+        """A network of its own with the current weights in the first process, None in the others."""
+        state = {k: whole(v).detach().clone() for k, v in self.network.state_dict().items()}
+        if not self.cluster.first:
+            return None
+        network = setup.network(self.recipe, self.mix)
+        network.load_state_dict(state)
+        return network.to(self.cluster.device).eval()
+
+    def _batch(self, step: int) -> Any:
+        return self.mix.batch(step, self.recipe.batch, self.recipe.dropout, self.cluster.rank, self.cluster.world)
+
+    def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+
+    def _journal(self, quiet: bool) -> Journal:
+        self.out.mkdir(parents=True, exist_ok=True)
+        content = {"recipe": asdict(self.recipe), "network": asdict(self.network.config), "samples": len(self.mix)}
+        write_atomically(self.out / "recipe.json", (json.dumps(content, indent=1, default=dict) + "\n").encode())
+        run = self.recipe.run
+        return Journal(self.out, self.step, tensorboard=run.tensorboard, wandb=run.wandb, quiet=quiet)
+
+    def _resume(self) -> None:
+        """Take up the newest checkpoint in ``out``; one of another recipe is refused."""
+        found = checkpoints.load_latest(self.out / "checkpoints")
+        if found is None:
+            return
+        self._check_same(found.state)
+        state = self.network.state_dict()
+        self.network.load_state_dict({k: like(found.tensors[f"weights/{k}"], v) for k, v in state.items()})
+        for name, parameter in self._trainable():
+            moments = {k: like(found.tensors[f"{k}/{name}"], parameter.detach()) for k in ("exp_avg", "exp_avg_sq")}
+            count = torch.tensor(float(found.step), device=self.cluster.device)
+            self.optimiser.state[parameter] = {"step": count, **moments}
+        self.averages.load(found.tensors, found.step)
+        self.step = found.step
+        if self.cluster.first:  # sums are totals over all processes
+            self.window += torch.tensor(found.state["window"], dtype=torch.float64, device=self.cluster.device)
+
+    def _check_same(self, state: Mapping[str, Any]) -> None:
+        theirs, ours = json.loads(state["recipe"]), json.loads(self.recipe.identity())
+        differs = sorted(k for k in ours if ours[k] != theirs.get(k))
+        if state["samples"] != len(self.mix):
+            differs.append(f"number of samples ({state['samples']} then, {len(self.mix)} now)")
+        if differs:
+            raise UsageError(
+                f"{self.out} holds a training run with another {', '.join(differs)}; choose another --out, "
+                "or the config it was started with"
+            )
+
+    def _log(self) -> None:
+        window = self.cluster.total(self.window).tolist()
+        self.window.zero_()
+        self._check_finite(window[0])
+        now = time.perf_counter()
+        if self.journal is not None:
+            steps = window[1] / self.recipe.batch
+            speed = (self.step - self._since[1]) * self.recipe.batch / (now - self._since[0])
+            rate = self.recipe.optimiser.rate * self.recipe.schedule.factor(self.step - 1)
+            values = {"loss": window[0] / window[1], "gradient_norm": window[2] / steps, "rate": rate}
+            self.journal.write(self.step, "train", {**values, "samples_per_second": speed})
+        self._since = (now, self.step)
+
+    def _check_finite(self, total: float) -> None:
+        if not math.isfinite(total):
+            raise TrainingFailed(
+                f"{self.out}: the loss is not finite at or before step {self.step}; nothing was saved since the last "
+                "checkpoint. Lower the rate or look at the data, then start again"
+            )
+
+    def _validate(self) -> None:
+        assert self.validation_mix is not None
+        size = self.recipe.batch // self.cluster.world // self.recipe.run.accumulate
+        precision = self.recipe.run.precision
+        values = validate(self.module, self.validation_mix, size, self.normalise, self.cluster, precision)
+        if self.journal is not None:
+            self.journal.write(self.step, "validation", values)
+
+    def _metrics(self) -> None:
+        """Sample and score in the first process, the others wait for as long as it takes."""
+        assert self.evaluation is not None
+        network = self.whole_network()
+        if network is not None and self.journal is not None:
+            values = self.evaluation.evaluator(self.evaluation.generator(network), self.evaluation.clips)
+            self.journal.write(self.step, "metrics", dict(values))
+        self.cluster.wait()
+
+    def _finish(self) -> None:
+        """Final weights: the last ones, and the averages of the widths asked for, in the official key layout."""
+        state = {k: whole(v) for k, v in self.network.state_dict().items()}
+        averages = self.averages.final(self.step)
+        if self.cluster.first:
+            shared = {"network": json.dumps(asdict(self.network.config)), "recipe": self.recipe.name}
+            shared["step"] = str(self.step)
+            made = {"last": state} | {f"ema-{width:g}": state | average for width, average in averages.items()}
+            for name, tensors in made.items():
+                file = self.weights / f"{name}.safetensors"
+                checkpoints.write_weights(file, tensors, {**shared, "weights": name})
+        self.cluster.wait()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

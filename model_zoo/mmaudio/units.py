@@ -1,0 +1,215 @@
+"""Media in, feature shards out: any number of workers, restartable at any moment.
+
+The work is cut into units before anything is decoded: texts first, then crops in order, so many per shard. A worker
+takes a unit by locking its name, writes the shard under a hidden name and renames it. Whatever a killed worker had
+begun is simply done again by whoever comes next; workers on several machines share the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+
+from av_bench.contracts import Clip, Decoded, MediaError, Reason, UsageError
+from av_bench.store import write_atomically
+from model_zoo.mmaudio.shard_file import Sample, ShardFile, lock
+
+CODE_SECONDS = 8.1  # the published code asks for this much sound per crop
+
+
+class Encoder(Protocol):
+    """What extraction asks of a codec and a conditioner, taken together (``extract.MediaFeatures``)."""
+
+    window: float
+    fingerprint: str
+
+    def text(self, text: str) -> torch.Tensor:
+        """Features (Lt, Dt) of a text."""
+
+    def read(self, path: Path, video: bool) -> Decoded:
+        """Decode one file, with the frames that ``video`` needs."""
+
+    def latents(self, media: Decoded, start: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior mean and standard deviation (N, C) of the crop that begins at ``start`` seconds."""
+
+    def video(self, media: Decoded) -> tuple[torch.Tensor, torch.Tensor]:
+        """Visual (Lc, Dc) and synchronisation (Ls, Ds) features of the first seconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to cut recordings, and how many crops go into a shard.
+
+    ``rule``: ``paper`` (section 3.5.1: under 16 s one crop, else up to five of 8 s that don't overlap) or ``code`` (the
+    published code counts in steps of 8.1 s, so a recording needs at least 8.1 s). ``video``: the first seconds only,
+    with visual features; the paper takes VGGSound so.
+    """
+
+    rule: Literal["paper", "code"] = "paper"
+    most: int = 5
+    video: bool = False
+    shard_size: int = 4096
+    dtype: str = "bf16"
+
+
+def partition(seconds: float, step: float, most: int = 5) -> list[float]:
+    """Start times of the crops of a recording of ``seconds``: ``min(most, seconds // step)``, evenly spread.
+
+    The first begins at 0, the last ends at the recording's end; crops of ``step`` seconds never overlap. A recording
+    shorter than ``step`` has none, one shorter than two steps has one at 0.
+    """
+    count = min(most, math.floor(seconds / step))
+    if count <= 1:
+        return [0.0] * count
+    gap = (seconds - step) / (count - 1)
+    return [number * gap for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Crop ``number`` of the clip at place ``clip`` of the list, from ``start`` seconds."""
+
+    clip: int
+    number: int
+    start: float
+
+
+def crops_of(clips: Sequence[Clip], plan: Plan, window: float) -> tuple[list[Crop], list[dict[str, str]]]:
+    """All crops in order of clips, and what cannot be used with its reason. Reads durations from file headers."""
+    crops: list[Crop] = []
+    excluded: list[dict[str, str]] = []
+    step = CODE_SECONDS if plan.rule == "code" else window
+    for place, clip in enumerate(clips):
+        path = clip.reference_audio
+        try:
+            if path is None:
+                raise MediaError(clip.id, Reason.MISSING_FILE, "the clip names no file")
+            if plan.video:
+                crops.append(Crop(place, 0, 0.0))  # its length is seen when it is decoded
+                continue
+            seconds = duration(path)
+            starts = partition(seconds, step, plan.most)
+            if not starts:
+                raise MediaError(path, Reason.TOO_SHORT_AUDIO, f"{seconds:.2f} s; rule {plan.rule} wants {step:g} s")
+            crops += [Crop(place, number, start) for number, start in enumerate(starts)]
+        except MediaError as error:
+            excluded.append({"id": clip.id, "reason": error.reason.value, "detail": error.detail})
+    return crops, excluded
+
+
+def duration(path: Path) -> float:
+    """Seconds of sound that the file's header declares. MediaError when it says nothing or cannot be read."""
+    import av
+
+    if not path.is_file():
+        raise MediaError(path, Reason.MISSING_FILE, "no such file")
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise MediaError(path, Reason.NO_AUDIO, "the file has no audio stream")
+            stream = container.streams.audio[0]
+            if stream.duration is not None and stream.time_base is not None:
+                return float(stream.duration * stream.time_base)
+            if container.duration is not None:
+                return float(container.duration / av.time_base)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {error}") from error
+    raise MediaError(path, Reason.UNREADABLE, "the header declares no duration")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The frozen list of units of one feature folder."""
+
+    clips: Sequence[Clip]
+    plan: Plan
+    crops: list[Crop]
+    texts: list[str]
+    excluded: list[dict[str, str]]
+
+    @property
+    def units(self) -> list[str]:
+        """Names of all shards, texts first."""
+        texts = [f"text-{k:06d}" for k in range(math.ceil(len(self.texts) / self.plan.shard_size))]
+        return texts + [f"{k:06d}" for k in range(math.ceil(len(self.crops) / self.plan.shard_size))]
+
+
+def prepare(root: Path, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> Work:
+    """Make the list of units, or read the one that another worker made.
+
+    UsageError when the folder was begun with other clips, another plan or other networks.
+    """
+    rows = [[c.id, c.text, str(c.reference_audio)] for c in clips]
+    named = {"clips": rows, "plan": asdict(plan), "encoder": encoder.fingerprint, "window": encoder.window}
+    key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    path = root / ".plan.json"
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf8"))
+        if content["key"] != key:
+            raise UsageError(f"{root} was begun with other clips, settings or networks; choose another folder")
+        crops = [Crop(*row) for row in content["crops"]]
+        return Work(clips, plan, crops, content["texts"], content["excluded"])
+    crops, excluded = crops_of(clips, plan, encoder.window)
+    texts = sorted({"", *(clip.text for clip in clips if clip.text is not None)})
+    content = {"key": key, "crops": [[c.clip, c.number, c.start] for c in crops], "texts": texts, "excluded": excluded}
+    write_atomically(path, json.dumps(content, allow_nan=False).encode())  # workers that race write the same bytes
+    return Work(clips, plan, crops, texts, excluded)
+
+
+def extract(root: Path | str, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> Iterator[str]:
+    """Do every unit that is neither done nor in another worker's hands; yields the name of each one finished.
+
+    When it ends, the folder is complete unless other workers are still busy. Clips that cannot be used are listed with
+    their reasons in the shard they would have been in, those refused beforehand in ``.plan.json``.
+    """
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    work = prepare(root, clips, plan, encoder)
+    for name in work.units:
+        if (root / name).exists():
+            continue
+        with lock(root / f".{name}.lock") as mine:
+            if not mine or (root / name).exists():
+                continue
+            shard = ShardFile(root, name, plan.dtype)
+            try:
+                _fill(shard, name, work, encoder)
+            except BaseException:
+                shard.abandon()
+                raise
+            shard.close()
+        yield name
+
+
+def unfinished(root: Path | str, work: Work) -> list[str]:
+    """Units that no worker has finished."""
+    return [name for name in work.units if not (Path(root) / name).exists()]
+
+
+def _fill(shard: ShardFile, name: str, work: Work, encoder: Encoder) -> None:
+    size = work.plan.shard_size
+    number = int(name.rpartition("-")[2])
+    if name.startswith("text-"):
+        for text in work.texts[number * size : (number + 1) * size]:
+            shard.add_text(text, encoder.text(text))
+        return
+    media: tuple[int, Decoded] | None = None
+    for crop in work.crops[number * size : (number + 1) * size]:
+        clip = work.clips[crop.clip]
+        try:
+            if media is None or media[0] != crop.clip:  # crops of one recording follow each other: decode it once
+                assert clip.reference_audio is not None
+                media = (crop.clip, encoder.read(clip.reference_audio, work.plan.video))
+            mean, std = encoder.latents(media[1], crop.start)
+            seen, synced = encoder.video(media[1]) if work.plan.video else (None, None)
+        except MediaError as error:
+            shard.exclude(f"{clip.id}#{crop.number}", error.reason.value, error.detail)
+            continue
+        shard.add(Sample(clip.id, mean, std, seen, synced, clip.text, crop=crop.number))

@@ -1,0 +1,197 @@
+"""Every config of the package: it reads, is what its name says, and trains two steps at a small size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from av_bench.contracts import UsageError
+from model_zoo.mmaudio.config import VARIANTS, NetworkConfig
+from model_zoo.mmaudio.logs import read_log
+from model_zoo.mmaudio.recipe import CONFIGS, Recipe, build, merge, read_recipe
+from model_zoo.mmaudio.setup import network_config
+from model_zoo.mmaudio.training import train
+from tests.model_zoo.mmaudio.training_tools import NETWORK, folder, tiny_recipe
+
+NAMES = [
+    p.relative_to(CONFIGS).with_suffix("").as_posix() for p in sorted(CONFIGS.rglob("*.yaml")) if "nano" not in p.name
+]
+PAPER = ("small_16k", "small_44k", "medium_44k", "large_44k", "large_44k_v2")
+SWITCHES = ("sync", "rope", "ffn", "empty", "v2")
+
+# what each ablation changes in the network of S-16kHz (paper, tables 4 to 7 and A3)
+CHANGES: dict[str, dict[str, Any]] = {
+    "table6_sync_sum": {"sync": "sum"},
+    "table6_sync_none": {"sync": "none"},
+    "table6_rope_none": {"rope": "none"},
+    "table6_rope_default": {"rope": "default"},
+    "table7_mlp": {"ffn": "mlp", "hidden": 512, "heads": 8, "depth": 16, "fused_depth": 10},
+    "table7_n1_2_n2_13": {"depth": 15, "fused_depth": 13},
+    "table7_n1_6_n2_3": {"depth": 9, "fused_depth": 3},
+    "tablea3_zero": {"empty": "zero"},
+}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with video and one without."""
+    root = tmp_path_factory.mktemp("features")
+    return folder(root / "video", 8), folder(root / "audio", 8, video=False, seed=1)
+
+
+def shrunken(name: str, features: tuple[Path, Path]) -> Recipe:
+    """The config with every size small, its switches and its mix kept."""
+    recipe = read_recipe(name)
+    config = network_config(recipe)
+    content = json.loads(json.dumps(asdict(recipe)))
+    for source in [*content["data"]["train"], *content["data"]["validation"]]:
+        source["path"] = str(features["vggsound" not in source["path"]])
+        source["share"] = max(source["share"], 0.5)
+    kept = {key: getattr(config, key) for key in (*SWITCHES, "depth", "fused_depth")}
+    content["network"] = NETWORK | kept
+    small = {
+        "batch": 4, "steps": 2, "schedule": {"warmup": 1, "milestones": [1]},
+        "every": {"log": 1, "validate": 2, "metrics": 0, "snapshot": 1, "checkpoint": 0},
+        "run": {"device": "cpu", "compile": False, "tensorboard": False}, "data": {"threads": 0},
+    }  # fmt: skip
+    made: Recipe = build(Recipe, merge(content, small), name)
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_trains_two_steps(name: str, features: tuple[Path, Path], tmp_path: Path) -> None:
+    train(shrunken(name, features), tmp_path, quiet=True)
+    losses = [e["loss"] for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "train"]
+    assert len(losses) == 2
+    weights = load_file(tmp_path / "weights" / "last.safetensors")
+    assert all(bool(v.isfinite().all()) for v in weights.values())
+    assert float(weights["final_layer.conv.weight"].abs().max()) > 0  # starts at zero
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("ablations/")])
+def test_ablation_changes_what_its_row_says(name: str) -> None:
+    found, default = network_config(read_recipe(name)), VARIANTS["mmaudio-s-16k"].network
+    changed = {
+        f.name: getattr(found, f.name)
+        for f in fields(NetworkConfig)
+        if getattr(found, f.name) != getattr(default, f.name)
+    }
+    assert changed == CHANGES.get(name.removeprefix("ablations/"), {})
+
+
+def test_every_row_of_the_tables_has_a_config() -> None:
+    rows = {"table4": 5, "table5": 5, "table6": 5, "table7": 4, "tablea3": 3}
+    # table 6 lists its default twice, table 7 too: one config each
+    found = [Path(name).name.split("_")[0] for name in NAMES if name.startswith("ablations/")]
+    assert {key: found.count(key) for key in rows} == rows
+    assert len(found) == sum(rows.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden_text", "shares", "repeats"),
+    [
+        ("table4_avt_at", [False] * 6, [1.0] * 6, [5, 1, 1, 1, 1, 1]),
+        ("table4_av_at", [True] + [False] * 5, [1.0] * 6, [5, 1, 1, 1, 1, 1]),
+        ("table4_avt_a", [False] + [True] * 5, [1.0] * 6, [5, 1, 1, 1, 1, 1]),
+        ("table4_avt", [False], [1.0], [1]),
+        ("table4_av", [True], [1.0], [1]),
+        ("table5_50", [False] * 6, [1.0] + [0.5] * 5, [5, 2, 2, 2, 2, 2]),
+        ("table5_25", [False] * 6, [1.0] + [0.25] * 5, [5, 4, 4, 4, 4, 4]),
+        ("table5_10", [False] * 6, [1.0] + [0.1] * 5, [5, 10, 10, 10, 10, 10]),
+        ("table5_none", [False], [1.0], [1]),
+    ],
+)
+def test_mix_of_tables_4_and_5(name: str, hidden_text: list[bool], shares: list[float], repeats: list[int]) -> None:
+    train_sources = read_recipe(f"ablations/{name}").data.train
+    assert [not s.text for s in train_sources] == hidden_text
+    assert [s.share for s in train_sources] == shares
+    assert [s.repeat for s in train_sources] == repeats
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_published_configs(name: str) -> None:
+    """Appendix H and table A6."""
+    recipe = read_recipe(name)
+    assert (recipe.batch, recipe.steps, recipe.schedule.warmup) == (512, 300_000, 1000)
+    assert recipe.schedule.milestones == (0.8 * recipe.steps, 0.9 * recipe.steps)
+    assert (recipe.optimiser.rate, recipe.optimiser.weight_decay, recipe.optimiser.betas) == (1e-4, 1e-6, (0.9, 0.95))
+    assert (recipe.dropout.video, recipe.dropout.text, recipe.run.precision) == (0.1, 0.1, "bf16")
+    assert recipe.data.train[0].repeat == (5 if name.startswith("small") else 3)
+    size, rate, *version = name.split("_")
+    variant = "-".join(["mmaudio", size[0], rate, *version])
+    assert network_config(recipe) == VARIANTS[variant].network
+    assert all(f"features/{rate}/" in s.path for s in (*recipe.data.train, *recipe.data.validation))
+
+
+def test_learnable_empty_text_is_trained_and_zeros_stay(features: tuple[Path, Path], tmp_path: Path) -> None:
+    states = {}
+    for row in ("learned", "all_learned", "zero"):
+        recipe = replace(shrunken(f"ablations/tablea3_{row}", features), steps=4)  # gates open one after the other
+        train(recipe, tmp_path / row, quiet=True)
+        states[row] = load_file(tmp_path / row / "weights" / "last.safetensors")
+    assert not torch.equal(states["learned"]["empty_string_feat"], states["all_learned"]["empty_string_feat"])
+    for key in ("empty_string_feat", "empty_clip_feat", "empty_sync_feat"):
+        assert not bool(states["zero"][key].any())
+    assert bool(states["learned"]["empty_clip_feat"].any())
+
+
+# ----------------------------------------------------------------------- reading configs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("batchsize=3", "unknown key 'batchsize'. Did you mean 'batch'"),
+        ("optimiser.rate=fast", "optimiser: rate: expected float"),
+        ("optimiser.betas=[0.9]", "betas: expected 2 values, got 1"),
+        ("run.precision=fp16", "'fp16' is not one of bf16, fp32"),
+        ("data.train=[]", "data.train is empty"),
+        ("batch=0", "must be positive"),
+        ("batch=true", "expected int, got True"),
+        ("network.sinc=none", "unknown key 'sinc'. Did you mean 'sync'"),
+        ("network.variant=mmaudio-xl", "mmaudio-xl"),
+        ("batch", "write key=value"),
+        ("ema.sigma_rel=[0.05]", ""),
+    ],
+)
+def test_wrong_keys_and_values_are_named(change: str, message: str) -> None:
+    if not message:
+        assert read_recipe("small_16k", [change]).ema.sigma_rel == (0.05,)
+        return
+    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
+        network_config(read_recipe("small_16k", [change]))
+
+
+def test_unknown_config_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'small_16k'"):
+        read_recipe("smal_16k")
+
+
+def test_changes_and_bases_are_laid_over(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: small_16k\nname: a\noptimiser: {rate: 2e-4}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nname: b\nnetwork: {rope: none}\n")
+    recipe = read_recipe(tmp_path / "b.yaml", ["run.compile=false", "optimiser.clip=0.5"])
+    assert (recipe.name, recipe.optimiser.rate, recipe.optimiser.clip, recipe.optimiser.eps) == ("b", 2e-4, 0.5, 1e-6)
+    assert (network_config(recipe).rope, network_config(recipe).hidden, recipe.run.compile) == ("none", 448, False)
+    (tmp_path / "c.yaml").write_text("base: c.yaml\nname: c\n")
+    with pytest.raises(UsageError, match="lead back to itself"):
+        read_recipe(tmp_path / "c.yaml")
+
+
+def test_identity_covers_what_is_learned_and_not_how(tmp_path: Path) -> None:
+    same = [{"steps": 9}, {"run": {"accumulate": 2}}, {"every": {"log": 5}}, {"name": "x"}]
+    other = [
+        {"seed": 1},
+        {"network": {"rope": "none"}},
+        {"dropout": {"video": 0.2}},
+        {"optimiser": {"clip": 2.0}},
+    ]
+    base = tiny_recipe(tmp_path).identity()
+    assert all(tiny_recipe(tmp_path, **change).identity() == base for change in same)
+    assert all(tiny_recipe(tmp_path, **change).identity() != base for change in other)

@@ -1,0 +1,224 @@
+"""Feature extraction: the partition rules, units shared by workers, a killed worker's unit done again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from av_bench.contracts import Clip, MediaError, Reason, UsageError, VideoRequest
+from av_bench.media import DecodedMedia, decode
+from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
+from model_zoo.mmaudio.extract import MediaFeatures
+from model_zoo.mmaudio.units import Plan, extract, partition, prepare, unfinished
+from tests.media_files import tone, write_video
+
+RATE, WINDOW = 1000, 8.0
+
+
+class Toy:
+    """Latents that are the sound's own samples, so that what was cut from where can be read off."""
+
+    window, fingerprint = WINDOW, "toy"
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.pause, self.decoded = pause, 0
+
+    def text(self, text: str) -> torch.Tensor:
+        return torch.full((5, 6), float(len(text)))
+
+    def read(self, path: Path, video: bool) -> DecodedMedia:  # noqa: ARG002
+        self.decoded += 1
+        return decode(path)
+
+    def latents(self, media: DecodedMedia, start: float) -> tuple[torch.Tensor, torch.Tensor]:
+        time.sleep(self.pause)
+        wave = media.waveform(RATE, None, remove_mean=False)[round(start * RATE) :][: round(WINDOW * RATE)]
+        if len(wave) < WINDOW * RATE:
+            raise MediaError(media.path, Reason.TOO_SHORT_AUDIO, f"{len(wave)} samples")
+        return wave.reshape(-1, 4)[::500], torch.zeros(4, 4)
+
+    def video(self, media: DecodedMedia) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ARG002
+        return torch.zeros(4, 12), torch.zeros(8, 10)
+
+
+def recordings(folder: Path, lengths: list[float]) -> list[Clip]:
+    """Files whose samples count the time: sample n holds n / 2^16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = []
+    for number, seconds in enumerate(lengths):
+        path = folder / f"{number:02d}.wav"
+        soundfile.write(path, np.arange(round(seconds * RATE)) / 2**16, RATE, subtype="FLOAT")
+        clips.append(Clip(f"{number:02d}", audio=path, text=f"text {number % 2}"))
+    return clips
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step", "expected"),
+    [
+        (7.99, 8.0, []),
+        (8.0, 8.0, [0.0]),
+        (15.99, 8.0, [0.0]),
+        (16.0, 8.0, [0.0, 8.0]),
+        (30.0, 8.0, [0.0, 11.0, 22.0]),
+        (400.0, 8.0, [0.0, 98.0, 196.0, 294.0, 392.0]),
+        (8.05, 8.1, []),
+        (16.0, 8.1, [0.0]),
+        (16.2, 8.1, [0.0, 8.1]),
+    ],
+)
+def test_partition(seconds: float, step: float, expected: list[float]) -> None:
+    assert partition(seconds, step) == pytest.approx(expected)
+
+
+def test_crops_are_where_the_partition_says(tmp_path: Path) -> None:
+    clips = recordings(tmp_path / "in", [8.05, 30.0, 3.0, 16.1])
+    encoder = Toy()
+    done = list(extract(tmp_path / "out", clips, Plan("paper", dtype="fp32", shard_size=4), encoder))
+    assert done == ["text-000000", "000000", "000001"]
+    features = FeatureSet(tmp_path / "out")
+    assert list(zip(features.ids, features.crops, strict=True)) == [
+        ("00", 0), ("01", 0), ("01", 1), ("01", 2), ("03", 0), ("03", 1),
+    ]  # fmt: skip
+    assert features.labels == ["text 0", "text 1", "text 1", "text 1", "text 1", "text 1"]
+    rows = empty_rows(6, features.shapes | {"clip": (1,), "sync": (1,)}, torch.float32)
+    features.read(np.arange(6), rows)
+    starts = (rows.mean[:, 0, 0] * 2**16 / RATE).tolist()
+    assert starts == pytest.approx([0, 0, 11, 22, 0, 8.1])
+    assert encoder.decoded == 3  # each recording once, though its crops are many
+    work = prepare(tmp_path / "out", clips, Plan("paper", dtype="fp32", shard_size=4), encoder)
+    assert work.excluded == [{"id": "02", "reason": "too-short-audio", "detail": "3.00 s; rule paper wants 8 s"}]
+    assert unfinished(tmp_path / "out", work) == []
+    code = prepare(tmp_path / "code", clips, Plan("code"), encoder)
+    assert [(c.clip, c.number) for c in code.crops] == [(1, 0), (1, 1), (1, 2), (3, 0)]
+
+
+def test_unusable_files_are_listed_with_reasons(tmp_path: Path) -> None:
+    clips = recordings(tmp_path / "in", [9.0, 9.0, 9.0])
+    (tmp_path / "in" / "01.wav").write_bytes(b"RIFFgarbage")
+    clips.append(Clip("03", audio=tmp_path / "in" / "none.wav"))
+    cut = (tmp_path / "in" / "02.wav").read_bytes()
+    (tmp_path / "in" / "02.wav").write_bytes(cut[: len(cut) // 2])
+    plan = Plan("paper", dtype="fp32")
+    list(extract(tmp_path / "out", clips, plan, Toy()))
+    features, work = FeatureSet(tmp_path / "out"), prepare(tmp_path / "out", clips, plan, Toy())
+    assert features.ids == ["00"]
+    reasons = {e["id"].split("#")[0]: e["reason"] for e in [*work.excluded, *features.excluded]}
+    assert reasons == {"01": "unreadable", "02": "unreadable", "03": "missing-file"}
+
+
+def test_begun_with_something_else_is_refused(tmp_path: Path) -> None:
+    clips = recordings(tmp_path / "in", [9.0])
+    list(extract(tmp_path / "out", clips, Plan(), Toy()))
+    for other in (Plan(most=2), Plan("code")):
+        with pytest.raises(UsageError, match="begun with other clips"):
+            list(extract(tmp_path / "out", clips, other, Toy()))
+
+
+def worker(root: Path, done: Path) -> None:
+    """One worker as a process of its own; writes the units it has finished."""
+    torch.set_num_threads(1)
+    clips = [Clip(p.stem, audio=p, text="t") for p in sorted((root / "in").glob("*.wav"))]
+    for name in extract(root / "out", clips, Plan(shard_size=2, dtype="fp32"), Toy(pause=0.05)):
+        with done.open("a") as handle:
+            handle.write(name + "\n")
+
+
+def test_workers_share_and_a_killed_one_is_made_good(tmp_path: Path) -> None:
+    recordings(tmp_path / "in", [8.0] * 24)
+    fork = multiprocessing.get_context("fork")
+    logs = [tmp_path / f"{n}.txt" for n in range(3)]
+    workers = [fork.Process(target=worker, args=(tmp_path, log)) for log in logs]
+    for process in workers:
+        process.start()
+    deadline = time.monotonic() + 60
+    while not logs[0].exists() or "\n0" not in "\n" + logs[0].read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(workers[0].pid or 0, signal.SIGKILL)  # it has finished one unit, and is in the middle of another
+    for process in workers:
+        process.join(60)
+    assert [process.exitcode for process in workers] == [-signal.SIGKILL, 0, 0]
+    finished = [name for log in logs for name in log.read_text().split()]
+    assert len(set(finished)) == len(finished)
+    clips = [Clip(p.stem, audio=p, text="t") for p in sorted((tmp_path / "in").glob("*.wav"))]
+    plan = Plan(shard_size=2, dtype="fp32")
+    left = unfinished(tmp_path / "out", prepare(tmp_path / "out", clips, plan, Toy()))
+    assert list(extract(tmp_path / "out", clips, plan, Toy())) == left
+    assert FeatureSet(tmp_path / "out").ids == [f"{n:02d}" for n in range(24)]
+    assert not list((tmp_path / "out").glob(".*.part"))
+
+
+# ----------------------------------------------------------------------- codec and conditioner
+
+
+class SumCodec:
+    """One latent per 100 samples: their mean."""
+
+    sample_rate, latent_dim, samples_per_latent = RATE, 1, 100
+
+    def latent_len(self, seconds: float) -> int:
+        return -(-round(seconds * RATE) // 100)
+
+    def encode(self, wave: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = wave.unflatten(1, (-1, 100)).mean(-1, keepdim=True)
+        return mean, torch.ones_like(mean)
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        raise AssertionError("extraction decodes nothing")
+
+    def to(self, device: torch.device) -> None:
+        pass
+
+
+class GreyConditioner:
+    """Mean brightness of each frame."""
+
+    requests = (VideoRequest(4.0, 16, "squash"),)
+    fingerprint = "grey"
+
+    def lengths(self, seconds: float) -> tuple[int, int]:
+        return int(4 * seconds), int(4 * seconds)
+
+    def video(self, media: DecodedMedia, seconds: float, start: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        assert start == 0.0
+        frames = media.frames(self.requests[0])
+        if len(frames) < 4 * seconds:
+            raise MediaError(media.path, Reason.TOO_SHORT_VIDEO, f"{len(frames)} frames")
+        grey = frames.float().mean(dim=(2, 3)) / 255
+        return grey, grey[:, :1]
+
+    def text(self, text: str) -> torch.Tensor:
+        return torch.full((2, 3), float(len(text)))
+
+    def to(self, device: torch.device) -> None:
+        pass
+
+
+def test_video_folder_to_features(tmp_path: Path) -> None:
+    """Real mp4 files: features of the first seconds, sound scaled to the training peak, short and silent ones named."""
+    for name, seconds, level in (("a", 3.0, 0.2), ("b", 1.0, 0.2), ("c", 3.0, 0.0)):
+        write_video(tmp_path / f"{name}.mp4", seconds=seconds, fps=10, audio=level * 2 * tone(seconds))
+    clips = [Clip(n, video=tmp_path / f"{n}.mp4", text="beep") for n in "abc"]
+    encoder = MediaFeatures(SumCodec(), GreyConditioner(), seconds=2.0)  # type: ignore[arg-type]
+    list(extract(tmp_path / "out", clips, Plan(video=True, dtype="fp32"), encoder))
+    features = FeatureSet(tmp_path / "out")
+    assert features.ids == ["a"]
+    assert {e["id"]: e["reason"] for e in features.excluded} == {"b#0": "too-short-audio", "c#0": "silent"}
+    assert features.shapes == {"mean": (20, 1), "std": (20, 1), "clip": (8, 3), "sync": (8, 1), "text": (2, 3)}
+    media = encoder.read(tmp_path / "a.mp4", video=True)
+    rows = empty_rows(1, features.shapes, torch.float32)
+    features.read(np.array([0]), rows)
+    assert torch.equal(rows.clip[0], encoder.video(media)[0])
+    wave = media.waveform(RATE, None, remove_mean=False)[:2000]
+    expected = (wave * (0.95 / wave.abs().max())).reshape(20, 100).mean(1)
+    torch.testing.assert_close(rows.mean[0, :, 0], expected)
+    assert torch.equal(rows.text[0], torch.full((2, 3), 4.0))
+    assert torch.equal(features.text_features(""), torch.zeros(2, 3))

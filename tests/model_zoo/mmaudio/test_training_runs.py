@@ -1,0 +1,255 @@
+"""Whole training runs: exact resume, switches that change rounding only, validation, metrics, averages, failures."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
+from model_zoo.mmaudio import checkpoints
+from model_zoo.mmaudio.ema import decay, gamma_of
+from model_zoo.mmaudio.logs import read_log
+from model_zoo.mmaudio.recipe import Recipe, read_recipe
+from model_zoo.mmaudio.shard_file import lock
+from model_zoo.mmaudio.training import Evaluation, TrainingFailed, train
+from tests.model_zoo.mmaudio.training_tools import config_file, tiny_recipe
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+# ----------------------------------------------------------------------- resume
+
+
+def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {p.name: load_file(p) for p in sorted((out / "weights").glob("*.safetensors"))}
+
+
+def same_bits(a: Mapping[str, Mapping[str, torch.Tensor]], b: Mapping[str, Mapping[str, torch.Tensor]]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[f][k], b[f][k]) for f in a for k in a[f] | b[f])
+
+
+def events(out: Path) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    return [{k: v for k, v in e.items() if k != "samples_per_second"} for e in read_log(out / "log.jsonl")]
+
+
+def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
+    """SIGKILL from outside at an arbitrary moment, then the same command again: same bits, same log."""
+    recipe = tiny_recipe(tmp_path, steps=60, every={"log": 7, "validate": 25, "snapshot": 5, "checkpoint": 5})
+    config, broken, unbroken = config_file(tmp_path / "tiny.yaml", recipe), tmp_path / "broken", tmp_path / "unbroken"
+    command = ["-m", "model_zoo.mmaudio.train", "--config", str(config), "--out", str(broken), "--quiet"]
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 60
+    while not (broken / "checkpoints").is_dir() or len(list((broken / "checkpoints").glob("step-*"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    left = checkpoints.load_latest(broken / "checkpoints")
+    assert left is not None
+    assert 10 <= left.step < 60
+    assert not (broken / "weights").exists()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(read_recipe(config), broken, quiet=True)
+        train(read_recipe(config), unbroken, quiet=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert set(weights(broken)) == {"last.safetensors", "ema-0.05.safetensors"}
+    assert same_bits(weights(broken), weights(unbroken))
+    assert events(broken) == events(unbroken)
+    names = [sorted(p.name for p in (out / "snapshots").iterdir()) for out in (broken, unbroken)]
+    assert names[0] == names[1]
+
+
+def test_started_again_when_done_changes_nothing(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    train(recipe, tmp_path / "out", quiet=True)
+    before, log = weights(tmp_path / "out"), events(tmp_path / "out")
+    train(recipe, tmp_path / "out", quiet=True)
+    assert same_bits(before, weights(tmp_path / "out"))
+    assert events(tmp_path / "out") == log
+    longer = tiny_recipe(tmp_path, steps=8)
+    train(longer, tmp_path / "out", quiet=True)
+    train(longer, tmp_path / "straight", quiet=True)
+    assert same_bits(weights(tmp_path / "out"), weights(tmp_path / "straight"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seed": 6}, "seed"), ({"batch": 6}, "batch"), ({"optimiser": {"rate": 1e-5}}, "optimiser")],
+)
+def test_another_recipe_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    train(tiny_recipe(tmp_path, steps=2), tmp_path / "out", quiet=True)
+    with pytest.raises(UsageError, match=f"another {message}"):
+        train(tiny_recipe(tmp_path, **change), tmp_path / "out", quiet=True)
+
+
+def limited(recipe: Recipe, out: Path, limit: int) -> None:
+    """Training that cannot write a file of more than ``limit`` bytes; exit code 4 when it says so."""
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        train(recipe, out, quiet=True)
+    except MissingRequirement as error:
+        os._exit(4 if "the last good one is step 2" in str(error) else 1)
+    os._exit(0)
+
+
+def test_full_disk_stops_the_run_and_room_lets_it_go_on(tmp_path: Path) -> None:
+    """The kernel refuses the checkpoint of step 4 half-way; step 2's is intact and the run goes on from it."""
+    recipe = tiny_recipe(tmp_path, every={"snapshot": 0})
+    train(tiny_recipe(tmp_path, every={"snapshot": 0}, steps=2), tmp_path / "out", quiet=True)
+    process = multiprocessing.get_context("fork").Process(target=limited, args=(recipe, tmp_path / "out", 100_000))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 4
+    assert [p.name for p in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-000000002"]
+    train(recipe, tmp_path / "out", quiet=True)
+    train(recipe, tmp_path / "straight", quiet=True)
+    found, expected = (weights(tmp_path / name)["last.safetensors"] for name in ("out", "straight"))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)
+    assert [e["step"] for e in events(tmp_path / "out")] == [e["step"] for e in events(tmp_path / "straight")]
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with lock(tmp_path / "out" / ".lock") as mine:
+        assert mine
+        with pytest.raises(UsageError, match="written by another training run"):
+            train(tiny_recipe(tmp_path), tmp_path / "out", quiet=True)
+    train(tiny_recipe(tmp_path), tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize("run", [{"accumulate": 3}, {"checkpointing": True}])
+def test_switches_change_rounding_only(tmp_path: Path, run: dict[str, Any]) -> None:
+    train(tiny_recipe(tmp_path), tmp_path / "plain", quiet=True)
+    train(tiny_recipe(tmp_path, run=run), tmp_path / "switched", quiet=True)
+    found, expected = (weights(tmp_path / name)["last.safetensors"] for name in ("switched", "plain"))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_checkpointing_recomputes_the_blocks(tmp_path: Path) -> None:
+    """Fewer bytes are kept for the backward pass."""
+    from model_zoo.mmaudio.distributed import Cluster
+    from model_zoo.mmaudio.objective import losses
+    from model_zoo.mmaudio.training import Trainer
+
+    kept = {}
+    for on in (False, True):
+        recipe = tiny_recipe(tmp_path, run={"checkpointing": on})
+        trainer = Trainer(recipe, tmp_path / f"{on}", Cluster(0, 1, torch.device("cpu")), quiet=True)
+        total = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            losses(trainer.module, trainer.loader(0), trainer.normalise)
+        kept[on] = total
+        trainer.close()
+    assert kept[True] < 0.7 * kept[False]
+
+
+# ----------------------------------------------------------------------- validation, metrics, failure
+
+
+def test_validation_is_fixed_and_complete(tmp_path: Path) -> None:
+    """With a rate of 0 nothing is learned, so every validation gives the same numbers."""
+    recipe = tiny_recipe(tmp_path, optimiser={"rate": 0.0, "weight_decay": 0.0}, batch=10)
+    train(recipe, tmp_path / "out", quiet=True)
+    first, second = [e for e in events(tmp_path / "out") if e["kind"] == "validation"]
+    assert first | {"step": 6} == second
+    assert first["samples"] == 24 == sum(first["count_by_t"])
+    assert len(first["count_by_t"]) == 25
+    filled = [count for count in first["count_by_t"] if count]
+    assert len(first["loss_by_t"]) == len(filled)
+    weighted = sum(c * v for c, v in zip(filled, first["loss_by_t"], strict=True)) / 24
+    assert first["loss"] == pytest.approx(weighted, rel=1e-9)
+
+
+def test_metrics_get_a_network_with_the_current_weights(tmp_path: Path) -> None:
+    seen: list[tuple[Any, ClipSet]] = []
+
+    def evaluator(generator: Generator, clips: ClipSet) -> Mapping[str, float]:
+        seen.append((generator, clips))
+        return {"FD": 4.5 - len(seen)}
+
+    clips = ClipSet("set", "1", (Clip("a"),))
+    evaluation = Evaluation(evaluator, clips, lambda network: network)  # type: ignore[arg-type, return-value]
+    recipe = tiny_recipe(tmp_path, every={"metrics": 3, "checkpoint": 3})
+    train(recipe, tmp_path / "out", evaluation, quiet=True)
+    assert [e["FD"] for e in events(tmp_path / "out") if e["kind"] == "metrics"] == [3.5, 2.5]
+    assert all(c is clips for _, c in seen)
+    networks = [network.state_dict() for network, _ in seen]
+    for step, state in zip((3, 6), networks, strict=True):
+        saved = load_file(tmp_path / "out" / "checkpoints" / f"step-{step:09d}" / "tensors.safetensors")
+        assert all(torch.equal(saved[f"weights/{k}"], v) for k, v in state.items())
+
+
+def test_loss_that_is_no_number_stops_before_anything_is_saved(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, optimiser={"rate": 1e30, "clip": 1e30}, every={"log": 0, "validate": 0})
+    with pytest.raises(TrainingFailed, match="not finite at or before step"):
+        train(recipe, tmp_path / "out", quiet=True)
+    found = checkpoints.load_latest(tmp_path / "out" / "checkpoints")
+    assert found is None or all(bool(v.isfinite().all()) for v in found.tensors.values())
+
+
+def test_log_holds_rates_and_norms(tmp_path: Path) -> None:
+    train(tiny_recipe(tmp_path), tmp_path / "out", quiet=True)
+    lines = [e for e in read_log(tmp_path / "out" / "log.jsonl") if e["kind"] == "train"]
+    assert [e["step"] for e in lines] == [1, 2, 3, 4, 5, 6]
+    assert [e["rate"] for e in lines] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3, 1e-4, 1e-5])
+    assert all(e["gradient_norm"] > 0 and e["samples_per_second"] > 0 and math.isfinite(e["loss"]) for e in lines)
+
+
+# ----------------------------------------------------------------------- averages
+
+
+def test_final_averages_are_those_of_the_weights_of_every_step(tmp_path: Path) -> None:
+    """From the checkpoints of every step; a width that was not tracked comes from the snapshots."""
+    recipe = tiny_recipe(
+        tmp_path,
+        steps=48,
+        optimiser={"rate": 1e-2},
+        schedule={"milestones": []},
+        ema={"final": [0.05, 0.1, 0.08], "snapshots": 12},
+        every={"validate": 0, "checkpoint": 1, "snapshot": 2},
+        run={"keep": 99},
+    )
+    out = tmp_path / "out"
+    train(recipe, out, quiet=True)
+    key = "fused_blocks.0.linear1.weight"
+    saved = sorted((out / "checkpoints").iterdir())
+    history = torch.stack([load_file(p / "tensors.safetensors")[f"weights/{key}"] for p in saved]).double()
+    expected = {}
+    for sigma in recipe.ema.final:
+        average = history[0]
+        for number in range(1, 48):
+            average = average.lerp(history[number], 1 - decay(number + 1, gamma_of(sigma)))
+        expected[sigma] = average
+    found = {s: load_file(out / "weights" / f"ema-{s:g}.safetensors")[key].double() for s in expected}
+    apart = float((expected[0.05] - expected[0.1]).norm())
+    assert apart > 1e-2
+    errors = {sigma: float((found[sigma] - expected[sigma]).norm()) / apart for sigma in expected}
+    assert max(errors[0.05], errors[0.1]) < 1e-4
+    assert errors[0.08] < 0.05, errors  # synthesised: a least-squares fit to the snapshots of the tracked widths
+    assert len(list((out / "snapshots").iterdir())) == 2 * 12  # of 2 x 24 that were taken
