@@ -1,0 +1,81 @@
+"""``mmaudio-nano``: the MMAudio that ships with the package, trained by it on set ``impacts``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from av_bench.contracts import MissingRequirement, UsageError
+from model_zoo.mmaudio.config import NetworkConfig
+from model_zoo.mmaudio.nano.codec import NanoCodec
+from model_zoo.mmaudio.nano.conditioner import NanoConditioner
+from model_zoo.mmaudio.nano.sight import Sight
+from model_zoo.mmaudio.network import FlowNetwork
+from model_zoo.mmaudio.sample import Conditions, MMAudio, Settings
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"
+GUIDANCE = 3.5  # best of 1 to 3.5 on held-out train scenes
+
+
+class MMAudioNano(MMAudio):
+    """The embedded model: 8 s, mono, 16 kHz, video and text as conditions. Other lengths work in windows of 8 s.
+
+    Parameters are the sampler's; ``weights`` is a folder with the three files in place of the embedded ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: float = 25,
+        cfg: float = GUIDANCE,
+        negative: str = "",
+        solver: Literal["euler", "adaptive"] = "euler",
+        conditions: Conditions = "both",
+        weights: str | Path = WEIGHTS,
+        device: str = "cpu",
+    ) -> None:
+        if conditions not in get_args(Conditions):
+            raise UsageError(f"mmaudio-nano: conditions must be one of {', '.join(get_args(Conditions))}")
+        settings = Settings(steps=int(steps), cfg=float(cfg), negative=negative, solver=solver, conditions=conditions)
+        network, codec, sight = load(Path(weights))
+        super().__init__(
+            "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
+        )
+        self.place(device)
+
+
+def load(folder: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
+    """The three networks of a folder, strictly; the flow network's sizes lie in its file's header."""
+    from model_zoo.mmaudio.weight_files import load_strictly, read_tensors
+
+    for name in (FLOW, CODEC, SIGHT):
+        if not (folder / name).is_file():
+            raise MissingRequirement(f"{folder / name} is missing; train it again with `av-bench train mmaudio-nano`")
+    network = FlowNetwork(network_config(folder / FLOW))
+    codec, sight = NanoCodec(), Sight()
+    for module, name in ((network, FLOW), (codec, CODEC), (sight, SIGHT)):
+        tensors, where = read_tensors(folder / name, name)
+        load_strictly(module, tensors, where)
+    codec.vae.fuse()
+    return (
+        network.eval().requires_grad_(False),
+        codec.eval().requires_grad_(False),
+        sight.eval().requires_grad_(False),
+    )
+
+
+def network_config(file: Path) -> NetworkConfig:
+    """Sizes of the flow network in a file that training wrote. UsageError when the header does not hold them."""
+    import json
+
+    from safetensors import safe_open
+
+    from model_zoo.mmaudio.recipe import build
+
+    with safe_open(str(file), "pt") as content:
+        header = content.metadata() or {}
+    if "network" not in header:
+        raise UsageError(f"{file}: its header has no network sizes; use weights that this package's training wrote")
+    config: NetworkConfig = build(NetworkConfig, json.loads(header["network"]), str(file))
+    return config

@@ -1,0 +1,215 @@
+"""The whole recipe of ``mmaudio-nano``, stage by stage: feature networks, VAE, vocoder, feature shards, flow, package.
+
+A stage whose result lies in the folder is not done again, and the VAE and the flow network go on from their last
+checkpoint, so a killed run is simply started again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from av_bench.contracts import UsageError
+from av_bench.store import write_atomically
+from model_zoo.mmaudio.nano.codec import NANO_VAE, NanoCodec
+from model_zoo.mmaudio.nano.sight import Sight
+from model_zoo.mmaudio.nano.sight_training import SightRecipe, fit_statistics, report_on, train_sight, truth
+from model_zoo.mmaudio.nano.vocoder import NANO_MEL
+from model_zoo.mmaudio.nano.vocoder_training import TUNE_RECIPE, VocoderRecipe, train_vocoder, tune_codec
+from model_zoo.mmaudio.vae import VAE
+from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe
+from model_zoo.nano.data import Corpus, corpus
+
+CLIPS = 2400
+HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
+VAE_RECIPE = replace(
+    RECIPES["tiny"], name="nano", mel=NANO_MEL, vae=NANO_VAE, frames=200, batch=16, steps=2_000, rate=5e-3,
+    decay_from=800, kl_weight=3e-2, adversarial=False, holdout=HOLDOUT,
+)  # fmt: skip
+Say = Callable[[str], None]
+
+
+def train_nano(
+    out: Path,
+    *,
+    clips: int = CLIPS,
+    corpus_folder: Path | None = None,
+    device: str = "cpu",
+    workers: int = 2,
+    config: str = "nano",
+    changes: tuple[str, ...] = (),
+    report: Say = print,
+) -> Path:
+    """All stages; returns the folder of the package (three weight files, their logs).
+
+    ``config`` is the flow network's training config, ``changes`` are ``key=value`` changes of it. UsageError for too
+    few clips; errors of the stages name the stage's folder.
+    """
+    if clips <= HOLDOUT + 16:
+        raise UsageError(f"mmaudio-nano: {clips} clips are too few, {HOLDOUT} are held out; use {CLIPS}")
+    data = corpus(corpus_folder or out / "corpus", "train", clips, workers)
+    sight = sight_stage(out, data, device, report)
+    vae = vae_stage(out, data, device, report)
+    codec = tune_stage(out, data, vocoder_stage(out, data, vae, device, report), device, report)
+    feature_stage(out, data, sight, codec, device, report)
+    flow = flow_stage(out, out / "features", config, changes, device)
+    return package(out, flow)
+
+
+def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: SightRecipe | None = None) -> Sight:
+    """Train the feature networks, or read them."""
+    recipe = recipe or SightRecipe()
+    file = out / "sight.safetensors"
+    if file.is_file():
+        sight = Sight()
+        read_weights(sight, file)
+        return sight.to(device).eval()
+    targets = truth("train", len(data))
+    sight, log = train_sight(recipe, data, targets, device, report)
+    fit_statistics(sight, data, device=device)
+    held_out = report_on(sight, data, targets, np.arange(len(data) - recipe.holdout, len(data)), device)
+    save_weights(sight, file)
+    save_json(out / "sight.json", {"recipe": asdict(recipe), "clips": len(data), "epochs": log, "held_out": held_out})
+    return sight
+
+
+def vae_stage(out: Path, data: Corpus, device: str, report: Say, recipe: VAERecipe = VAE_RECIPE) -> VAE:
+    """Train the VAE, or go on with it, or read it."""
+    from model_zoo.mmaudio.vae_training import train
+
+    file = out / "vae" / "vae.safetensors"
+    if not file.is_file():
+        train(recipe, data.audio, out / "vae", device, report)
+    vae = VAE(NANO_VAE)
+    read_weights(vae, file)
+    return vae.to(device).eval()
+
+
+def vocoder_stage(
+    out: Path, data: Corpus, vae: VAE, device: str, report: Say, recipe: VocoderRecipe | None = None
+) -> NanoCodec:
+    """Train the vocoder on the VAE's mels, or read it; returns the whole codec, not yet tuned."""
+    recipe = recipe or VocoderRecipe(holdout=HOLDOUT)
+    file = out / "vocoder.safetensors"
+    if not file.is_file():
+        vocoder, log = train_vocoder(recipe, data.audio, vae, device, report)
+        save_weights(vocoder, file)
+        save_json(out / "vocoder.json", {"recipe": asdict(recipe), "clips": len(data), "steps": log})
+    codec = NanoCodec()
+    read_weights(codec.vocoder, file)
+    codec.vae.load_state_dict(vae.state_dict())
+    return codec.to(device).eval()
+
+
+def tune_stage(
+    out: Path, data: Corpus, codec: NanoCodec, device: str, report: Say, recipe: VocoderRecipe = TUNE_RECIPE
+) -> NanoCodec:
+    """Train decoder and vocoder together, or read them."""
+    file = out / "codec.safetensors"
+    if not file.is_file():
+        part = out / "codec.part.safetensors"  # to listen to meanwhile
+        log = tune_codec(recipe, data.audio, codec, device, report, lambda c, _: save_weights(c, part))
+        save_weights(codec, file)
+        part.unlink(missing_ok=True)
+        save_json(out / "codec.json", {"recipe": asdict(recipe), "clips": len(data), "steps": log})
+    tuned = NanoCodec()
+    read_weights(tuned, file)
+    return tuned.to(device).eval()
+
+
+@torch.no_grad()
+def feature_stage(
+    out: Path, data: Corpus, sight: Sight, codec: NanoCodec, device: str, report: Say, batch: int = 16
+) -> None:
+    """Write the training and the validation shards, ``out/features/{train,val}``."""
+    from model_zoo.mmaudio.shards import Sample, ShardWriter
+    from protocols.impacts.scene import sample_scene
+
+    edge = len(data) - HOLDOUT
+    for name, rows in (("train", range(edge)), ("val", range(edge, len(data)))):
+        with ShardWriter(out / "features" / name, shard_size=800) as writer:
+            writer.add_text("", sight.text_tokens("").cpu())
+            for start in range(rows.start, rows.stop, batch):
+                part = slice(start, min(start + batch, rows.stop))
+                scenes = [sample_scene("train", i) for i in range(part.start, part.stop)]
+                if all(scene.id in writer for scene in scenes):
+                    continue
+                wave = torch.from_numpy(data.audio[part].astype(np.float32) / 32767).to(device)
+                mean, std = codec.encode(wave)
+                clip = sight.clip_tokens(torch.from_numpy(data.colour[part].copy()).to(device))
+                sync = sight.sync_tokens(torch.from_numpy(data.grey[part].copy()).to(device))
+                for i, scene in enumerate(scenes):
+                    if scene.id not in writer:
+                        text = sight.text_tokens(scene.caption).cpu()
+                        writer.append(Sample(scene.id, mean[i], std[i], clip[i], sync[i], scene.caption, text))
+        report(f"features: {name} is complete, {len(rows)} scenes")
+
+
+def flow_stage(out: Path, features: Path, config: str, changes: tuple[str, ...], device: str) -> Path:
+    """Train the flow network with the package's own loop, or go on with it; returns the folder of its weights."""
+    from model_zoo.mmaudio.recipe import read_recipe
+    from model_zoo.mmaudio.training import train
+
+    folders = (f"data.train=[{{path: {features / 'train'}}}]", f"data.validation=[{{path: {features / 'val'}}}]")
+    recipe = read_recipe(config, (*folders, f"run.device={device}", *changes))
+    return train(recipe, out / "flow")
+
+
+def save_weights(module: nn.Module, file: Path) -> None:
+    """Weights as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, save({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}))
+
+
+def read_weights(module: nn.Module, file: Path) -> None:
+    """Fill a module from a safetensors file, strictly."""
+    from model_zoo.mmaudio.weight_files import load_strictly, read_tensors
+
+    tensors, where = read_tensors(file, "")
+    load_strictly(module, tensors, where)
+
+
+def save_json(file: Path, content: Any) -> None:
+    """Write a log."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def package(out: Path, flow: Path, weights: str = "ema-0.1") -> Path:
+    """Bring together what ships: ``out/package`` with the three weight files and a log beside each."""
+    from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT
+
+    folder = out / "package"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FLOW, (flow / f"{weights}.safetensors").read_bytes())
+    write_atomically(folder / CODEC, (out / "codec.safetensors").read_bytes())
+    write_atomically(folder / SIGHT, (out / "sight.safetensors").read_bytes())
+    save_json((folder / FLOW).with_suffix(".json"), flow_log(flow.parent))
+    vae = {**json.loads((out / "vae" / "vae.json").read_text()), "steps_logged": _lines(out / "vae" / "log.jsonl")}
+    stages = {name: json.loads((out / f"{name}.json").read_text()) for name in ("vocoder", "codec")}
+    logs = {"vae": vae, "vocoder": stages["vocoder"], "tuned": stages["codec"]}
+    save_json((folder / CODEC).with_suffix(".json"), logs)
+    save_json((folder / SIGHT).with_suffix(".json"), json.loads((out / "sight.json").read_text()))
+    return folder
+
+
+def flow_log(run: Path) -> dict[str, Any]:
+    """Recipe and curve of a training run of the flow network, without the machine's own paths."""
+    content: dict[str, Any] = json.loads((run / "recipe.json").read_text())
+    for sources in (content["recipe"]["data"]["train"], content["recipe"]["data"]["validation"]):
+        for source in sources:
+            source["path"] = "/".join(Path(source["path"]).parts[-2:])
+    return {**content, "log": _lines(run / "log.jsonl")}
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]

@@ -1,0 +1,200 @@
+"""mmaudio-nano: what ships loads and works on real files, and the recipe runs from corpus to package."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from av_bench.contracts import Clip, ClipSet, MissingRequirement, Reason, UsageError
+from av_bench.media import decode
+from av_bench.metrics.onset import match_onsets, onset_scores
+from model_zoo.mmaudio.mel import log_mel
+from model_zoo.mmaudio.nano import MMAudioNano, recipe
+from model_zoo.mmaudio.nano.conditioner import NanoConditioner
+from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, load
+from model_zoo.mmaudio.nano.sight import Sight
+from model_zoo.mmaudio.nano.sight_training import SightRecipe, contacts, truth
+from model_zoo.mmaudio.nano.vocoder import NANO_MEL, NanoVocoder
+from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe
+from model_zoo.nano.data import Corpus
+from protocols.impacts.build import render_clip
+from protocols.impacts.scene import sample_scene
+
+VAL = (3, 8, 13, 18, 23)  # scenes of val: neither trained on nor scored elsewhere
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clip, ...]:
+    folder = tmp_path_factory.mktemp("impacts")
+    found = []
+    for index in VAL:
+        scene = sample_scene("val", index)
+        path = render_clip(scene, folder)
+        found.append(Clip(scene.id, video=path, text=scene.caption, label=scene.label, onsets=scene.onsets))
+    return tuple(found)
+
+
+@pytest.fixture(scope="module")
+def model() -> MMAudioNano:
+    return MMAudioNano()
+
+
+@pytest.fixture(scope="module")
+def sounds(model: MMAudioNano, clips: tuple[Clip, ...]) -> dict[str, torch.Tensor]:
+    model.setup(ClipSet("five", "1", clips), 8.0, seed=0)
+    made = list(model.generate(clips, seed=0))
+    assert [g.reason for g in made] == [None] * len(clips)
+    return {g.clip_id: g.audio for g in made if g.audio is not None}
+
+
+def test_weights_are_small_and_each_has_its_log() -> None:
+    files = [WEIGHTS / name for name in (FLOW, CODEC, SIGHT)]
+    assert sum(file.stat().st_size for file in files) <= 16e6
+    assert all(file.with_suffix(".json").stat().st_size > 100 for file in files)
+
+
+def test_no_weight_is_shared_with_the_networks_that_score() -> None:
+    from safetensors.torch import load_file
+
+    import model_zoo.networks
+
+    ours = [value for name in (FLOW, CODEC, SIGHT) for value in load_file(WEIGHTS / name).values()]
+    for file in (Path(model_zoo.networks.__file__).parent / "weights").glob("*.safetensors"):
+        for key, value in load_file(file).items():
+            if value.numel() > 256 and not key.endswith(("window", "filters")):
+                assert not any(v.shape == value.shape and torch.equal(v.float(), value.float()) for v in ours), key
+
+
+def test_shape_and_level_of_the_sound(sounds: dict[str, torch.Tensor]) -> None:
+    for audio in sounds.values():
+        assert audio.shape == (1, 128_000)
+        assert 0.01 < float(audio.abs().max()) <= 1
+
+
+def test_a_sample_depends_on_its_clip_and_seed_alone(
+    model: MMAudioNano, clips: tuple[Clip, ...], sounds: dict[str, torch.Tensor]
+) -> None:
+    alone = next(iter(model.generate(clips[2:3], seed=0))).audio
+    other = next(iter(model.generate(clips[2:3], seed=1))).audio
+    assert alone is not None
+    assert other is not None
+    assert torch.equal(alone, sounds[clips[2].id])
+    assert not torch.allclose(alone, other, atol=1e-3)
+
+
+def test_sounds_are_heard_where_something_is_hit(clips: tuple[Clip, ...], sounds: dict[str, torch.Tensor]) -> None:
+    """Strict onset F1 on the clip's own labels against that on the next clip's, as the shuffled floor is made."""
+    own, other = [], []
+    for clip, neighbour in zip(clips, clips[1:] + clips[:1], strict=True):
+        audio = sounds[clip.id][0].numpy()
+        own.append(onset_scores(audio, 16_000, clip.onsets or (), "strict").f1 or 0.0)
+        other.append(onset_scores(audio, 16_000, neighbour.onsets or (), "strict").f1 or 0.0)
+    assert np.mean(own) > 0.6
+    assert np.mean(own) > np.mean(other) + 0.2
+
+
+def test_contacts_are_seen_in_an_encoded_video(clips: tuple[Clip, ...]) -> None:
+    sight = load(WEIGHTS)[2]
+    conditioner = NanoConditioner(sight)
+    scores = []
+    for clip in clips:
+        media = decode(str(clip.video), conditioner.requests, 8.0, audio=False)
+        look, motion = conditioner.video(media, 8.0)
+        assert look.shape == (16, 32)
+        assert motion.shape == (200, 32)
+        with torch.no_grad():
+            answers, _ = sight.motion.heads((motion * sight.motion_std + sight.motion_mean)[None])
+        times, strength = contacts(answers.contact[0], answers.place[0])
+        scores.append(match_onsets(times, strength, clip.onsets or (), "strict").f1 or 0.0)
+    assert np.mean(scores) > 0.9
+
+
+def test_a_short_video_is_named_and_the_others_are_made(
+    model: MMAudioNano, clips: tuple[Clip, ...], tmp_path: Path
+) -> None:
+    from protocols.impacts.encode import write_mp4
+
+    short = write_mp4(
+        tmp_path / "short.mp4", np.zeros((50, 256, 256, 3), np.uint8), np.zeros((2, 88_200), np.float32), 44_100, 25.0
+    )
+    pair = (Clip("a", video=short), clips[0])
+    model.setup(ClipSet("two", "1", pair), 8.0, seed=0)
+    first, second = model.generate(pair, seed=0)
+    assert first.reason is Reason.TOO_SHORT_VIDEO
+    assert "4 of 16 frames" in first.detail
+    assert second.audio is not None
+
+
+def test_missing_files_and_odd_stretches_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(MissingRequirement, match="av-bench train mmaudio-nano"):
+        MMAudioNano(weights=tmp_path)
+    with pytest.raises(UsageError, match=r"0\.32 s"):
+        NanoConditioner(Sight()).lengths(8.1)
+    with pytest.raises(UsageError, match="conditions"):
+        MMAudioNano(conditions="smell")  # type: ignore[arg-type]
+
+
+def test_the_overlap_of_exact_spectra_is_the_wave() -> None:
+    wave = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (2, 160 * 40)).astype(np.float32))
+    padded = F.pad(wave[:, None], (240, 240), mode="reflect")[:, 0]
+    spectrum = torch.stft(padded, 640, 160, window=torch.hann_window(640), center=False, return_complex=True)
+    assert spectrum.shape[-1] == log_mel(wave, NANO_MEL).shape[-1] == 40
+    torch.testing.assert_close(NanoVocoder().synthesise(spectrum), wave, rtol=0, atol=1e-5)
+
+
+def test_targets_say_when_something_is_hit() -> None:
+    targets = truth("train", 6)
+    for i in range(6):
+        scene = sample_scene("train", i)
+        frames = np.flatnonzero(targets.contact[i])
+        times = (frames + targets.place[i, frames]) / 25
+        np.testing.assert_allclose(times, scene.onsets, atol=1e-6)
+        assert targets.speed[i].max() == pytest.approx(1.0)
+
+
+def _noise_corpus(count: int) -> Corpus:
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene("train", i) for i in range(count)]
+    from model_zoo.networks.nano import hashed_words
+
+    return Corpus(
+        audio=rng.integers(-3000, 3000, (count, 128_000), dtype=np.int16),
+        grey=rng.integers(0, 255, (count, 200, 48, 48), dtype=np.uint8),
+        colour=rng.integers(0, 255, (count, 16, 3, 64, 64), dtype=np.uint8),
+        words=np.stack([hashed_words(scene.caption).numpy() for scene in scenes]),
+        classes=np.zeros(count, np.int64),
+        labels=("noise",),
+    )
+
+
+def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
+    tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stage for a step or two, on noise; started again, finished stages are not done again."""
+    monkeypatch.setattr(recipe, "HOLDOUT", 4)
+    data, said = _noise_corpus(20), []
+    vae_recipe = replace(
+        recipe.VAE_RECIPE, steps=2, batch=2, frames=40, holdout=4, log_every=1, validate_every=1, save_every=1
+    )
+    for _ in range(2):
+        sight = recipe.sight_stage(
+            tmp_path, data, "cpu", said.append, SightRecipe(epochs=1, look_epochs=1, motion_frames=16, holdout=4)
+        )
+        vae = recipe.vae_stage(tmp_path, data, "cpu", said.append, vae_recipe)
+        vocoder_recipe = VocoderRecipe(steps=2, batch=2, frames=20, decoded_from=2, holdout=4)
+        codec = recipe.vocoder_stage(tmp_path, data, vae, "cpu", said.append, vocoder_recipe)
+        codec = recipe.tune_stage(tmp_path, data, codec, "cpu", said.append, replace(vocoder_recipe, frames=40))
+        recipe.feature_stage(tmp_path, data, sight, codec, "cpu", said.append)
+        changes = ("steps=2", "batch=4", "every.log=1", "every.validate=2", "every.checkpoint=2", "data.threads=0")
+        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano", changes, "cpu")
+        folder = recipe.package(tmp_path, flow)
+        trained = [line for line in said if line.startswith(("sight", "vocoder", "codec"))]
+        assert len(trained) == 4  # two epochs, a line of the vocoder, a line of its tuning: the second round adds none
+    made = next(iter(MMAudioNano(weights=folder, steps=1).generate(clips[:1], seed=0)))
+    assert made.audio is not None
+    assert made.audio.shape == (1, 128_000)
