@@ -15,6 +15,7 @@ from av_bench.audit.index import Hit, picture_index, sound_index
 
 MIN_SOUND_S, MIN_PICTURE_S = 5.0, 3.0
 PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83
+SOUND_ALONE = 0.78  # and sound without a picture that agrees: two series of bangs reached 0.75, copies 0.79 and more
 _SAME_OFFSET_S = 0.3
 _TOLERANCE_S = 0.25  # a stretch is measured to the frame and the window
 
@@ -83,8 +84,9 @@ class Library:
                 continue
             sound = self._verify_sound(path, codes, number, heard[number]) if number in heard else None
             picture = self._verify_picture(path, codes, number, seen[number]) if number in seen else None
-            if picture and picture.confidence < PICTURE_ALONE and not _together(sound, picture):
-                picture = None
+            if not (sound and picture and _together(sound, picture)):
+                sound = sound if sound and sound.confidence >= SOUND_ALONE else None
+                picture = picture if picture and _stands_alone(picture, codes, self._lengths[number]) else None
             if sound or picture:
                 yield Match(path, train, sound, picture)
 
@@ -104,9 +106,15 @@ class Library:
         return align_picture(test, train, hit.offset / VIDEO_FPS, hit.start / VIDEO_FPS, length, least)
 
 
-def _together(sound: Alignment | None, picture: Alignment) -> bool:
+def _together(sound: Alignment, picture: Alignment) -> bool:
     """Whether the sound was found at the picture's offset: each then supports the other."""
-    return sound is not None and abs(sound.offset - picture.offset) <= _SAME_OFFSET_S
+    return abs(sound.offset - picture.offset) <= _SAME_OFFSET_S
+
+
+def _stands_alone(picture: Alignment, codes: Fingerprint, train: tuple[float, float]) -> bool:
+    """Whether a picture is evidence enough without sound: surer, and for the whole of the least length."""
+    least = min(MIN_PICTURE_S, 0.8 * min(codes.seconds[1], train[1]))
+    return picture.confidence >= PICTURE_ALONE and picture.length >= least
 
 
 def _required(usual: float, *lengths: float) -> float:
