@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,37 +79,38 @@ def run(
     videos: Annotated[
         bool | None, typer.Option(help="An mp4 of each sample to watch \\[default: for models that generate].")
     ] = None,
+    beside: Annotated[
+        str | None, typer.Option(help="Models to run beside it for one table, e.g. oracle,shuffled,noise.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Generate (or take) samples for a set, score them, and print the table."""
     import av_bench
 
-    result = av_bench.run(
-        set=set_,
-        model=model,
-        samples=samples,
-        label=label,
-        data=data,
-        table=table_file,
-        lists=lists,
-        out=out,
-        limit=limit,
-        seed=seed,
-        samples_per_clip=samples_per_clip,
-        flavour=flavour.value if flavour else None,
-        protocol=protocol,
-        metrics=tuple(m.strip() for m in metrics.split(",")) if metrics else None,
-        device=device,
-        workers=workers,
-        offline=offline,
-        min_coverage=min_coverage,
-        store=store,
-        reference=reference,
-        dedup=dedup,
-        videos=videos,
-        quiet=quiet,
-    )
-    _print_tables([result.path])
+    common: dict[str, Any] = {
+        "set": set_,
+        "data": data,
+        "table": table_file,
+        "lists": lists,
+        "limit": limit,
+        "seed": seed,
+        "samples_per_clip": samples_per_clip,
+        "flavour": flavour.value if flavour else None,
+        "protocol": protocol,
+        "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
+        "device": device,
+        "workers": workers,
+        "offline": offline,
+        "min_coverage": min_coverage,
+        "store": store,
+        "reference": reference,
+        "dedup": dedup,
+        "quiet": quiet,
+    }
+    result = av_bench.run(model=model, samples=samples, label=label, out=out, videos=videos, **common)
+    others = [name.strip() for name in (beside or "").split(",") if name.strip()]
+    paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
+    _print_tables([*paths, result.path], allow_different_n=True)
     typer.echo(f"\nrun folder: {result.path}")
     if result.exit_code:
         counts = result.scores["counts"]
@@ -119,6 +120,11 @@ def run(
             err=True,
         )
     raise typer.Exit(result.exit_code)
+
+
+def _beside(out: Path | None, model: str) -> Path | None:
+    """Run folder of a model that is run beside another."""
+    return None if out is None else out.with_name(f"{out.name}-{model.replace(':', '_')}")
 
 
 def _print_tables(paths: list[Path], allow_different_n: bool = False, with_paper: str | None = None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.media_files import tone, write_video
 from tests.runs import make_run
 
 
@@ -86,3 +87,18 @@ def test_help_shows_defaults_in_brackets() -> None:
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
     assert "[default: cores]" in shown
     assert "[default: the protocol's]" in shown
+
+
+def test_models_run_beside_share_one_table(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(2):
+        write_video(videos / f"c{i}.mp4", seconds=8, size=48, audio=0.3 * tone(8.0, hertz=300.0 + 100 * i))
+    done = cli(
+        "run", "--model", "noise", "--set", "clips", "--data", str(videos), "--beside", "oracle,silence",
+        "--metrics", "KL-nano", "--out", "runs/a", "--quiet", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert rows == ["model", "oracle", "noise", "silence"]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["a", "a-oracle", "a-silence"]
