@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 from collections.abc import Callable
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -50,24 +48,16 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, file: st
 
 
 def in_little_room(work: Callable[[], object]) -> str:
-    """What ``work`` raises in a process that may write files of 100 kB only: the kernel refuses the rest, half-way."""
-
-    def child(messages: SimpleQueue[str]) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        try:
-            work()
-        except Exception as error:
-            messages.put(f"{type(error).__name__}: {error}")
-        else:
-            messages.put("nothing")
-
-    fork = multiprocessing.get_context("fork")
-    messages = fork.SimpleQueue()
-    process = fork.Process(target=child, args=(messages,))
-    process.start()
-    said = messages.get()
-    process.join()
-    return said
+    """What ``work`` raises while files of 100 kB only may be written: the kernel refuses the rest, half-way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return "nothing"
 
 
 def test_failing_write_keeps_the_last_good_one(tmp_path: Path) -> None:

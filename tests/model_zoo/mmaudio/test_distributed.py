@@ -47,13 +47,13 @@ def member(rank: int, port: int, config: Path, out: Path, changes: Sequence[str]
     train(read_recipe(config, changes), out, quiet=True)
 
 
-def forked(config: Path, out: Path, *changes: str) -> None:
-    """The same as ``torchrun``, without importing everything again."""
+def spawned(config: Path, out: Path, *changes: str) -> None:
+    """The same as ``torchrun``, started from here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=member, args=(rank, port, config, out, changes)) for rank in range(2)]
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=member, args=(rank, port, config, out, changes)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -76,7 +76,7 @@ def same(a: Path, b: Path) -> None:
                 assert second[name] == pytest.approx(first[name], rel=1e-4), (first["step"], name)
 
 
-@pytest.mark.parametrize(("parallel", "start"), [("ddp", torchrun), ("fsdp", forked)])
+@pytest.mark.parametrize(("parallel", "start"), [("ddp", torchrun), ("fsdp", spawned)])
 def test_two_processes_equal_one(tmp_path: Path, parallel: str, start: Callable[..., None]) -> None:
     recipe = tiny_recipe(tmp_path)
     train(recipe, tmp_path / "one", quiet=True)
@@ -91,7 +91,7 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, parallel: str) -> N
     config = config_file(tmp_path / "tiny.yaml", recipe)
     train(recipe, tmp_path / "one", quiet=True)
     train(tiny_recipe(tmp_path, steps=2), tmp_path / "mixed", quiet=True)
-    forked(config, tmp_path / "mixed", f"run.parallel={parallel}", "steps=4")
+    spawned(config, tmp_path / "mixed", f"run.parallel={parallel}", "steps=4")
     train(recipe, tmp_path / "mixed", quiet=True)
     same(tmp_path / "one", tmp_path / "mixed")
 

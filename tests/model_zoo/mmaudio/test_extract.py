@@ -133,9 +133,9 @@ def worker(root: Path, done: Path) -> None:
 
 def test_workers_share_and_a_killed_one_is_made_good(tmp_path: Path) -> None:
     recordings(tmp_path / "in", [8.0] * 24)
-    fork = multiprocessing.get_context("fork")
+    spawn = multiprocessing.get_context("spawn")
     logs = [tmp_path / f"{n}.txt" for n in range(3)]
-    workers = [fork.Process(target=worker, args=(tmp_path, log)) for log in logs]
+    workers = [spawn.Process(target=worker, args=(tmp_path, log)) for log in logs]
     for process in workers:
         process.start()
     deadline = time.monotonic() + 60

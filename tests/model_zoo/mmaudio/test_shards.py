@@ -136,7 +136,7 @@ def killed(root: Path) -> None:
 
 
 def test_killed_writer_leaves_whole_shards_only(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=killed, args=(tmp_path,))
+    process = multiprocessing.get_context("spawn").Process(target=killed, args=(tmp_path,))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL

@@ -115,7 +115,7 @@ def test_full_disk_stops_the_run_and_room_lets_it_go_on(tmp_path: Path) -> None:
     """The kernel refuses the checkpoint of step 4 half-way; step 2's is intact and the run goes on from it."""
     recipe = tiny_recipe(tmp_path, every={"snapshot": 0})
     train(tiny_recipe(tmp_path, every={"snapshot": 0}, steps=2), tmp_path / "out", quiet=True)
-    process = multiprocessing.get_context("fork").Process(target=limited, args=(recipe, tmp_path / "out", 100_000))
+    process = multiprocessing.get_context("spawn").Process(target=limited, args=(recipe, tmp_path / "out", 100_000))
     process.start()
     process.join(120)
     assert process.exitcode == 4
