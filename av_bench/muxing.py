@@ -23,7 +23,8 @@ _BLOCK = 1024
 def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
     """Write ``target`` (mp4): the first ``seconds`` of the video's picture, packets copied, and the audio file as AAC.
 
-    The sound is coded at its own rate, or the next higher one AAC knows. MediaError when either cannot be read.
+    Second 0 is the start of the video's container, as in decoding. The sound is coded at its own rate, or the next
+    higher one AAC knows. MediaError when either cannot be read.
     """
     samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -33,30 +34,39 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
             if not source.streams.video:
                 raise MediaError(video, Reason.NO_VIDEO, "the file has no video stream")
             picture = source.streams.video[0]
+            zero = max(0, source.start_time or 0) / av.time_base
             copied = sink.add_stream_from_template(picture)
             coded = sink.add_stream("aac", rate=next((r for r in RATES if r >= rate), 48_000), layout="mono")
             coded.bit_rate = BIT_RATE
             for packet in source.demux(picture):
-                if packet.pts is None or packet.is_discard or float(packet.pts * packet.time_base) >= seconds:
+                if packet.pts is None or packet.is_discard or float(packet.pts * packet.time_base) - zero >= seconds:
                     continue
+                shift = round(zero / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, None if packet.dts is None else packet.dts - shift
                 packet.stream = copied
                 sink.mux(packet)
             _encode(sink, coded, samples[: round(seconds * rate)].mean(axis=1), rate)
         temporary.replace(target)
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(video, Reason.UNREADABLE, f"cannot be copied beside {audio.name}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def videos(folder: Path, clips: Sequence[Clip], table: Table, seconds: float, reporter: Reporter) -> None:
-    """One mp4 per scored sample that has a picture, named like the sample; those that are there are kept."""
+    """One mp4 per scored sample that has a picture, named like the sample; those that are there are kept.
+
+    A picture that cannot be copied costs its video only, and is said.
+    """
     jobs = [(c, m) for c in clips if c.video is not None for m in table.samples[c.id]]
     with reporter.stage("videos", len(jobs)) as stage:
         for clip, medium in jobs:
             target = folder / f"{medium.path.stem}.mp4"
             if clip.video is not None and not target.is_file():
-                mux(clip.video, medium.path, target, seconds)
+                try:
+                    mux(clip.video, medium.path, target, seconds)
+                except MediaError as error:
+                    reporter.say(f"no video to watch of {clip.id}: {error}")
             stage.advance()
 
 

@@ -298,3 +298,46 @@ def test_optional_metrics_come_when_they_are_asked_for(data: Path, tmp_path: Pat
     assert "needs at least 32 clips" in asked.scores["absent"]["FD-infinity-nano"]
     only = run(data, tmp_path / "only", model="oracle", limit=2, metrics=("FD-nano", "+FD-infinity-nano"))
     assert {*only.scores["metrics"], *only.scores["absent"]} == {"FD-nano", "FD-infinity-nano"}
+
+
+def test_a_picture_that_cannot_be_copied_costs_its_video_only(
+    data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from av_bench import muxing
+    from av_bench.contracts import MediaError, Reason
+
+    whole = muxing.mux
+
+    def fails_once(video: Path, audio: Path, target: Path, seconds: float) -> None:
+        if target.stem.endswith("00"):
+            raise MediaError(video, Reason.UNREADABLE, "no such codec in mp4")
+        whole(video, audio, target, seconds)
+
+    monkeypatch.setattr(muxing, "mux", fails_once)
+    result = run(data, out, model="oracle", limit=2, videos=True, quiet=False)
+    assert result.scores["counts"]["scored"] == 2
+    assert len(list((result.path / "videos").glob("*.mp4"))) == 1
+    assert "no video to watch of -clip_00" in capsys.readouterr().err
+
+
+def test_a_video_to_watch_starts_where_decoding_starts(data: Path, tmp_path: Path) -> None:
+    """MPEG-TS begins later than 0; picture and sound must still begin together."""
+    import av
+
+    from av_bench.muxing import mux
+
+    source, late = sorted(data.glob("*.mp4"))[0], tmp_path / "late.ts"
+    with av.open(str(source)) as given, av.open(str(late), "w") as sink:
+        copy = sink.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.pts is not None:
+                packet.stream = copy
+                sink.mux(packet)
+    with av.open(str(late)) as shifted:
+        assert (shifted.start_time or 0) > 0
+    soundfile.write(tmp_path / "tone.wav", tone(8.0, 16_000)[0], 16_000)
+    mux(late, tmp_path / "tone.wav", tmp_path / "out.mp4", 8.0)
+    with av.open(str(tmp_path / "out.mp4")) as made:
+        starts = [float((s.start_time or 0) * s.time_base) for s in made.streams]
+        assert max(abs(s) for s in starts) < 0.05
+        assert sum(1 for _ in made.decode(video=0)) == 200

@@ -100,12 +100,12 @@ def _identity(source: Source, entry: str) -> str:
 
 def stretches(
     conditioner: Conditioner, path: Path, seconds: float, window: float, starts: Sequence[float], store: Store | None
-) -> tuple[Tensor, Tensor]:
-    """Clip tokens ``(W, Lc, Dc)`` and sync tokens ``(W, Ls, Ds)`` of the windows of one video, from the store if known.
+) -> tuple[Tensor, Tensor, bool]:
+    """Clip tokens ``(W, Lc, Dc)`` and sync tokens ``(W, Ls, Ds)`` of the windows of one video, and whether the store
+    had them.
 
     Keyed by the video's bytes, the window and the networks; a video whose tokens are all known is not decoded.
     """
-    rows: dict[str, dict[str, Tensor]] = {}
     name = hashlib.sha256(conditioner.fingerprint.encode()).hexdigest()[:16]
     folder = f"conditions-{name}"
     keys = []
@@ -114,12 +114,14 @@ def stretches(
         keys = [f"{media_key(digest, window)}@{start:g}" for start in starts]
         known = store.get(folder, keys)
         if all(key in known for key in keys):
-            rows = {key: {k: torch.from_numpy(v) for k, v in known[key].items()} for key in keys}
-            return tuple(torch.stack([rows[key][part] for key in keys]) for part in ("clip", "sync"))  # type: ignore[return-value]
+            clip, sync = (
+                torch.stack([torch.from_numpy(known[key][part]) for key in keys]) for part in ("clip", "sync")
+            )
+            return clip, sync, True
     media = decode(path, conditioner.requests, seconds, audio=False)
     found = [conditioner.video(media, window, start) for start in starts]
     if store is not None:
         entries = {key: {"clip": c.numpy(), "sync": s.numpy()} for key, (c, s) in zip(keys, found, strict=True)}
         store.put(folder, entries)
     clip, sync = (torch.stack(part) for part in zip(*found, strict=True))
-    return clip, sync
+    return clip, sync, False

@@ -104,6 +104,7 @@ class _Inputs:
     text: Tensor | None = None
     problem: MediaError | None = None
     seconds: float = 0.0
+    known: bool = False  # the store had the video's tokens, so ``seconds`` is not what they cost
 
 
 @dataclass
@@ -210,7 +211,7 @@ class MMAudio:
                 raise MediaError(clip.id, Reason.NO_VIDEO if clip.video is None else Reason.GENERATOR_FAILED, detail)
             if "video" in self.conditions and clip.video is not None:
                 cut = self.windows
-                inputs.visual, inputs.sync = stretches(
+                inputs.visual, inputs.sync, inputs.known = stretches(
                     self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
                 )
             if "text" in self.conditions and clip.text:
@@ -291,7 +292,8 @@ class MMAudio:
             wave = next(waves)[:length]
             self._warm += 1
             timings = {"features": inputs.seconds, "generation": seconds, "decoding": decoding}
-            timings = timings if self._warm > WARM_UP else {}
+            if self._warm <= WARM_UP or len(jobs) > 1 or inputs.known:
+                timings = {}  # seconds per sample are those of a warm batch of one that computed everything
             if len(wave) < length:
                 detail = f"the codec gave {len(wave)} samples, {length} are needed"
                 found.append(Generated(inputs.clip.id, k, reason=Reason.GENERATOR_FAILED, detail=detail))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio import checkpoints
+from tests.model_zoo.mmaudio.goldens import full_disk
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
@@ -48,15 +48,12 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, file: st
 
 
 def in_little_room(work: Callable[[], object]) -> str:
-    """What ``work`` raises while files of 100 kB only may be written: the kernel refuses the rest, half-way."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        work()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    """What ``work`` raises when the disk is full."""
+    with full_disk(100_000):
+        try:
+            work()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
     return "nothing"
 
 

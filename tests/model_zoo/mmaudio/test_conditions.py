@@ -79,13 +79,15 @@ def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path:
     write_video(path, seconds=1.1, fps=12)  # an odd rate: frames are repeated
     store = Store(tmp_path / "store")
     with torch.no_grad():
-        clip, sync = stretches(conditioner, path, 1.0, 1.0, [0.0], store)
+        clip, sync, known = stretches(conditioner, path, 1.0, 1.0, [0.0], store)
+    assert not known
     assert clip.shape == (1, 8, 1024)
     assert sync.shape == (1, 16, 768)
     conditioner.clip.images = None  # type: ignore[assignment, method-assign]  # a second run must not need the networks
     again = stretches(conditioner, path, 1.0, 1.0, [0.0], Store(tmp_path / "store"))
     assert torch.equal(again[0], clip)
     assert torch.equal(again[1], sync)
+    assert again[2]
 
 
 @needs_open_clip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,8 @@ from model_zoo.mmaudio import flow
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, sequence_lengths
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import MMAudio, Settings
+from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
-GOLDEN = Path(__file__).parents[3] / "../shared/golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden files: folder 'shared' is not beside the repo")
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)
 EXACT = 1e-12  # relative, for float64
 SHEET = {

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +16,8 @@ from model_zoo.mmaudio import flow
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, audio_samples, sequence_lengths
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.rope import rotate, rotations
+from tests.model_zoo.mmaudio.goldens import GOLDEN, close, needs_golden, recipe
 
-GOLDEN = Path(__file__).parents[3] / "../shared/golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden files: folder 'shared' is not beside the repo")
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)
 LAYOUTS = {
     "mmaudio-s-16k": ("small_16k", 157_283_644),
@@ -39,10 +36,6 @@ def tiny(version: str) -> FlowNetwork:
     network = FlowNetwork(replace(TINY, v2=version == "v2"))
     network.load_official(load(f"weights_{version}.pt")["state_dict"])
     return network.eval()
-
-
-def close(ours: torch.Tensor, reference: torch.Tensor, limit: float = 1e-4) -> None:
-    torch.testing.assert_close(ours, reference, rtol=limit, atol=limit * float(reference.abs().max()))
 
 
 @needs_golden
@@ -111,16 +104,6 @@ def test_rotations() -> None:
         close(ours[0, [1, -1]], case["rot_first_last"], 1e-5)
         assert float(ours[..., 0, 0].sum()) == pytest.approx(case["cos_sum"], rel=1e-5)
     close(rotate(golden["apply"]["x"], golden["apply"]["rot"]), golden["apply"]["y"], 1e-6)
-
-
-def recipe() -> Any:
-    """The rule that gave the golden networks their weights: each tensor a function of its key."""
-    spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weight_recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @needs_golden

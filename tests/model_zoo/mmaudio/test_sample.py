@@ -16,9 +16,8 @@ from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import MMAudio, Settings
 from tests.media_files import write_video
+from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
-GOLDEN = Path(__file__).parents[3] / "../shared/golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden files: folder 'shared' is not beside the repo")
 REQUEST = VideoRequest(25.0, 16, "center")
 
 

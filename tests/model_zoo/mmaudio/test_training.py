@@ -19,11 +19,10 @@ from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, losses, up
 from model_zoo.mmaudio.recipe import Schedule, build
 from model_zoo.mmaudio.shards import Sample, ShardWriter
 from model_zoo.mmaudio.training import train
+from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 from tests.model_zoo.mmaudio.training_tools import SHAPES, text_features, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
-GOLDEN = ROOT.parent / "shared" / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors are not beside the repository")
 
 
 # ----------------------------------------------------------------------- golden step
