@@ -69,6 +69,9 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
+    one_network: Annotated[
+        bool, typer.Option("--one-network", help="Hold one network in memory at a time; decodes once for each.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     min_coverage: Annotated[float, typer.Option(help="Share of clips that must be scored, else exit 3.")] = 1.0,
     store: Annotated[Path | None, typer.Option(help="Feature store \\[default: in the cache folder].")] = None,
@@ -100,6 +103,7 @@ def run(
         "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
         "device": device,
         "workers": workers,
+        "one_network": one_network,
         "offline": offline,
         "min_coverage": min_coverage,
         "store": store,

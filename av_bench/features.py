@@ -53,13 +53,18 @@ class _Loaded:
 
 @dataclass
 class Extraction:
-    """Runs extractors over media and keeps count of what was really computed."""
+    """Runs extractors over media and keeps count of what was really computed.
+
+    ``one_network`` holds one network in memory at a time and decodes the media once for each: the same features, less
+    memory, more decoding.
+    """
 
     networks: Networks
     store: Store
     seconds: float
     workers: int
     reporter: Reporter
+    one_network: bool = False
     forwards: int = 0
 
     def media(self, media: Sequence[Medium], side: str, extractors: Sequence[str], *, audio: bool, video: bool) -> None:
@@ -75,8 +80,15 @@ class Extraction:
                     medium.digest = digest
                 stage.advance()
         known = self._judge_known(media, set(), audio=audio, video=video)
-        self._extract(media, side, extractors, audio)
+        for names in [[n] for n in extractors] if self.one_network and extractors else [extractors]:
+            self._extract(media, side, names, audio)
+            self._leave(names)
         self._judge_known(media, known, audio=audio, video=video)
+
+    def _leave(self, names: Sequence[str]) -> None:
+        """Take the networks out of memory when the next one shall have it alone."""
+        if self.one_network:
+            self.networks.forget(names)
 
     def _judge_known(self, media: Sequence[Medium], done: set[int], *, audio: bool, video: bool) -> set[int]:
         """Judge the media whose probe is in the store, but for those already done; returns all that are done."""
@@ -186,6 +198,7 @@ class Extraction:
                 outputs = extractor.run([extractor.prepare(t, self.seconds) for t in batch])
                 self.forwards += 1
                 self.store.put(fingerprint, {text_key(t): o for t, o in zip(batch, outputs, strict=True)})
+            self._leave([name])
 
     def pairs(self, pairs: Sequence[tuple[Medium, Medium]], extractors: Sequence[str]) -> None:
         """Pair features of (video, audio) media whose own features are in the store."""
@@ -205,6 +218,7 @@ class Extraction:
                 )
                 self.forwards += 1
                 self.store.put(fingerprint, dict(zip(keys, outputs, strict=True)))
+            self._leave([name])
 
     def pair_fingerprint(self, name: str) -> str:
         """Fingerprint of a pair extractor together with those of its inputs."""

@@ -68,8 +68,12 @@ class Networks:
 
     def release(self, *finished: str) -> None:
         """Forget the networks that only the finished sides needed; asked for again, they are built again."""
-        for name in [n for n in self._built if self.sides[n] <= set(finished)]:
-            del self._built[name]
+        self.forget([n for n in self._built if self.sides[n] <= set(finished)])
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Take networks out of memory."""
+        for name in names:
+            self._built.pop(name, None)
 
     def run(self, extractor: Any, items: Sequence[torch.Tensor]) -> Any:
         """``extractor.run(items)``; if the device is full even for one item, with the other networks moved off it."""

@@ -45,6 +45,7 @@ class RunOptions:
     metrics: tuple[str, ...] | None = None
     device: str = "cpu"
     workers: int | None = None
+    one_network: bool = False
     offline: bool = False
     min_coverage: float = 1.0
     store: Path | None = None
@@ -171,6 +172,7 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
         seconds=plan.protocol.seconds,
         workers=options.workers or default_workers(),
         reporter=reporter,
+        one_network=options.one_network,
     )
     definition = protocols.load_set(options.set)
     references = _references(plan, extraction, definition.reference_audio)

@@ -17,6 +17,7 @@ import soundfile
 
 import av_bench
 from av_bench.contracts import UsageError
+from av_bench.networks import Networks
 from av_bench.pipeline import RunResult
 from av_bench.record import read_run
 from tests.media_files import tone, write_video
@@ -84,6 +85,28 @@ def test_warm_run_computes_nothing_and_gives_the_same_bytes(data: Path, tmp_path
     assert read_run(cold.path).info["network_runs"] > 0
     for name in ("scores.json", "clips.parquet"):
         assert (again.path / name).read_bytes() == (cold.path / name).read_bytes()
+
+
+def test_one_network_at_a_time_gives_the_same_bytes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(data, tmp_path / "a", model="shuffled")
+    most = {"together": 0, "alone": 0}
+    mode = "together"
+    built = Networks.built
+
+    def counted(self: Networks, name: str) -> object:
+        network = built(self, name)
+        most[mode] = max(most[mode], len(self._built))
+        return network
+
+    monkeypatch.setattr(Networks, "built", counted)
+    run(data, tmp_path / "b", model="shuffled", store=tmp_path / "other")
+    mode = "alone"
+    alone = run(data, tmp_path / "c", model="shuffled", store=tmp_path / "third", one_network=True)
+    assert most["alone"] == 1 < most["together"]
+    for name in ("scores.json", "clips.parquet"):
+        assert (alone.path / name).read_bytes() == (first.path / name).read_bytes()
 
 
 def _spoil(folder: Path) -> dict[str, str]:

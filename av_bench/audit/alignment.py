@@ -4,9 +4,9 @@ Sound: log-mel spectrograms (10 ms hop). The offset is refined to the hop, then 
 correlation of its mel patch after each band's own level is taken out: equal recordings agree in their fine structure
 whatever their loudness, different recordings do not, even of one class.
 
-Picture: 64 x 64 luminance thumbnails at 8 frames/s. A crop (also to another aspect) is fitted on a few frames. Then
-three correlations over the stretch must hold together: of the frames, of their detail, and of how 8 x 8 blocks change
-over time. The first two alone would match two clips of one still scene, the last alone two swings of one kind.
+Picture: 64 x 64 luminance thumbnails at 8 frames/s. A crop is fitted on a few frames (``registration``). Then three
+correlations over the stretch must hold together: of the frames, of their detail, and of how 8 x 8 blocks change over
+time. The first two alone would match two clips of one still scene, the last alone two swings of one kind.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from av_bench.audit.fingerprints import THUMB, VIDEO_FPS, resized
+from av_bench.audit.fingerprints import VIDEO_FPS, resized
 from av_bench.audit.index import longest_run
+from av_bench.audit.registration import register
 
 SOUND_RATE = 16_000  # Hz
 HOP = 160  # samples: 10 ms
@@ -30,10 +31,8 @@ _MIN_SOUND = 0.5  # correlation of one second of sound that counts as equal
 _MIN_SOUND_MEAN = 0.7  # the same over the stretch: two series of bangs reach 0.75 for 4 s, copies 0.79 and more
 _MIN_FRAME = 0.6  # spatial correlation of a frame that counts as equal
 _MIN_PICTURE_MEAN, _MIN_PICTURE_PART = 0.65, 0.5  # of (frames, their detail, motion)
-_GRID = 32  # pixels a side for the fit and for detail
-_SIZES = (32, 28, 25, 22)  # of 32: crops down to 70 %, refined by 2
+_DETAIL = 32  # pixels a side for detail
 _BLOCKS = 8
-_HOPELESS = 0.3  # best coarse fit: refining gains less than 0.1, and 0.6 is needed
 
 Floats = NDArray[np.float32]
 
@@ -115,17 +114,19 @@ def _overall(test: Floats, train: Floats, lag: int) -> float:
     second = round(_FRAMES_PER_S)
     if a.shape[1] < second:
         return 0.0
-    local, _ = _sliding_correlation(a, b, second)
-    return float(np.maximum(local, 0)[:: second // 4].sum())
+    local, _ = _sliding_correlation(a, b, second, second // 4)
+    return float(np.maximum(local, 0).sum())
 
 
-def _sliding_correlation(a: Floats, b: Floats, width: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Correlation of two ``(bands, frames)`` in windows of ``width`` frames, each band's window mean removed; 0 where
-    one side is silent. The second array marks the windows in which both are."""
+def _sliding_correlation(a: Floats, b: Floats, width: int, hop: int = 1) -> tuple[Floats, NDArray[np.bool_]]:
+    """Correlation of two ``(bands, frames)`` in windows of ``width`` frames, one every ``hop`` (which divides it), each
+    band's window mean removed; 0 where one side is silent. The second array marks the windows in which both are."""
+    steps = width // hop
 
     def windows(x: Floats) -> NDArray[np.float64]:
-        total: NDArray[np.float64] = np.pad(np.cumsum(x, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-        return total[:, width:] - total[:, :-width]
+        blocks = x[:, : x.shape[1] // hop * hop].reshape(len(x), -1, hop).sum(axis=2, dtype=np.float64)
+        total: NDArray[np.float64] = np.pad(np.cumsum(blocks, axis=1), ((0, 0), (1, 0)))
+        return total[:, steps:] - total[:, :-steps]
 
     sa, sb = windows(a), windows(b)
     product = (windows(a * b) - sa * sb / width).sum(axis=0)
@@ -150,36 +151,16 @@ def _bridged(mask: NDArray[np.bool_], gap: int) -> NDArray[np.bool_]:
 # --------------------------------------------------------------------------- picture
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """One side shows the part (top, left, height, width) of the other: ``swap`` False: the test a part of the training
-    frames, True: the reverse. Pixels of a thumbnail of ``_GRID``."""
-
-    swap: bool
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def apply(self, test: Floats, train: Floats) -> tuple[Floats, Floats]:
-        """Both sides showing the same part."""
-        return (self._part(test), train) if self.swap else (test, self._part(train))
-
-    def _part(self, frames: Floats) -> Floats:
-        if (self.height, self.width) == (_GRID, _GRID):
-            return frames
-        k = THUMB // _GRID
-        top, left = k * self.top, k * self.left
-        return resized(frames[:, top : top + k * self.height, left : left + k * self.width], THUMB)
-
-
 def align_picture(
     test: Floats, train: Floats, offset: float, start: float, length: float, min_seconds: float
 ) -> Alignment | None:
     """Verify a candidate between two thumbnail stacks ``(frames, 64, 64)``; ``start`` and ``length`` (s) is the
     stretch the codes found. None when less than ``min_seconds`` agrees."""
     probe = (start + length * np.array([0.1, 0.3, 0.5, 0.7, 0.9])) * VIDEO_FPS
-    a, b = _register(_at(test, probe), _at(train, probe + offset * VIDEO_FPS)).apply(test, train)
+    fit = register(_at(test, probe), _at(train, probe + offset * VIDEO_FPS))
+    if fit is None:
+        return None
+    a, b = fit.apply(test, train)
     inside = np.arange(start, start + length, 1 / VIDEO_FPS) * VIDEO_FPS
     fine = np.arange(-3, 4) / 3 / VIDEO_FPS
     offset += max(fine, key=lambda d: _motion(_at(a, inside), _at(b, inside + (offset + d) * VIDEO_FPS)))
@@ -204,9 +185,9 @@ def align_picture(
 
 def _detail(frames: Floats) -> Floats:
     """Rows of what is finer than an eighth of the picture: shared lighting and horizon do not count as likeness."""
-    small = resized(frames, _GRID)
+    small = resized(frames, _DETAIL)
     coarse = resized(small, _BLOCKS)
-    k = _GRID // _BLOCKS
+    k = _DETAIL // _BLOCKS
     fine: Floats = (small - coarse.repeat(k, axis=1).repeat(k, axis=2)).reshape(len(frames), -1)
     return fine
 
@@ -239,50 +220,3 @@ def _motion(a: Floats, b: Floats) -> float:
         return flat
 
     return float(_correlation(change(a), change(b))[0])
-
-
-def _register(test: Floats, train: Floats) -> _Fit:
-    """How one side lies in the other (a crop, also to another aspect), by correlation of a few frames and of what
-    changes between them."""
-    small = [resized(x, _GRID) for x in (test, train)]
-    small = [np.concatenate([x, x - x.mean(axis=0)]) for x in small]
-    best, fit = -2.0, _Fit(False, 0, 0, _GRID, _GRID)
-    tried: set[tuple[int, int]] = set()
-    for step in (0, 1):
-        if step and best < _HOPELESS:
-            break
-        around = itertools.product((-2, 0, 2), repeat=2)
-        sizes = (
-            itertools.product(_SIZES, repeat=2) if step == 0 else [(fit.height + i, fit.width + j) for i, j in around]
-        )
-        for height, width in sizes:
-            if (height, width) in tried or max(height, width) > _GRID:
-                continue
-            tried.add((height, width))
-            for swap in (False, True):
-                scores = _slide(resized(small[swap], (height, width)), small[not swap])
-                top, left = np.unravel_index(int(np.argmax(scores)), scores.shape)
-                if scores[top, left] > best + 0.005:
-                    best, fit = float(scores[top, left]), _Fit(swap, int(top), int(left), height, width)
-    return fit
-
-
-def _slide(part: Floats, whole: Floats) -> NDArray[np.float64]:
-    """Mean correlation over frames of ``part (n, h, w)`` with every place of that size in ``whole (n, H, W)``."""
-    height, width = part.shape[1:]
-    x = part - part.mean(axis=(1, 2), keepdims=True)
-    places = np.lib.stride_tricks.sliding_window_view(whole, (height, width), axis=(1, 2))
-    product = np.einsum("nijkl,nkl->nij", places, x, optimize=True)
-    mean, square = _box(whole, height, width), _box(whole * whole, height, width)
-    energy = np.maximum(square - mean * mean, 0) * height * width
-    scale = np.sqrt(energy * (x * x).sum(axis=(1, 2))[:, None, None])
-    score: NDArray[np.float64] = np.where(scale > 1e-2, product / np.maximum(scale, 1e-2), 0.0).mean(axis=0)
-    return score
-
-
-def _box(whole: Floats, height: int, width: int) -> NDArray[np.float64]:
-    """Mean of every ``height`` x ``width`` place of ``(n, H, W)``."""
-    total = np.pad(np.cumsum(np.cumsum(whole, axis=1, dtype=np.float64), axis=2), ((0, 0), (1, 0), (1, 0)))
-    inside = total[:, height:, width:] - total[:, :-height, width:] - total[:, height:, :-width]
-    mean: NDArray[np.float64] = (inside + total[:, :-height, :-width]) / (height * width)
-    return mean

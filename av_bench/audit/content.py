@@ -20,6 +20,7 @@ from av_bench.audit import report
 from av_bench.audit.fingerprints import ARRAYS, Fingerprint, fingerprint
 from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
+from av_bench.engines.local import ahead
 from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
 from av_bench.progress import Reporter
 from av_bench.store import Store
@@ -58,8 +59,8 @@ def audit_content(
 ) -> ContentAudit:
     """Compare every media file below ``test`` with every one below the training folders.
 
-    ``workers`` threads decode (0: one per core). A file is never compared with itself. Raises UsageError on an empty
-    folder, MissingRequirement without the audit extra; unreadable files are listed in the result.
+    ``workers`` threads decode and compare (0: one per core). A file is never compared with itself. Raises UsageError
+    on an empty folder, MissingRequirement without the audit extra; unreadable files are listed in the result.
     """
     reporter = reporter or Reporter(quiet=True)
     workers = workers or os.cpu_count() or 1
@@ -76,8 +77,9 @@ def audit_content(
     library.build()
     result.counts[str(test)] = len(queries)
     with reporter.stage(f"matching {test}", len(queries)) as stage:
-        for path, codes in stream(queries, store, workers, result.unreadable):
-            result.matches += library.matches(path, codes)
+        asked = stream(queries, store, workers, result.unreadable)
+        for found in ahead(lambda query: list(library.matches(*query)), asked, workers, 2 * workers):
+            result.matches += found
             stage.advance()
     result.matches.sort(key=lambda m: (str(m.test), -m.confidence, str(m.train)))
     result.unreadable.sort()
