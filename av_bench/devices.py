@@ -1,6 +1,9 @@
-"""Device names, checked before any work starts."""
+"""Devices: their names, checked before any work starts, and their arithmetic."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 from av_bench.contracts import MissingRequirement, UsageError
 
@@ -17,3 +20,16 @@ def check_device(device: str) -> None:
         raise MissingRequirement(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
         )
+
+
+@contextlib.contextmanager
+def single_precision() -> Iterator[None]:
+    """Full float32: TF32 off inside, the caller's settings restored after."""
+    import torch
+
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution

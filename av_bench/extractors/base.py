@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from av_bench.contracts import Decoded, Flavour, MetricError, Modality, UsageError, VideoRequest
+from av_bench.devices import single_precision
 from av_bench.media import decode
 
 Weights = str | Path | Mapping[str, torch.Tensor] | None
@@ -140,17 +140,6 @@ def weights_hash(weights: Weights, name: str) -> str:
     if isinstance(weights, Mapping):
         return files.hash_of_mapping(weights)
     return files.file_sha256(Path(weights) if weights is not None else files.require(name))
-
-
-@contextlib.contextmanager
-def single_precision() -> Iterator[None]:
-    """Full float32: TF32 off inside, the caller's settings restored after."""
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
 
 
 class BasePairExtractor:

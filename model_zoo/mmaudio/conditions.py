@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from av_bench.contracts import Decoded, MediaError, Reason, VideoRequest
+from av_bench.devices import single_precision
 from av_bench.media import decode, file_digest
-from av_bench.store import Store, media_key
+from av_bench.store import Store, media_key, text_key
 from model_zoo.mmaudio.clip import ENTRY, SIZE, Clip
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
 from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
@@ -63,10 +66,11 @@ class OfficialConditioner:
         pictures = self._stretch(media, CLIP_REQUEST, seconds, start)
         frames = self._stretch(media, SYNC_REQUEST, seconds, start)
         parts = torch.split(pictures, _FRAMES_AT_ONCE)
-        clip = torch.cat([self.clip.images(part.to(self.device)) for part in parts])
         moving = (frames.to(self.device).float() / 255 - 0.5) / 0.5
         segments = moving.unfold(0, SYNC_SEGMENT, SYNC_STEP).movedim(-1, 1)[None]  # (1, S, 16, 3, 224, 224), a view
-        tokens: Tensor = self.sync(segments)
+        with single_precision():
+            clip = torch.cat([self.clip.images(part.to(self.device)) for part in parts])
+            tokens: Tensor = self.sync(segments)
         return clip.cpu(), tokens[0].flatten(0, 1).cpu()
 
     def _stretch(self, media: Decoded, request: VideoRequest, seconds: float, start: float) -> Tensor:
@@ -80,12 +84,8 @@ class OfficialConditioner:
 
     def text(self, text: str) -> Tensor:
         """``(77, 1024)``."""
-        return self.clip.text([text])[0].cpu()
-
-    def image(self, picture: Tensor, seconds: float) -> tuple[Tensor, None]:
-        """A still uint8 ``(3, 384, 384)``: its token for every frame, and no sync tokens (nothing moves)."""
-        token = self.clip.images(picture[None].to(self.device)).cpu()
-        return token.expand(int(CLIP_FPS * seconds), -1), None
+        with single_precision():
+            return self.clip.text([text])[0].cpu()
 
 
 def _identity(source: Source, entry: str) -> str:
@@ -106,10 +106,9 @@ def stretches(
 
     Keyed by the video's bytes, the window and the networks; a video whose tokens are all known is not decoded.
     """
-    name = hashlib.sha256(conditioner.fingerprint.encode()).hexdigest()[:16]
-    folder = f"conditions-{name}"
     keys = []
     if store is not None:
+        folder = _folder(conditioner)
         digest = file_digest(path)
         keys = [f"{media_key(digest, window)}@{start:g}" for start in starts]
         known = store.get(folder, keys)
@@ -122,6 +121,29 @@ def stretches(
     found = [conditioner.video(media, window, start) for start in starts]
     if store is not None:
         entries = {key: {"clip": c.numpy(), "sync": s.numpy()} for key, (c, s) in zip(keys, found, strict=True)}
-        store.put(folder, entries)
+        store.put(_folder(conditioner), entries)
     clip, sync = (torch.stack(part) for part in zip(*found, strict=True))
     return clip, sync, False
+
+
+def words(conditioner: Conditioner, text: str, store: Store | None) -> tuple[Tensor, float]:
+    """Tokens ``(Lt, Dt)`` of a text, from the store where it has them, and the seconds it took to compute them.
+
+    The seconds lie beside the tokens: labels repeat from clip to clip, and every clip is charged for its own.
+    """
+    if store is not None:
+        row = store.get(_folder(conditioner), [text_key(text)]).get(text_key(text))
+        if row is not None:
+            return torch.from_numpy(row["text"]), float(row["seconds"])
+    started = time.perf_counter()
+    tokens = conditioner.text(text)
+    seconds = time.perf_counter() - started
+    if store is not None:
+        store.put(_folder(conditioner), {text_key(text): {"text": tokens.numpy(), "seconds": np.asarray(seconds)}})
+    return tokens, seconds
+
+
+def _folder(conditioner: Conditioner) -> str:
+    """Where the store keeps the tokens: other networks, or another kind of device, are another place."""
+    parts = f"{conditioner.fingerprint} fp32 {conditioner.device.type}"
+    return f"conditions-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"

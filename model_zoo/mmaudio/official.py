@@ -14,7 +14,8 @@ from model_zoo import mmaudio
 from model_zoo.mmaudio import clip
 from model_zoo.mmaudio.config import variant
 from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import Codec, Conditioner, MMAudio, Settings
+from model_zoo.mmaudio.sample import Codec, Conditioner, MMAudio
+from model_zoo.mmaudio.settings import Settings
 
 TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
 LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
@@ -39,11 +40,11 @@ def _typed(name: str, key: str, value: Any) -> Any:
         return int(value)
     if key in ("cfg", "window") and isinstance(value, int | float):
         return float(value)
-    if key == "compile" and value in (0, 1, "yes", "no", "true", "false"):
-        return value in (1, "yes", "true")
+    if key == "compile" and value in ("yes", "no", "graphs"):
+        return value
     if key in ("negative", "solver", "conditions"):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    wanted = {"compile": "yes or no", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
+    wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
     raise UsageError(f"{name}: {key} must be {wanted}, got {value!r}")
 
 

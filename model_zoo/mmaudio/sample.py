@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,12 +16,10 @@ from av_bench.contracts import Clip, ClipSet, Decoded, Generated, MediaError, Mo
 from av_bench.engines.local import ahead
 from av_bench.store import Store
 from model_zoo.mmaudio import flow, solvers, windows
-from model_zoo.mmaudio.conditions import stretches
+from model_zoo.mmaudio.conditions import stretches, words
 from model_zoo.mmaudio.network import FlowNetwork, Preprocessed
+from model_zoo.mmaudio.settings import Conditions, Settings, compiled
 
-Conditions = Literal["both", "video", "text", "none"]
-Solver = Literal["euler", "adaptive"]
-STEPS, GUIDANCE = 25, 4.5
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 OVERLAP = 2.0  # seconds that windows of a long clip share
 
@@ -51,6 +48,7 @@ class Conditioner(Protocol):
 
     requests: tuple[VideoRequest, ...]
     fingerprint: str
+    device: torch.device
 
     def lengths(self, seconds: float) -> tuple[int, int]:
         """Tokens of the clip and of the sync sequence."""
@@ -63,35 +61,6 @@ class Conditioner(Protocol):
 
     def to(self, device: torch.device) -> Any:
         """Move the networks."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to sample. ``cfg`` below 1 leaves the unconditional pass out.
-
-    ``window`` is the longest stretch generated in one piece, in seconds.
-    """
-
-    steps: int = STEPS
-    cfg: float = GUIDANCE
-    negative: str = ""
-    solver: Solver = "euler"
-    conditions: Conditions = "both"
-    window: float = 8.0
-    batch: int = 8
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        if self.solver not in get_args(Solver):
-            raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
-        if self.conditions not in get_args(Conditions):
-            raise UsageError(f"conditions must be one of {', '.join(get_args(Conditions))}, got {self.conditions!r}")
-        if self.steps < 1 or self.batch < 1 or self.window < 1:
-            raise UsageError(
-                f"steps, batch and window must be at least 1, got {self.steps}, {self.batch}, {self.window}"
-            )
-        if not math.isfinite(self.cfg):
-            raise UsageError(f"cfg must be a number, got {self.cfg}")
 
 
 @dataclass
@@ -139,7 +108,7 @@ class MMAudio:
         self.parameters = sum(p.numel() for p in self.network.parameters())
         self._negative: Tensor | None = None
         self._warm = 0  # samples made so far: the first ones are not timed
-        self._flow = torch.compile(self.network.flow) if self.settings.compile else self.network.flow
+        self._flow = compiled(self.network.flow, self.settings.compile)
         self._plan(self.seconds)
 
     def describe(self, _job: Any = None) -> dict[str, Any]:
@@ -202,7 +171,6 @@ class MMAudio:
     @torch.no_grad()
     def _read(self, clip: Clip) -> _Inputs:
         """Decode one clip and compute its conditions, window by window."""
-        started = time.perf_counter()
         inputs = _Inputs(clip)
         try:
             if self.conditions and not self._has_condition(clip):
@@ -210,15 +178,17 @@ class MMAudio:
                 detail = f"no {wanted} to generate from; conditions=none generates from nothing"
                 raise MediaError(clip.id, Reason.NO_VIDEO if clip.video is None else Reason.GENERATOR_FAILED, detail)
             if "video" in self.conditions and clip.video is not None:
-                cut = self.windows
+                cut, started = self.windows, time.perf_counter()
                 inputs.visual, inputs.sync, inputs.known = stretches(
                     self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
                 )
+                inputs.seconds = time.perf_counter() - started
             if "text" in self.conditions and clip.text:
-                inputs.text = self.conditioner.text(clip.text).expand(len(self.windows), -1, -1)
+                tokens, seconds = words(self.conditioner, clip.text, self.store)
+                inputs.text = tokens.expand(len(self.windows), -1, -1)
+                inputs.seconds += seconds
         except MediaError as error:
             inputs.problem = error
-        inputs.seconds = time.perf_counter() - started
         return inputs
 
     def _latents(

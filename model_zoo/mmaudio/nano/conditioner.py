@@ -24,6 +24,7 @@ class NanoConditioner:
         digest = hashlib.sha256()
         for key, value in sorted(sight.state_dict().items()):
             digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        self.device = torch.device("cpu")
         self.fingerprint = f"nano-sight-{digest.hexdigest()[:16]}"
 
     def lengths(self, seconds: float) -> tuple[int, int]:
@@ -51,17 +52,17 @@ class NanoConditioner:
                     f"{len(stretch)} of {count} frames at {request.fps:g} per second from {start:g} s",
                 )
             frames.append(stretch)
-        device = self.sight.motion_mean.device
-        clip = self.sight.clip_tokens(frames[0][None].to(device))[0]
-        sync = self.sight.sync_tokens(grey(frames[1])[None].to(device))[0]
+        clip = self.sight.clip_tokens(frames[0][None].to(self.device))[0].cpu()
+        sync = self.sight.sync_tokens(grey(frames[1])[None].to(self.device))[0].cpu()
         return clip, sync
 
     @torch.no_grad()
     def text(self, text: str) -> Tensor:
         """``(24, 32)``."""
-        return self.sight.text_tokens(text)
+        return self.sight.text_tokens(text).cpu()
 
     def to(self, device: torch.device) -> Self:
         """Move the networks."""
+        self.device = device
         self.sight.to(device)
         return self

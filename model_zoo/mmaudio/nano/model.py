@@ -11,7 +11,8 @@ from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
 from model_zoo.mmaudio.nano.sight import Sight
 from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import Conditions, MMAudio, Settings
+from model_zoo.mmaudio.sample import MMAudio
+from model_zoo.mmaudio.settings import Conditions, Settings
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"

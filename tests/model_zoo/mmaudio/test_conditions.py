@@ -14,7 +14,7 @@ from av_bench.media import decode
 from av_bench.store import Store
 from model_zoo.mmaudio import official
 from model_zoo.mmaudio.clip import CONFIG, Clip
-from model_zoo.mmaudio.conditions import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches
+from model_zoo.mmaudio.conditions import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
 from model_zoo.mmaudio.config import sequence_lengths
 from model_zoo.mmaudio.windows import plan
 from model_zoo.networks.synchformer import VideoEncoder
@@ -91,6 +91,20 @@ def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path:
 
 
 @needs_open_clip
+def test_a_text_becomes_tokens_once_and_keeps_its_price(conditioner: OfficialConditioner, tmp_path: Path) -> None:
+    with torch.no_grad():
+        tokens, seconds = words(conditioner, "dog barking", Store(tmp_path / "store"))
+        other, _ = words(conditioner, "cat purring", Store(tmp_path / "store"))
+    assert tokens.shape == (77, 1024)
+    assert seconds > 0
+    assert not torch.equal(tokens, other)
+    conditioner.clip.text = None  # type: ignore[assignment, method-assign]  # a second run must not need the network
+    again, price = words(conditioner, "dog barking", Store(tmp_path / "store"))
+    assert torch.equal(again, tokens)
+    assert price == seconds
+
+
+@needs_open_clip
 def test_a_video_shorter_than_asked_is_refused(conditioner: OfficialConditioner, tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     write_video(path, seconds=1.0)
@@ -127,8 +141,8 @@ def test_a_video_that_is_exactly_long_enough_fills_every_window(seconds: float) 
 
 def test_options_of_a_model_spec() -> None:
     found = official.settings("mmaudio-l", {"steps": 10.0, "cfg": 3.0, "compile": "no", "negative": 3.0})
-    assert (found.steps, found.cfg, found.compile, found.negative) == (10, 3.0, False, "3")
-    assert official.settings("mmaudio-l", {"compile": "yes"}).compile
+    assert (found.steps, found.cfg, found.compile, found.negative) == (10, 3.0, "no", "3")
+    assert official.settings("mmaudio-l", {"compile": "graphs"}).compile == "graphs"
     latent, total = sequence_lengths("16k", official.LONGEST)[0], sequence_lengths("16k", 10.0)[0]
     assert len(plan(10.0, official.settings("mmaudio-l", {}).window, 2.0, latent, total)) == 1  # AudioCaps: one piece
 
@@ -140,7 +154,7 @@ def test_options_of_a_model_spec() -> None:
         ("steps", 2.7, "steps must be a whole number, got 2.7"),
         ("steps", float("nan"), "steps must be a whole number"),
         ("cfg", "high", "cfg must be a number"),
-        ("compile", "maybe", "compile must be yes or no"),
+        ("compile", "maybe", "compile must be no, yes or graphs"),
     ],
 )
 def test_options_that_say_nothing_are_named(option: str, value: Any, message: str) -> None:

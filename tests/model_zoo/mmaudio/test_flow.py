@@ -16,7 +16,8 @@ from model_zoo import mmaudio
 from model_zoo.mmaudio import flow
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, sequence_lengths
 from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import MMAudio, Settings
+from model_zoo.mmaudio.sample import MMAudio
+from model_zoo.mmaudio.settings import Settings
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)
@@ -71,6 +72,7 @@ class _NoCodec:
 class _NoConditioner:
     requests: tuple[Any, ...] = ()
     fingerprint = "none"
+    device = torch.device("cpu")
 
     def lengths(self, seconds: float) -> tuple[int, int]:
         return sequence_lengths("16k", seconds)[1:]

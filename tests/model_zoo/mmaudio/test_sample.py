@@ -14,7 +14,8 @@ from av_bench.contracts import Clip, ClipSet, Decoded, MediaError, Reason, Usage
 from model_zoo.mmaudio import flow, solvers, windows
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import MMAudio, Settings
+from model_zoo.mmaudio.sample import MMAudio
+from model_zoo.mmaudio.settings import Settings
 from tests.media_files import write_video
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
@@ -45,6 +46,7 @@ class Conditioner:
 
     requests: tuple[VideoRequest, ...] = (REQUEST,)
     fingerprint = "test"
+    device = torch.device("cpu")
 
     def lengths(self, seconds: float) -> tuple[int, int]:
         return int(2 * seconds), int(25 * seconds) // 8 * 8

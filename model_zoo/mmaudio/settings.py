@@ -1,0 +1,65 @@
+"""How MMAudio samples: the options of a model spec (``mmaudio-l:steps=10,cfg=3``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from av_bench.contracts import UsageError
+
+Conditions = Literal["both", "video", "text", "none"]
+Solver = Literal["euler", "adaptive"]
+Compile = Literal["no", "yes", "graphs"]
+STEPS, GUIDANCE = 25, 4.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample. ``cfg`` below 1 leaves the unconditional pass out.
+
+    ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "yes" compiles the flow network,
+    "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for.
+    """
+
+    steps: int = STEPS
+    cfg: float = GUIDANCE
+    negative: str = ""
+    solver: Solver = "euler"
+    conditions: Conditions = "both"
+    window: float = 8.0
+    batch: int = 8
+    compile: Compile = "no"
+
+    def __post_init__(self) -> None:
+        if self.compile not in get_args(Compile):
+            raise UsageError(f"compile must be one of {', '.join(get_args(Compile))}, got {self.compile!r}")
+        if self.solver not in get_args(Solver):
+            raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
+        if self.conditions not in get_args(Conditions):
+            raise UsageError(f"conditions must be one of {', '.join(get_args(Conditions))}, got {self.conditions!r}")
+        if self.steps < 1 or self.batch < 1 or self.window < 1:
+            raise UsageError(
+                f"steps, batch and window must be at least 1, got {self.steps}, {self.batch}, {self.window}"
+            )
+        if not math.isfinite(self.cfg):
+            raise UsageError(f"cfg must be a number, got {self.cfg}")
+
+
+def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Tensor]:
+    """A function as it is, compiled, or compiled and replayed as CUDA graphs (on a CPU that is compiled only)."""
+    if how == "no":
+        return function
+    if how == "yes":
+        return torch.compile(function)
+    recorded = torch.compile(function, mode="reduce-overhead")
+
+    def replayed(*inputs: Any) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return recorded(*inputs).clone()  # the next replay writes into the same memory, and solvers keep velocities
+
+    return replayed
