@@ -110,69 +110,59 @@ def setup(
     name: Annotated[str, typer.Argument(help="Baseline by name or YAML file.")],
     print_: Annotated[bool, typer.Option("--print", help="Print the recipe; change nothing.")] = False,
     python: Annotated[Path | None, typer.Option(help="Interpreter of the model's environment.")] = None,
+    python2: Annotated[Path | None, typer.Option(help="Interpreter of its second environment, if it has two.")] = None,
     repo: Annotated[Path | None, typer.Option(help="Clone of the model's repository.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights.")] = None,
+    steps: Annotated[Path | None, typer.Option(help="Your steps file (begin with what --print gives).")] = None,
     image: Annotated[str | None, typer.Option(help="Container image, for the mode container.")] = None,
     engine: Annotated[str | None, typer.Option(help="docker or podman.")] = None,
 ) -> None:
     """Print how to get a baseline, or record where it is on this machine. Nothing is ever fetched."""
-    from av_bench.contracts import UsageError
     from model_zoo.baselines import load_manifest
-    from model_zoo.baselines.load import obstacles, read_site, write_site
+    from model_zoo.baselines.load import obstacles
+    from model_zoo.baselines.recipe import printed
+    from model_zoo.baselines.site import read_site, with_steps, write_site
 
     manifest = load_manifest(name)
+    site = read_site(manifest.name)
+    inside = image is not None or site.in_container(manifest)  # the interpreters are the image's then
     given = {"image": image, "engine": engine}
-    for key, path in {"python": python, "repo": repo, "weights": weights}.items():
-        if path is not None and not path.exists():
-            raise UsageError(f"--{key} {path}: no such file or folder")
-        given[key] = None if path is None else str(path.absolute())  # not resolved: the python of a venv is a link
+    for key, path in {"python": python, "python2": python2, "repo": repo, "weights": weights, "steps": steps}.items():
+        given[key] = _there(key, path, inside)
     given = {key: value for key, value in given.items() if value is not None}
     if print_ or not given:
-        typer.echo(recipe(manifest))
+        typer.echo(printed(manifest))
         return
-    if python is not None:
-        _check_python(python.absolute(), manifest)
+    if not inside:
+        _check_python("python", given.get("python"), manifest)
+        _check_python("python2", given.get("python2"), None)
     if weights is not None:
         _check_weights(weights, manifest)
-    site = replace(read_site(manifest.name), **{key: str(value) for key, value in given.items()})
+    site = replace(site, **{key: str(value) for key, value in given.items()})
+    if steps is not None:
+        with_steps(manifest, site)  # refuses what is off in it
     typer.echo(f"recorded in {write_site(manifest.name, site)}")
     left = obstacles(manifest)
     typer.echo(f"still missing: {'; '.join(left)}" if left else f"av-bench run --model {name} --set SET can start")
 
 
-def recipe(manifest: Manifest) -> str:
-    """Shell lines and what has to be fetched by hand, with licences, hashes and what is not certain."""
-    lines = [f"# {manifest.title}: {manifest.citation}", f"# code: {manifest.licence.code}"]
-    for what, terms in (("weights", manifest.licence.weights), ("samples", manifest.licence.samples)):
-        lines += [f"# {what}: {terms}"] if terms else []
-    lines += [f"# territory: {manifest.licence.territory}"] if manifest.licence.territory else []
-    if manifest.repository:
-        lines.append(f"git clone {manifest.repository} {manifest.name}")
-        lines += [f"git -C {manifest.name} checkout {manifest.revision}"] if manifest.revision else []
-    environment = manifest.environment
-    if environment is not None:
-        lines.append(f"# Python {environment.python or '(version not declared)'}; {environment.note}".rstrip("; "))
-        lines += list(environment.recipe)
-        if environment.pins:
-            lines.append("# pins: " + ", ".join(environment.pins))
-    for weight in manifest.weights:
-        size = f", {weight.size} bytes" if weight.size else ""
-        digest = f"sha256 {weight.sha256}" if weight.sha256 else "sha256 not known"
-        lines.append(f"# weights: {weight.what}: {weight.url or 'see the repository'} ({digest}{size})")
-    if manifest.samples is not None:
-        lines += [f"# samples: {manifest.samples.source}", f"#   names: {manifest.samples.pattern}"]
-        lines.append(f"av-bench run --model {manifest.name} --samples DIR --set SET")
-    lines += [f"# driver: {manifest.driver.status}. {manifest.driver.note}".rstrip(". ")]
-    if manifest.driver.command:
-        options = " ".join(f"--{need} PATH" for need in manifest.driver.needs)
-        lines.append(f"av-bench baselines setup {manifest.name} {options}")
-    elif manifest.driver.target:
-        lines.append(f"av-bench baselines setup {manifest.name} --weights DIR")
-    return "\n".join([*lines, *(f"# [unverified] {key}: {why}" for key, why in manifest.unverified.items())])
+def _there(key: str, path: Path | None, inside: bool) -> str | None:
+    """The absolute path of an option; not resolved: the python of a venv is a link."""
+    from av_bench.contracts import UsageError
+
+    if path is None:
+        return None
+    if inside and key in ("python", "python2"):
+        return str(path)
+    if not path.exists():
+        raise UsageError(f"--{key} {path}: no such file or folder")
+    return str(path.absolute())
 
 
-def _check_python(python: Path, manifest: Manifest) -> None:
+def _check_python(key: str, python: str | None, manifest: Manifest | None) -> None:
     """The interpreter must start; another version than the declared one is said aloud."""
+    if python is None:
+        return
     import subprocess
 
     from av_bench.contracts import UsageError
@@ -181,8 +171,9 @@ def _check_python(python: Path, manifest: Manifest) -> None:
     try:
         done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise UsageError(f"--python {python} does not start: {error}") from error
-    version, wanted = done.stdout.strip(), manifest.environment.python if manifest.environment else None
+        raise UsageError(f"--{key} {python} does not start: {error}") from error
+    version = done.stdout.strip()
+    wanted = manifest.environment.python if manifest is not None and manifest.environment else None
     if wanted and not version.startswith(wanted):
         typer.echo(f"note: Python {version}; the manifest declares {wanted}", err=True)
 

@@ -13,7 +13,8 @@ import torch
 from av_bench.contracts import Clip, ClipSet, Generated, Modality, UsageError, clip_seed
 
 if TYPE_CHECKING:
-    from model_zoo.baselines.schema import Manifest, Site
+    from model_zoo.baselines.schema import Manifest
+    from model_zoo.baselines.site import Site
 
 _PACKAGES = ("diffusers", "transformers")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +13,8 @@ import yaml
 
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.registry import miss
-from av_bench.store import home, write_atomically
-from model_zoo.baselines.schema import Manifest, Site, read_manifest
-from model_zoo.external.contract import checked
+from model_zoo.baselines.schema import Manifest, read_manifest
+from model_zoo.baselines.site import missing, read_site, unfilled, with_steps
 
 HERE = Path(__file__).parent
 DRIVERS = HERE / "drivers"
@@ -50,35 +47,7 @@ def load_manifest(name: str) -> Manifest:
     manifest = read_manifest(data, path.name if path.parent == HERE else str(path))
     if path.parent == HERE and manifest.name != path.stem:
         raise UsageError(f"{path.name}: the name inside is {manifest.name!r}, it must be the file's")
-    return replace(manifest, digest=hashlib.sha256(payload).hexdigest())
-
-
-def site_file(name: str) -> Path:
-    """Where the paths of a baseline on this machine are kept."""
-    return home() / "baselines" / f"{name}.json"
-
-
-def read_site(name: str) -> Site:
-    """Recorded paths; ``AV_BENCH_<NAME>_PYTHON`` (``_REPO``, ``_WEIGHTS``, ``_IMAGE``, ``_ENGINE``) come first."""
-    path = site_file(name)
-    try:
-        known = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}); remove it and run `av-bench baselines setup`") from error
-    prefix = "AV_BENCH_" + "".join(c if c.isalnum() else "_" for c in name.upper())
-    for item in fields(Site):
-        value = os.environ.get(f"{prefix}_{item.name.upper()}")
-        if value:
-            known[item.name] = value
-    return checked(Site, known, str(path))
-
-
-def write_site(name: str, site: Site) -> Path:
-    """Record the paths of a baseline."""
-    path = site_file(name)
-    known = {item.name: getattr(site, item.name) for item in fields(Site)}
-    write_atomically(path, json.dumps(known, indent=1).encode())
-    return path
+    return replace(manifest, digest=hashlib.sha256(payload).hexdigest(), steps_digest="")
 
 
 def obstacles(manifest: Manifest) -> list[str]:
@@ -89,25 +58,20 @@ def obstacles(manifest: Manifest) -> list[str]:
     if run_modes == ["inprocess"]:
         return _inprocess_obstacles(manifest)
     site = read_site(manifest.name)
-    found = site.missing(_needs(manifest, site))
+    try:
+        manifest = with_steps(manifest, site)
+    except UsageError as error:
+        return [str(error)]
+    found = missing(manifest, site) + unfilled(manifest, site)
     if manifest.min_vram_gib is not None and not _has_cuda():
         found.append(f"no CUDA device ({manifest.min_vram_gib:g} GiB of GPU memory are needed)")
     return found
 
 
-def _needs(manifest: Manifest, site: Site) -> tuple[str, ...]:
-    """In a container the interpreter is the image's."""
-    needs = manifest.driver.needs
-    if not site.in_container(manifest):
-        return needs
-    image = () if manifest.driver.image else ("image",)
-    return (*image, *(need for need in needs if need != "python"))
-
-
 def _inprocess_obstacles(manifest: Manifest) -> list[str]:
     target = _target(manifest)
-    missing: list[str] = target.obstacles(read_site(manifest.name))
-    return missing
+    found: list[str] = target.obstacles(read_site(manifest.name))
+    return found
 
 
 def _has_cuda() -> bool:
@@ -143,4 +107,4 @@ def baseline(name: str, samples: Path | None = None, **options: Any) -> Any:
         return _target(manifest)(manifest, site, **options)
     from model_zoo.external.generator import External
 
-    return External(manifest, site, **options)
+    return External(with_steps(manifest, site), site, **options)

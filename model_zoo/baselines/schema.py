@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from av_bench.contracts import UsageError
+from model_zoo.baselines.steps import Steps, open_places, problems
 from model_zoo.external.checks import Native
 from model_zoo.external.contract import Task, checked
 
@@ -65,15 +65,16 @@ class Environment:
 
 @dataclass(frozen=True)
 class Driver:
-    """How the model is started. ``status`` says what the driver was tried on."""
+    """How the model is started. ``status`` says what the driver was tried on, or that the user has to complete it."""
 
-    status: Literal["none", "untested", "tiny-random-weights", "real-weights"]
+    status: Literal["none", "steps-to-fill", "untested", "tiny-random-weights", "real-weights"]
     command: tuple[str, ...] = ()
     rows: Literal["item", "list"] = "item"  # list: rows come when the whole list is done
     image: str | None = None
     target: str | None = None  # module:class of an in-process generator
     options: Mapping[str, Any] = field(default_factory=dict)  # handed to the driver as generation.extra
-    needs: tuple[str, ...] = ("python",)  # of python, repo, weights, image
+    steps: Steps | None = None  # the same, of drivers/stages.py
+    needs: tuple[str, ...] = ("python",)  # of python, repo, weights, image; what the steps name is needed too
     load_s: float = 900.0
     item_s: float = 300.0
     warmup: int = 2
@@ -136,6 +137,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     unverified: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""  # sha256 of the file, set by the loader
+    steps_digest: str = ""  # sha256 of the user's own steps file, set by the loader
 
 
 def read_manifest(data: Any, where: str) -> Manifest:
@@ -153,7 +155,7 @@ def _problems(manifest: Manifest, data: Mapping[str, Any]) -> list[str]:
         found.append(f"name {manifest.name!r}: small letters, digits, '-' and '.' only")
     needs: dict[Mode, tuple[bool, str]] = {
         "subprocess": (bool(manifest.driver.command), "driver.command"),
-        "container": (bool(manifest.driver.command and manifest.driver.image), "driver.command and driver.image"),
+        "container": (bool(manifest.driver.command), "driver.command"),
         "inprocess": (manifest.driver.target is not None, "driver.target"),
         "import": (manifest.samples is not None, "samples"),
     }
@@ -162,6 +164,7 @@ def _problems(manifest: Manifest, data: Mapping[str, Any]) -> list[str]:
         found.append("modes is empty")
     if manifest.driver.command and manifest.driver.status == "none":
         found.append("driver.status is none, but there is a driver.command")
+    found += _steps_problems(manifest.driver, manifest.conditions.extras)
     wanted = {"v2a": ("video",), "tv2a": ("video", "text"), "t2a": ("text",)}[manifest.task]
     found += [f"task {manifest.task} but conditions.{c} is unused" for c in wanted if _use(manifest, c) == "unused"]
     for weight in manifest.weights:
@@ -170,6 +173,18 @@ def _problems(manifest: Manifest, data: Mapping[str, Any]) -> list[str]:
     found += [f"unverified: there is no key {path}" for path in manifest.unverified if not _has(data, path)]
     if manifest.samples is not None:
         found += _mapping_problems(manifest.samples)
+    return found
+
+
+def _steps_problems(driver: Driver, extras: tuple[str, ...]) -> list[str]:
+    if driver.steps is None:
+        return ["driver.status is steps-to-fill, but there are no driver.steps"] * (driver.status == "steps-to-fill")
+    found = [f"driver.steps: {problem}" for problem in problems(driver.steps, extras)]
+    if driver.options:
+        found.append("driver.options and driver.steps exclude each other")
+    places = open_places(driver.steps)
+    if bool(places) != (driver.status == "steps-to-fill"):
+        found.append(f"driver.status is {driver.status}, and {len(places)} places of driver.steps are open")
     return found
 
 
@@ -196,31 +211,3 @@ def _has(data: Any, path: str) -> bool:
         else:
             return False
     return True
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where things are on this machine; recorded by ``av-bench baselines setup``."""
-
-    python: str | None = None
-    repo: str | None = None
-    weights: str | None = None
-    image: str | None = None
-    engine: str = "docker"
-
-    def in_container(self, manifest: Manifest) -> bool:
-        """A recorded image wins over an interpreter; with neither, the manifest's modes decide."""
-        if "container" not in manifest.modes:
-            return False
-        return self.image is not None or (self.python is None and "subprocess" not in manifest.modes)
-
-    def missing(self, needs: tuple[str, ...]) -> list[str]:
-        """What is needed and not recorded, or not there any more."""
-        found = []
-        for need in needs:
-            value = getattr(self, need)
-            if value is None:
-                found.append(f"{need} is not set")
-            elif need != "image" and not Path(value).exists():
-                found.append(f"{need} {value} does not exist")
-        return found

@@ -126,8 +126,8 @@ def read_result(path: Path) -> Result:
 
 
 def write_lines(items: list[Item]) -> bytes:
-    """``items.jsonl``."""
-    return "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items).encode()
+    """``items.jsonl``, in ASCII: some readers take a line separator inside a caption for the end of the line."""
+    return "".join(json.dumps(asdict(item)) + "\n" for item in items).encode()
 
 
 def key_of(line: str) -> tuple[str, int] | None:

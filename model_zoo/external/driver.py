@@ -70,7 +70,7 @@ class Job:
     def items(self) -> list[dict[str, Any]]:
         """Items that have no row yet, in order."""
         done = {(row["id"], row["k"]) for row in self._rows()}
-        lines = (self.folder / "items.jsonl").read_text(encoding="utf8").splitlines()
+        lines = (self.folder / "items.jsonl").read_text(encoding="utf8").split("\n")
         items = [json.loads(line) for line in lines if line.strip()]
         return [item for item in items if (item["id"], item["k"]) not in done]
 
@@ -83,7 +83,7 @@ class Job:
             whole = payload[: payload.rfind(b"\n") + 1]
             if len(whole) < len(payload):
                 handle.truncate(len(whole))
-        return [json.loads(line) for line in whole.decode("utf8").splitlines()]
+        return [json.loads(line) for line in whole.decode("utf8").split("\n") if line]
 
     def run(
         self,
@@ -191,6 +191,7 @@ class Job:
         found = {
             "weights": {Path(path).name: _sha256(Path(path)) for path in weights},
             "revision": self.request["model"].get("revision"),
+            **{key: self.request["model"][key] for key in ("steps",) if key in self.request["model"]},
             "packages": versions,
             "python": platform.python_version(),
             "gpu": _gpu_name(),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,12 +15,14 @@ from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, R
 from av_bench.store import write_atomically
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
+from model_zoo.external.extras import read_extras
 from model_zoo.external.launching import launch
 from model_zoo.external.runner import Job, Settled
-from model_zoo.external.silent import silent_copy
+from model_zoo.external.silent import at_rate, silent_copy
 
 if TYPE_CHECKING:
-    from model_zoo.baselines.schema import Manifest, Site
+    from model_zoo.baselines.schema import Manifest
+    from model_zoo.baselines.site import Site
 
 Key = tuple[str, int]
 Place = Callable[[str, int, bytes, str], Path]  # clip id, k, bytes, suffix -> where the file now lies
@@ -34,13 +37,15 @@ class External:
         for key in options:
             if key not in known:
                 raise UsageError(f"baseline {manifest.name}: unknown option {key!r}; known are {', '.join(known)}")
+            if manifest.driver.steps is not None and key not in ("timeout", "extras"):
+                raise UsageError(f"baseline {manifest.name} is run by steps, write {key} there (`setup --steps FILE`)")
         self.manifest, self.site, self.options = manifest, site, options
         self.name = manifest.name
         self.sample_rate = manifest.native.rate
         uses: dict[Modality, str] = {"video": manifest.conditions.video, "text": manifest.conditions.text}
         self.conditions: frozenset[Modality] = frozenset(name for name, use in uses.items() if use != "unused")
         self.training_sets = tuple(s.name for s in manifest.training_sets)
-        self.extras = _read_extras(options.get("extras"), manifest.conditions.extras, manifest.name)
+        self.extras = read_extras(options.get("extras"), manifest.conditions.extras, manifest.name)
         self.seconds = 0.0
         self.job: Job | None = None
 
@@ -105,18 +110,24 @@ class External:
         folder.mkdir(parents=True, exist_ok=True)
         request = self._request(folder, seed, samples, device)
         self._same_request(folder, request)
-        self.job = Job(folder, request, launch(self.manifest, self.site, folder), self.manifest.driver.rows == "list")
+        command = launch(self.manifest, self.site, folder, device)
+        self.job = Job(folder, request, command, self.manifest.driver.rows == "list")
         for settled in self.job.run(items):
             yield self._judged(settled, place)
 
     def finish(self, clips: Sequence[Clip], seed: int, samples: int, folder: Path) -> None:
-        """Leave the whole list in the job folder, however many processes it took."""
+        """Leave the whole list in the job folder, however many processes it took, and nothing half-done."""
+        self._same_request(folder, self._request(folder.resolve(), seed, samples, "cpu"))
         items = []
         for clip in clips:
             try:
                 items += [self._item(clip, k, seed) for k in range(samples)]
             except MediaError:
                 continue  # it is in the ledger
+        for left in folder.parent.rglob(".*.part"):  # of processes that were killed; the run is ours alone now
+            left.unlink()
+        shutil.rmtree(folder / "outputs", ignore_errors=True)  # files that were taken before a kill, or refused
+        (folder / "outputs").mkdir(parents=True)
         write_atomically(folder / "items.jsonl", write_lines(items))
 
     def flags(self, files: Mapping[Key, Path]) -> dict[Key, tuple[Reason, str]]:
@@ -129,6 +140,9 @@ class External:
     def describe(self, folder: Path) -> dict[str, Any]:
         """For the record: manifest, fingerprint, parameters (counted by the driver, else as declared), problems."""
         said: dict[str, Any] = {"manifest": self.manifest.digest, "driver_status": self.manifest.driver.status}
+        if self.manifest.steps_digest:
+            said["driver_status"] = "steps of the user's own"
+            said["steps"] = self.manifest.steps_digest
         said |= {"paper": [vars(row) for row in self.manifest.paper], "network": False}
         if self.manifest.parameters is not None:
             said["parameters"] = {"count": self.manifest.parameters.count, "source": self.manifest.parameters.source}
@@ -178,6 +192,10 @@ class External:
                 height=video.height,
                 duration=video.duration,
             )
+            steps = self.manifest.driver.steps
+            if steps is not None and steps.reencode is not None:
+                other = at_rate(video, steps.reencode.fps)
+                item = replace(item, extras={**item.extras, "video_fps": str(other.resolve())})
         if "text" in self.conditions and clip.text is not None:
             kind: Literal["label", "caption"] = "label" if clip.text == clip.label else "caption"
             item = replace(item, text=clip.text, text_kind=kind)
@@ -185,7 +203,8 @@ class External:
 
     def _request(self, folder: Path, seed: int, samples: int, device: str) -> Request:
         driver = self.manifest.driver
-        generation = {key: self.options.get(key) for key in _GENERATION} | {"extra": dict(driver.options)}
+        extra = dict(driver.options) if driver.steps is None else asdict(driver.steps)
+        generation = {key: self.options.get(key) for key in _GENERATION} | {"extra": extra}
         model = {
             "name": self.name,
             "variant": self.options.get("variant"),
@@ -193,6 +212,8 @@ class External:
             "revision": self.manifest.revision,
             "manifest": self.manifest.digest,
         }
+        if self.manifest.steps_digest:
+            model["steps"] = self.manifest.steps_digest
         return Request(
             run_id=folder.parent.name,
             model=model,
@@ -222,24 +243,3 @@ class External:
                 f"{folder} was begun with another {', '.join(differs)} for {self.name}; choose another --out, "
                 "or remove that run folder"
             )
-
-
-def _read_extras(path: Any, keys: tuple[str, ...], name: str) -> dict[str, dict[str, Any]]:
-    """More inputs per clip from a JSONL file: ``{"id": ..., "struct_prompt": ...}``."""
-    if path is None:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        lines = Path(str(path)).read_text(encoding="utf8").splitlines()
-    except OSError as error:
-        raise UsageError(f"baseline {name}: extras={path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            found[str(row.pop("id"))] = row
-            lacking = [key for key in keys if key not in row]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"baseline {name}: {path}, line {number}: not a JSON object with id: {error}") from error
-        if lacking:
-            raise UsageError(f"baseline {name}: {path}, line {number}: the key {lacking[0]} is missing")
-    return found

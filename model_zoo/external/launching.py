@@ -11,15 +11,17 @@ from av_bench.store import home
 from model_zoo.external.process import Launch
 
 if TYPE_CHECKING:
-    from model_zoo.baselines.schema import Manifest, Site
+    from model_zoo.baselines.schema import Manifest
+    from model_zoo.baselines.site import Site
 
 _DRIVERS = Path(__file__).resolve().parents[1] / "baselines/drivers"
 
 
-def launch(manifest: Manifest, site: Site, folder: Path) -> Launch:
-    """The command of a manifest. Placeholders: python, repo, weights, drivers, request, job."""
+def launch(manifest: Manifest, site: Site, folder: Path, device: str = "cpu") -> Launch:
+    """The command of a manifest. Placeholders: python, python2, repo, weights, drivers, request, job."""
     values = {"request": str(folder / "request.json"), "job": str(folder), "drivers": str(_DRIVERS)}
     values |= {"repo": site.repo or "", "weights": site.weights or "", "python": site.python or "python"}
+    values["python2"] = site.python2 or ""
     try:
         argv = tuple(part.format_map(values) for part in manifest.driver.command)
     except (KeyError, ValueError) as error:
@@ -28,10 +30,11 @@ def launch(manifest: Manifest, site: Site, folder: Path) -> Launch:
     where = Path(site.repo) if site.repo else None
     if not site.in_container(manifest):
         return Launch(argv, where)
-    return _container(manifest, site, argv, where or folder, folder)
+    gpu = manifest.min_vram_gib is not None or device.startswith("cuda")
+    return _container(site, site.image or manifest.driver.image or "", argv, where or folder, folder, gpu)
 
 
-def _container(manifest: Manifest, site: Site, argv: tuple[str, ...], where: Path, folder: Path) -> Launch:
+def _container(site: Site, image: str, argv: tuple[str, ...], where: Path, folder: Path, gpu: bool) -> Launch:
     """The same command inside an image: paths stay what they are, only the job folder can be written, no network."""
     name = f"av-bench-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     silent = (home() / "silent").resolve()
@@ -41,6 +44,5 @@ def _container(manifest: Manifest, site: Site, argv: tuple[str, ...], where: Pat
     run += [part for mount in mounts for part in ("--volume", mount)]
     variables = {"AV_BENCH_REQUEST": str(folder / "request.json"), "PYTHONPATH": str(folder / "lib")}
     run += [part for key, value in variables.items() for part in ("--env", f"{key}={value}")]
-    run += ["--gpus", "all"] if manifest.min_vram_gib is not None else []
-    image = site.image or manifest.driver.image or ""
+    run += ["--gpus", "all"] if gpu else []
     return Launch((*run, image, *argv), None, {}, (site.engine, "rm", "--force", name))

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def start(launch: Launch, folder: Path, lock: int, network: bool) -> subprocess.
             stderr=log,
             start_new_session=True,
             pass_fds=(lock,),
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
         )
     except OSError as error:
         raise UsageError(f"{folder}: cannot start {launch.argv[0]}: {error}") from error
@@ -117,6 +117,12 @@ def _signal(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _die_with_parent() -> None:
-    """Linux: the kernel ends the child when the harness dies, however that happens."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _die_with(parent: int) -> Callable[[], None]:
+    """Linux: the kernel ends the child when the harness dies, however that happens and however early."""
+
+    def prepare() -> None:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return prepare

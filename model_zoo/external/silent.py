@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import av
 from av_bench.contracts import MediaError, Reason
 from av_bench.media import file_digest
 from av_bench.store import home
+
+_BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all others start at 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,66 @@ def silent_copy(video: Path, folder: Path | None = None) -> SilentVideo:
         return _probe(target)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError(video, Reason.UNREADABLE, f"no silent copy could be made: {error}") from error
+
+
+def at_rate(video: SilentVideo, fps: float) -> Path:
+    """A silent copy at another frame rate: H.264 at its own size (an odd row or column is cut off), near lossless.
+
+    Frames are dropped or repeated as FFmpeg's ``fps`` filter does, which is what official preparations call; where the
+    picture begins late, its first frame stands until then, so that readers that only count frames stay in time. Copies
+    are kept beside the silent copy. Raises MediaError: unreadable.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    target = video.path.with_name(f"{video.path.stem}-fps{rate.numerator}-{rate.denominator}.mp4")
+    try:
+        if not target.is_file():
+            _encode(video.path, target, rate)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise MediaError(
+            video.path, Reason.UNREADABLE, f"no copy at {fps:g} frames/s could be made: {error}"
+        ) from error
+    return target
+
+
+def _encode(source: Path, target: Path, rate: Fraction) -> None:
+    part = target.with_name(f".{uuid.uuid4().hex[:8]}.part{target.suffix}")
+    try:
+        with av.open(str(source), metadata_errors="ignore") as given, av.open(str(part), "w") as made:
+            stream = given.streams.video[0]
+            coded = made.add_stream("libx264", rate=rate, options={"crf": "10", "threads": "1"})
+            coded.width, coded.height = stream.codec_context.width // 2 * 2, stream.codec_context.height // 2 * 2
+            coded.pix_fmt = "yuv420p"
+            graph = av.filter.Graph()
+            cut = f"{coded.width}:{coded.height}:0:0"
+            zero = (given.start_time or 0) / av.time_base if given.format.name in _BROADCAST else 0.0
+            filters = [
+                ("fps", f"fps={rate}:start_time={zero}"),
+                ("crop", cut),
+                ("format", "yuv420p"),
+                ("buffersink", None),
+            ]
+            nodes = [graph.add_buffer(template=stream), *(graph.add(*pair) for pair in filters)]
+            for first, second in pairwise(nodes):
+                first.link_to(second)
+            graph.configure()
+            for frame in chain(given.decode(stream), [None]):
+                graph.push(frame)
+                for ready in _ready(graph):
+                    ready.pict_type = av.video.frame.PictureType.NONE
+                    made.mux(coded.encode(ready))
+            made.mux(coded.encode(None))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _ready(graph: Any) -> Iterator[Any]:
+    """Frames that a filter graph has finished."""
+    while True:
+        try:
+            yield graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
 
 
 def _remux(source: Path, target: Path) -> None:

@@ -19,8 +19,9 @@ from av_bench.baselines_cli import app
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError
 from model_zoo import load
 from model_zoo.baselines import baseline, load_manifest, manifest_names
-from model_zoo.baselines.load import HERE, read_site
+from model_zoo.baselines.load import HERE
 from model_zoo.baselines.schema import Manifest, read_manifest
+from model_zoo.baselines.site import read_site
 from reports.reported import read as read_reported
 from tests.media_files import tone, write_video
 
@@ -65,7 +66,8 @@ def data() -> dict[str, Any]:
         ({"native": {"rate": "16k"}}, "native: rate: a whole number is expected, found '16k'"),
         ({"conditions": {"video": "required"}}, "conditions: the key text is missing"),
         ({"conditions": {"video": "unused", "text": "unused"}}, "task v2a but conditions.video is unused"),
-        ({"modes": ["subprocess"]}, "mode subprocess needs driver.command"),
+        ({"modes": ["subprocess"], "driver": {"status": "none"}}, "mode subprocess needs driver.command"),
+        ({"driver": {"status": "steps-to-fill"}, "modes": ["import"]}, "there are no driver.steps"),
         ({"modes": []}, "modes is empty"),
         ({"weights": [{"what": "a", "sha256": "abc"}]}, "sha256 of 'a' is not 64 hex digits"),
         ({"unverified": {"native.rat": "?"}}, "unverified: there is no key native.rat"),
@@ -272,7 +274,7 @@ def test_official_commands_once_per_clip(tmp_path: Path, monkeypatch: pytest.Mon
     data["unverified"] = {}
     data["driver"]["needs"] = ["python", "repo"]
     arguments = ["{work}/item.csv", "{out}", "{seed}"]
-    data["driver"]["options"]["commands"] = [["{python}", str(tmp_path / "official.py"), *arguments]]
+    data["driver"]["steps"]["commands"] = [{"run": ["{python}", str(tmp_path / "official.py"), *arguments]}]
     (tmp_path / "official.yaml").write_text(yaml.safe_dump(data))
     monkeypatch.setenv("AV_BENCH_OFFICIAL_PYTHON", sys.executable)
     monkeypatch.setenv("AV_BENCH_OFFICIAL_REPO", str(tmp_path))
@@ -287,5 +289,5 @@ def test_official_commands_once_per_clip(tmp_path: Path, monkeypatch: pytest.Mon
     assert found["two"].audio is not None
     assert not bool((found["one"].audio == found["two"].audio).all())  # another seed
     assert "0 files fit" in found["three"].detail
-    assert "non-zero exit status 1" in found["four"].detail
+    assert "stage 1 of 1 (generation): exit code 1; log ends: out of memory" in found["four"].detail
     assert not found["one"].timings  # a process per clip is no measure of the model

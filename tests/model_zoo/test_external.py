@@ -27,7 +27,7 @@ from av_bench.contracts import (
 )
 from av_bench.media import decode
 from model_zoo.baselines import baseline, load_manifest
-from model_zoo.baselines.schema import Site
+from model_zoo.baselines.site import Site
 from model_zoo.external.checks import Native, common_level
 from model_zoo.external.generator import External
 from model_zoo.external.silent import silent_copy

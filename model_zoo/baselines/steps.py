@@ -1,0 +1,164 @@
+"""Official commands as data: what is written for them, what is run, and which file they leave.
+
+``drivers/stages.py`` carries them out. What is not known of an official command stands as ``<...>`` in a template and
+has to be filled in by the user: a command that was guessed must not look like one that is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from typing import Any, Literal
+
+import yaml
+
+from av_bench.contracts import UsageError
+from av_bench.registry import miss
+from model_zoo.external.contract import checked
+
+PLACEHOLDERS = (
+    *("python", "python2", "repo", "weights", "work", "out"),  # of the job
+    *("id", "name", "k", "seed", "seconds", "video", "suffix", "text"),  # of the item
+)
+_OPEN = re.compile(r"<[^<>{}]+>")
+_PLAIN = re.compile(r"extras\.\d+|commands\.\d+\.(name|part)")  # taken as they stand
+_KEYS = re.compile(r"write|copy|csv\.columns|jsonl\.fields|commands\.\d+\.env")  # keys are the user's texts
+_ROOTS = ("{repo}", "{work}", "{out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command. ``cwd`` is a folder below the repository, or below ``{work}`` or ``{out}``."""
+
+    name: str = ""
+    part: Literal["features", "generation", "decoding"] = "generation"
+    cwd: str = "{repo}"
+    env: Mapping[str, str] = field(default_factory=dict)
+    run: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Csv:
+    """A table with a header and the item's row, below the work folder."""
+
+    file: str
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A file with one JSON object, the item's; values that are not text stay what they are."""
+
+    file: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Reencode:
+    """Another frame rate (frames per second) is needed: a silent copy at it is ``{video_fps}``."""
+
+    fps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """One item from its inputs to a wav or flac file. Files are below the item's work folder."""
+
+    extras: tuple[str, ...] = ()  # keys of the extras file that are needed, beside those of the manifest
+    reencode: Reencode | None = None
+    copy: Mapping[str, str] = field(default_factory=dict)  # file -> the file that is copied
+    write: Mapping[str, str] = field(default_factory=dict)  # file -> its text
+    csv: Csv | None = None
+    jsonl: JsonLines | None = None
+    commands: tuple[Step, ...]
+    collect: str  # a pattern below {out} that must fit one file
+
+
+def read_steps(path: Path, extras: tuple[str, ...]) -> tuple[Steps, str]:
+    """A steps file of the user and its sha256; ``extras`` are the manifest's. UsageError names file and key."""
+    try:
+        payload = path.read_bytes()
+        data = yaml.safe_load(payload)
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
+    steps = checked(Steps, data, str(path))
+    for problem in problems(steps, extras):
+        raise UsageError(f"{path}: {problem}")
+    return steps, hashlib.sha256(payload).hexdigest()
+
+
+def problems(steps: Steps, extras: tuple[str, ...]) -> list[str]:
+    """What the types alone do not catch: unknown placeholders, paths that lead away, nothing to run."""
+    known = [*PLACEHOLDERS, *extras, *steps.extras, *(["video_fps"] if steps.reencode else [])]
+    found = [] if steps.commands and all(step.run for step in steps.commands) else ["commands: there is nothing to run"]
+    if steps.reencode is not None and not 0 < steps.reencode.fps <= 240:
+        found.append(f"reencode.fps is {steps.reencode.fps:g}")
+    for where, text in templates(steps):
+        try:
+            names = [name for _, name, *_ in Formatter().parse(text) if name is not None]
+        except ValueError as error:
+            found.append(f"{where}: {error} (a brace that is meant is written twice)")
+            continue
+        found += [f"{where}: {miss('placeholders', name, known)}" for name in names if name not in known]
+    files = [*steps.write, *steps.copy, *(t.file for t in (steps.csv, steps.jsonl) if t is not None), steps.collect]
+    found += [f"{name!r} must be a relative path that does not climb" for name in files if not _stays(name)]
+    for number, step in enumerate(steps.commands):
+        root, _, rest = step.cwd.partition("/")
+        if not _stays(rest if root in _ROOTS else step.cwd):
+            found.append(f"commands.{number}.cwd: {step.cwd!r} must be below {', '.join(_ROOTS)}")
+    return found
+
+
+def _stays(name: str) -> bool:
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def templates(steps: Steps) -> Iterator[tuple[str, str]]:
+    """Every text that is filled in for an item, with its place."""
+    for place, value in _leaves(steps, ""):
+        if isinstance(value, str) and not _PLAIN.fullmatch(place):
+            yield place, value
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Texts and numbers in depth-first order; keys that are no names of ours (of files, of columns) count too."""
+    if is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if _KEYS.fullmatch(place):
+                yield place, key
+            yield from _leaves(inner, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, f"{place}.{number}")
+    else:
+        yield place, value
+
+
+def open_places(steps: Steps) -> list[str]:
+    """The ``<...>`` that are still to be filled in, with where they stand."""
+    return [f"{where} {place}" for where, text in templates(steps) for place in _OPEN.findall(text)]
+
+
+def uses(steps: Steps, placeholder: str) -> bool:
+    """Whether any text asks for a placeholder."""
+    return any(f"{{{placeholder}}}" in text for _, text in templates(steps))
+
+
+def as_yaml(steps: Steps) -> str:
+    """A steps file; what is left at its default is left out."""
+    return yaml.safe_dump(_told(steps), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _told(value: Any) -> Any:
+    if is_dataclass(value):
+        told = {item.name: getattr(value, item.name) for item in fields(value)}
+        return {key: _told(inner) for key, inner in told.items() if inner not in (None, (), {}, "", "{repo}")}
+    if isinstance(value, Mapping):
+        return {key: _told(inner) for key, inner in value.items()}
+    return [_told(inner) for inner in value] if isinstance(value, (list, tuple)) else value

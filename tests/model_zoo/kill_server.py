@@ -1,0 +1,108 @@
+"""Whole runs in processes that kill themselves at a chosen point. Imports once, then forks one process for each run.
+
+Reads one JSON list of jobs per line, runs them at once and answers with their wait statuses. A job: ``options`` of
+``av_bench.run``, ``home`` (cache folder), ``watch`` (folder whose changes are counted), ``point`` (kill before the
+n-th change, 0 for never) and ``report`` (file for the number of changes).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def changes(event: str, arguments: tuple[Any, ...]) -> str | None:
+    """The path that an audit event is about to change: opened for writing, made, renamed to, cut or removed."""
+    if event not in ("open", "os.rename", "os.truncate", "os.remove", "os.mkdir"):
+        return None
+    path = arguments[1 if event == "os.rename" else 0]
+    if isinstance(path, int):  # an open file
+        return None
+    nothing = {
+        "open": lambda: not arguments[2] & (os.O_WRONLY | os.O_RDWR),
+        "os.remove": lambda: not Path(path).exists(),
+        "os.mkdir": lambda: Path(path).exists(),
+    }
+    return None if event in nothing and nothing[event]() else os.fsdecode(path)
+
+
+def kill_at(point: int, watch: str, report: str) -> None:
+    """Kill this process before the n-th change below ``watch``; count changes in ``report``."""
+    count = 0
+    inside = False
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count, inside
+        if inside:
+            return
+        path = changes(event, arguments)
+        if path is None or not f"{path}/".startswith(f"{watch}/"):
+            return
+        count += 1
+        if count == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+        inside = True
+        Path(report).write_text(str(count))
+        inside = False
+
+    sys.addaudithook(hook)
+
+
+def run(job: dict[str, Any]) -> int:
+    """One run in a process of its own."""
+    import av_bench
+
+    os.environ["AV_BENCH_HOME"] = job["home"]
+    kill_at(job["point"], job["watch"], job["report"])
+    return av_bench.run(**job["options"]).exit_code
+
+
+def serve() -> None:
+    """Fork for each job; nothing has computed yet, so no threads but the allocator's are there."""
+    from importlib import import_module
+
+    import torch
+
+    for name in ("pandas", "pyarrow.parquet", "av_bench.pipeline", "av_bench.columns", "av_bench.extractors.nano"):
+        import_module(name)
+    import_module("model_zoo.external.generator")
+    torch.set_num_threads(1)
+    threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+    print(json.dumps(sorted(threads - {"jemalloc_bg_thd"})), flush=True)
+    for line in sys.stdin:
+        pids = []
+        for job in json.loads(line):
+            pid = os.fork()
+            if pid == 0:
+                code = 99
+                try:
+                    code = run(job)
+                finally:
+                    sys.stderr.flush()
+                    os._exit(code)
+            pids.append(pid)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+
+
+def drive() -> None:
+    """``kill_server.py POINT_FILE DRIVER ...``: a driver that kills itself the first time it is started."""
+    import runpy
+
+    file, driver, rest = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    job = str(Path(rest[1]).parent)
+    point = int(file.read_text()) if file.exists() else 0
+    file.unlink(missing_ok=True)
+    kill_at(point, job, f"{file}.count")
+    sys.argv = [driver, *rest]
+    runpy.run_path(driver, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        drive()
+    else:
+        serve()
