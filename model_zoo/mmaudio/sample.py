@@ -18,7 +18,7 @@ from av_bench.store import Store
 from model_zoo.mmaudio import flow, solvers, windows
 from model_zoo.mmaudio.conditions import stretches, words
 from model_zoo.mmaudio.network import FlowNetwork, Preprocessed
-from model_zoo.mmaudio.settings import Conditions, Settings, compiled
+from model_zoo.mmaudio.settings import Conditions, Settings, cast_once, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 OVERLAP = 2.0  # seconds that windows of a long clip share
@@ -121,9 +121,11 @@ class MMAudio:
         return self.codec.sample_rate
 
     def place(self, device: str) -> None:
-        """Move everything to a device."""
+        """Move everything to a device; on a GPU the network's weights become bf16 for good."""
         self.device = torch.device(device)
         self.network.to(self.device)
+        if self.device.type == "cuda":
+            cast_once(self.network)
         self.codec.to(self.device)
         self.conditioner.to(self.device)
 

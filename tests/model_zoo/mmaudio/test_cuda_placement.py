@@ -93,7 +93,6 @@ def read(model: MMAudio, number: int) -> _Inputs:
 
 @pytest.mark.parametrize("name", ["mmaudio-s-16k", "mmaudio-l-44k-v2"])
 @pytest.mark.parametrize("cfg", [4.5, 0.0])
-@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_sampling_stays_on_the_device(name: str, cfg: float) -> None:
     with fake_cuda():
         config = variant(name).network
@@ -138,7 +137,6 @@ def test_the_codec_stays_on_the_device(codecs: dict[Rate, OfficialCodec], rate: 
         assert codec.decode(mean).device.type == "cuda"
 
 
-@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_loss_and_update_stay_on_the_device(tmp_path: Path) -> None:
     """Without the backward pass, which asks for a real device: gradients are put in by hand."""
     recipe = tiny_recipe(tmp_path)

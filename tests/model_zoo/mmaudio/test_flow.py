@@ -17,7 +17,7 @@ from model_zoo.mmaudio import flow
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, sequence_lengths
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import MMAudio
-from model_zoo.mmaudio.settings import Settings
+from model_zoo.mmaudio.settings import Settings, cast_once
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)
@@ -196,6 +196,17 @@ def test_bf16_autocast_keeps_the_times_exact(v2: bool) -> None:
         coarse = torch.cat([angles.cos(), angles.sin()], dim=-1)
     assert worst(ours, wanted) < 0.1
     assert float((coarse - exact).abs().max()) > (0.5 if v2 else 1e-4)
+
+
+@pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
+def test_weights_cast_once_give_what_autocast_gives(v2: bool) -> None:
+    network, (latent, *conditions) = random_network(replace(TINY, v2=v2)), inputs(TINY, 2)
+    t = torch.tensor([0.371, 0.92])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = network.flow(latent, t, network.preprocess(*conditions))
+        cast_once(network)
+        assert network.final_layer.conv.weight.dtype == torch.bfloat16
+        assert torch.equal(network.flow(latent, t, network.preprocess(*conditions)), wanted)
 
 
 # --------------------------------------------------------------------------- small promises
