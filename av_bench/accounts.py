@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from av_bench.contracts import Clip, Reason
-from av_bench.features import Medium
+from av_bench.features import Medium, RealSide
 
 if TYPE_CHECKING:
     from av_bench.generation import Samples
@@ -25,18 +25,18 @@ class Problem:
 class Table:
     """Both sides of every clip: who is scored, who is not, and why."""
 
-    def __init__(self, clips: Sequence[Clip], references: Mapping[str, Medium], samples: Samples) -> None:
+    def __init__(self, clips: Sequence[Clip], real: RealSide, samples: Samples) -> None:
         self.clips = tuple(clips)
-        self.references = references
+        self.real = real
         self.samples: dict[str, list[Medium]] = {}
         for medium in samples.media:
             self.samples.setdefault(medium.id, []).append(medium)
 
     def problem(self, clip_id: str, per_clip: int) -> Problem | None:
         """The first thing that keeps a clip out, None when it is scored."""
-        reference = self.references.get(clip_id)
-        if reference is not None and reference.problem is not None:
-            return Problem("reference", reference.problem.reason, reference.problem.detail)
+        problem = self.real.problem(clip_id)
+        if problem is not None:
+            return Problem("reference", problem.reason, problem.detail)
         for medium in self.samples.get(clip_id, []):
             if medium.problem is not None:
                 return Problem("generated", medium.problem.reason, medium.problem.detail)
@@ -50,25 +50,24 @@ class Table:
 
     def flags(self, clip_id: str) -> Iterator[tuple[str, Reason, str]]:
         """What is said about a clip that is scored all the same."""
-        reference = self.references.get(clip_id)
-        for medium in [*([reference] if reference else []), *self.samples.get(clip_id, [])]:
-            stage = "reference" if medium is reference else "generated"
-            for reason, detail in medium.flags:
+        sides = (("reference", self.real.media(clip_id)), ("generated", self.samples.get(clip_id, [])))
+        for stage, media in sides:
+            for reason, detail in (flag for medium in media for flag in medium.flags):
                 yield stage, reason, detail
 
     def origin(self, clip_id: str) -> dict[str, Any]:
         """Digests of the media a clip was scored from, for the ledger."""
-        reference = self.references.get(clip_id)
+        real = [m.digest for m in self.real.media(clip_id)]
         digests = [m.digest for m in self.samples.get(clip_id, [])]
-        return {"reference": reference.digest if reference else None, "generated": digests}
+        return {"reference": real[0] if real else None, "picture": real[-1] if real else None, "generated": digests}
 
     def pairs(self, clips: Sequence[Clip], side: str) -> list[tuple[Medium, Medium]]:
         """(video, audio) media of the clips that have a picture, for pair extractors."""
         found = []
         for clip in clips:
-            video = self.references.get(clip.id)
+            video, sound = self.real.pictures.get(clip.id), self.real.sounds.get(clip.id)
             if clip.video is None or video is None:
                 continue
-            audio = self.samples[clip.id] if side == "generated" else [video]
+            audio = self.samples[clip.id] if side == "generated" else [sound] if sound is not None else []
             found += [(video, medium) for medium in audio]
         return found

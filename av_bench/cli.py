@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from av_bench.contracts import AvBenchError
+from av_bench.contracts import AvBenchError, UsageError
 from av_bench.subcommands import mount
 
 app = typer.Typer(
@@ -154,15 +154,19 @@ def table(
         bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
     ] = False,
     with_paper: Annotated[
-        str | None, typer.Option(help="Add rows as reported and our difference: table1, table2 or table3.")
+        str | None, typer.Option(help="Add rows as reported and our difference: table1, table2, table3 or tableA2.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
 ) -> None:
     """Turn run folders into a table."""
+    from av_bench.store import write_atomically
     from reports.render import render
     from reports.table import tables
 
-    folders = [p for p in runs if p.is_dir()]
+    absent = [str(p) for p in runs if not p.exists()]
+    if absent:
+        raise UsageError(f"table: {', '.join(absent)}: no such run folder")
+    folders = [p for p in runs if p.is_dir()]  # runs/* may name files too
     if format_ is None and out is None:
         _print_tables(folders or runs, allow_different_n, with_paper)
         return
@@ -171,7 +175,7 @@ def table(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf8")
+        write_atomically(out, text.encode())
 
 
 @app.command()
@@ -243,6 +247,10 @@ def main() -> None:
     except AvBenchError as error:
         typer.echo(f"av-bench: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"av-bench: {where}{error.strerror or error}", err=True)
+        sys.exit(4)
     except KeyboardInterrupt:
         typer.echo("av-bench: interrupted; the same command goes on where it stopped", err=True)
         sys.exit(130)

@@ -58,6 +58,11 @@ class PerClip(Column):
         del inputs
         return {}
 
+    def remarks(self, inputs: MetricInputs) -> tuple[str, ...]:
+        """What must be said beside the value."""
+        del inputs
+        return ()
+
     def compute(self, inputs: MetricInputs) -> Score:
         """Mean over the clips for which the value is defined."""
         values = self.values(inputs) * self.scale
@@ -69,6 +74,7 @@ class PerClip(Column):
         notes: tuple[str, ...] = ()
         if not defined.all():
             notes = (f"undefined for {int((~defined).sum())} of {len(values)} clips",)
+        notes += self.remarks(inputs)
         mean, interval = mean_with_interval(kept, clips)
         per_clip = {clip.id: float(v) for clip, v in zip(clips, kept, strict=True)}
         return Score(mean, len(kept), interval, per_clip, self.details(inputs), notes)
@@ -261,12 +267,22 @@ class _Onset(PerClip):
         """Per clip; NaN where the score is undefined."""
         values = np.full(len(inputs.clips), np.nan)
         for i, (clip, found) in enumerate(zip(inputs.clips, inputs.arrays[self.detections], strict=True)):
-            onsets = np.asarray(clip.onsets, dtype=np.float64)
+            onsets = np.asarray(_heard(clip, inputs.seconds), dtype=np.float64)
             times, confidence, loudness = found.T
             scores = metrics.match_onsets(times, confidence, onsets, inputs.flavour, loudness=loudness)
             value = getattr(scores, self.which)
             values[i] = np.nan if value is None else value
         return values
+
+    def remarks(self, inputs: MetricInputs) -> tuple[str, ...]:
+        """Labels behind the window: their sound is cut off, so they are no misses."""
+        late = sum(len(clip.onsets or ()) - len(_heard(clip, inputs.seconds)) for clip in inputs.clips)
+        return (f"{late} labels lie behind the {inputs.seconds:g} s that are scored; left out",) if late else ()
+
+
+def _heard(clip: Clip, seconds: float | None) -> tuple[float, ...]:
+    """Onset labels inside the scored window."""
+    return tuple(t for t in clip.onsets or () if seconds is None or t < seconds)
 
 
 class OnsetAccuracy(_Onset):

@@ -76,10 +76,19 @@ def incomparable(new: Run, base: Run) -> list[str]:
             problems.append(f"{what} differs ({ours} against {theirs})")
     if new.scores["flavour"] != base.scores["flavour"]:
         problems.append(f"flavour differs ({new.scores['flavour']} against {base.scores['flavour']})")
+    sources = [unstated_pack(run) for run in (new, base)]
+    if sources[0] != sources[1]:
+        problems.append("the reference packs differ, and do not both say which networks they came from")
     for metric in sorted(set(new.scores["metrics"]) & set(base.scores["metrics"])):
         if new.scores["metrics"][metric]["extractors"] != base.scores["metrics"][metric]["extractors"]:
             problems.append(f"the networks behind {metric} differ (weights, front end or device)")
     return problems
+
+
+def unstated_pack(run: Run) -> str | None:
+    """Digest of a reference pack that does not say which networks made it, None for every other real side."""
+    pack = run.scores.get("reference")
+    return None if pack is None or pack["networks_stated"] else str(pack["digest"])
 
 
 def _difference(metric: str, new: Run, base: Run, level: float) -> Difference:
@@ -104,7 +113,10 @@ def _paired(metric: str, new: Run, base: Run, level: float) -> tuple[float, floa
     ours, theirs = new.values(), base.values()
     if metric not in ours or metric not in theirs:
         return None
-    joint = ours[metric].rename("new").to_frame().join(theirs[metric].rename("base"), how="inner").dropna()
+    joint = ours[metric].rename("new").to_frame().join(theirs[metric].rename("base"), how="outer")
+    if (joint["new"].isna() != joint["base"].isna()).any():
+        return None  # the metric is defined on other clips in each: their means are not a paired difference
+    joint = joint.dropna()
     clusters = [group for _, group in joint.index]
     if len(set(clusters)) < 2:
         return None

@@ -253,6 +253,7 @@ class MetricInputs:
     arrays: Mapping[Need, Sequence[NDArray[Any]]]
     flavour: Flavour = "strict"
     statistics: Mapping[Need, Any] = field(default_factory=dict)  # GaussianStatistics in place of a side's rows
+    seconds: float | None = None  # the scored window; None: the clips are as long as they are
 
     def stacked(self, need: Need) -> NDArray[Any]:
         """The rows of one need as a single array ``(n, ...)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 from av_bench.contracts import MissingRequirement, UsageError
@@ -22,14 +23,30 @@ def check_device(device: str) -> None:
         )
 
 
+_switch = threading.Lock()
+_inside = 0  # threads that want full float32 now
+_before = (False, False)
+
+
 @contextlib.contextmanager
 def single_precision() -> Iterator[None]:
-    """Full float32: TF32 off inside, the caller's settings restored after."""
+    """Full float32: TF32 is off inside, and comes back when the last thread that is inside leaves.
+
+    The switch is the process's, so other threads compute in full float32 meanwhile.
+    """
+    global _inside, _before
     import torch
 
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    with _switch:
+        if _inside == 0:
+            _before = matmul.allow_tf32, convolution.allow_tf32
+            matmul.allow_tf32 = convolution.allow_tf32 = False
+        _inside += 1
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+        with _switch:
+            _inside -= 1
+            if _inside == 0:
+                matmul.allow_tf32, convolution.allow_tf32 = _before

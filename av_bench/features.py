@@ -45,6 +45,27 @@ class Medium:
 
 
 @dataclass
+class RealSide:
+    """The real media by clip id: what is seen and what is heard; the same Medium where one file holds both.
+
+    ``seen`` is False when the pictures only stand for videos that are not there, without features of them.
+    """
+
+    pictures: dict[str, Medium]
+    sounds: dict[str, Medium]
+    seen: bool = True
+
+    def media(self, clip_id: str) -> list[Medium]:
+        """The media of a clip, each once, the sound first."""
+        found = [side[clip_id] for side in (self.sounds, self.pictures) if clip_id in side]
+        return found[:1] if len(found) == 2 and found[0] is found[1] else found
+
+    def problem(self, clip_id: str) -> MediaError | None:
+        """The first thing that keeps a clip out, None when all of its media can be used."""
+        return next((m.problem for m in self.media(clip_id) if m.problem is not None), None)
+
+
+@dataclass
 class _Loaded:
     medium: Medium
     probe: Features | None = None
@@ -210,8 +231,8 @@ class Extraction:
                 keys = [pair_key(v.key(self.seconds), a.key(self.seconds)) for v, a in batch]
                 if all(self.store.has(fingerprint, key) for key in keys):
                     continue
-                video = self.store.get(inputs[0], [v.key(self.seconds) for v, _ in batch])
-                audio = self.store.get(inputs[1], [a.key(self.seconds) for _, a in batch])
+                video = self.store.require(inputs[0], [v.key(self.seconds) for v, _ in batch])
+                audio = self.store.require(inputs[1], [a.key(self.seconds) for _, a in batch])
                 outputs = self.networks.built(name).run(
                     [video[v.key(self.seconds)]["tokens"] for v, _ in batch],
                     [audio[a.key(self.seconds)]["tokens"] for _, a in batch],

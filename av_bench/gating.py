@@ -7,6 +7,8 @@ at most 5 % of the unchanged runs. Whatever cannot be compared fails the gate.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,9 +88,21 @@ def read_rules(path: Path) -> dict[str, Rule]:
             rules[str(name)] = Rule(**(options or {}))
         except TypeError as error:
             raise UsageError(f"--rules {path}, metric {name}: {error}; known keys: tolerance, limit, ignore") from error
-        if not isinstance(rules[str(name)].tolerance, int | float) or rules[str(name)].tolerance < 0:
-            raise UsageError(f"--rules {path}, metric {name}: tolerance must be a number of at least 0")
+        _check_rule(rules[str(name)], f"--rules {path}, metric {name}")
     return rules
+
+
+def _check_rule(rule: Rule, where: str) -> None:
+    if not _number(rule.tolerance) or rule.tolerance < 0:
+        raise UsageError(f"{where}: tolerance must be a number of at least 0, found {rule.tolerance!r}")
+    if rule.limit is not None and not _number(rule.limit):
+        raise UsageError(f"{where}: limit must be a number, found {rule.limit!r} (YAML reads 1e-2 as text: write 0.01)")
+    if not isinstance(rule.ignore, bool):
+        raise UsageError(f"{where}: ignore must be true or false, found {rule.ignore!r}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _coverage(new: Run, base: Run) -> Check:
@@ -109,7 +123,23 @@ def _metrics(new: Run, base: Run, rules: dict[str, Rule]) -> list[Check]:
             checks.append(Check(name, False, "missing", reason))
         else:
             checks.append(_judge(found[name], rules.get(name, Rule()), level))
+    for name in sorted(set(rules) & set(new.scores["metrics"]) - set(base.scores["metrics"])):
+        checks += _only_new(name, rules[name], new.scores["metrics"][name])
+    if not checks:
+        checks.append(Check("metrics", False, "missing", "the baseline holds no metric to compare with"))
     return checks
+
+
+def _only_new(name: str, rule: Rule, entry: Mapping[str, Any]) -> list[Check]:
+    """A rule on a metric that the baseline lacks: its limit can be judged, a tolerance cannot."""
+    if rule.ignore:
+        return []
+    value, up = float(entry["value"]), bool(entry["higher_is_better"])
+    if rule.limit is None:
+        return [Check(name, False, "missing", "a rule gives a tolerance, but the baseline lacks the metric")]
+    if value < rule.limit if up else value > rule.limit:
+        return [Check(name, False, "beyond limit", f"{value:.4g} is beyond the limit {rule.limit:g}")]
+    return [Check(name, True, "within limit", f"{value:.4g}; the baseline lacks the metric, judged by the limit alone")]
 
 
 def _judge(difference: Difference, rule: Rule, level: float) -> Check:

@@ -11,7 +11,7 @@ from av_bench.contracts import UsageError
 from av_bench.engines.local import default_workers
 from av_bench.features import Extraction
 from av_bench.networks import Networks
-from av_bench.pipeline import reference_media
+from av_bench.pipeline import real_media
 from av_bench.progress import Reporter
 from av_bench.store import Features, Store, home
 from protocols.load import SetRequest, read_clips
@@ -37,18 +37,20 @@ def make_pack(
     networks = Networks([*needs, *pairs], device, protocol.flavour)
     clips = read_clips(definition, SetRequest(data=data, lists=lists, limit=limit))
     extraction = Extraction(networks, Store(home() / "store"), protocol.seconds, default_workers(), Reporter())
-    media = reference_media(clips.clips, extraction, definition.reference_audio)
-    bad = [str(m.problem) for m in media.values() if m.problem is not None]
-    if bad:
+    real = real_media(clips.clips, extraction, definition.reference_audio)
+    problems = [problem for clip in clips.clips if (problem := real.problem(clip.id)) is not None]
+    if problems:
         raise UsageError(
-            f"{len(bad)} of {len(media)} clips cannot be used, e.g. {bad[0]}; take them out of the set's list"
+            f"{len(problems)} of {len(clips.clips)} clips cannot be used, e.g. {problems[0]}; take them out of the "
+            "set's list"
         )
     sides = {name: side for side in ("video", "reference") for name in networks.of(side)}
     features: dict[str, dict[str, Features]] = {}
-    for name in sides:
-        keys = {m.key(protocol.seconds): clip_id for clip_id, m in media.items()}
-        found = extraction.store.get(networks.fingerprint(name), keys)
-        features[name] = {keys[key]: row for key, row in found.items()}
+    for name, side in sides.items():
+        media = real.pictures if side == "video" else real.sounds
+        keys = {clip_id: medium.key(protocol.seconds) for clip_id, medium in media.items()}
+        found = extraction.store.require(networks.fingerprint(name), keys.values())
+        features[name] = {clip_id: found[key] for clip_id, key in keys.items()}
     info = {
         "source": "extracted from the set's own media",
         "set": {"name": clips.name, "version": clips.version, "list_hash": clips.list_hash},

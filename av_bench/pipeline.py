@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +12,15 @@ from typing import Any
 import protocols
 from av_bench import dedup, generation, muxing, scoring
 from av_bench.accounts import Table
-from av_bench.contracts import Clip, ClipSet, Flavour, MediaError, Need, Reason, UsageError
+from av_bench.contracts import Clip, ClipSet, Flavour, MediaError, Need, Reason, Side, UsageError
 from av_bench.engines.local import default_workers
-from av_bench.features import Extraction, Medium
+from av_bench.features import Extraction, Medium, RealSide
 from av_bench.networks import Networks
 from av_bench.progress import Reporter
 from av_bench.record import SCHEMA, RunFolder, RunSpec, environment
 from av_bench.reference import Reference
 from av_bench.reference import read as read_reference
-from av_bench.store import Store, home
+from av_bench.store import FeaturesLost, Store, home
 from protocols.load import SetRequest, read_clips
 
 DEFAULT_SEED = 14159265  # the published evaluation's seed
@@ -89,7 +90,11 @@ def run(options: RunOptions, generator: Any = None) -> RunResult:
     plan = make_plan(options, reporter, generator)
     with plan.folder.locked():
         plan.folder.open(plan.spec)
+        plan.folder.refuse_to_lose([column.name for column in plan.columns])
         try:
+            for _ in plan.networks.names:  # each round drops what is damaged in one extractor's features
+                with contextlib.suppress(FeaturesLost):
+                    return _work(plan, reporter)
             return _work(plan, reporter)
         finally:
             plan.folder.close()
@@ -112,6 +117,8 @@ def make_plan(options: RunOptions, reporter: Reporter, generator: Any = None) ->
     generator = generator or generation.generator(options.model, options.samples)
     with reporter.stage("set", 0):
         clips = _read_set(definition, options, reporter)
+    if reference is not None:
+        reference.check(clips, protocol, flavour, networks)
     if hasattr(generator, "place"):
         generator.place(options.device)
     generator.setup(clips, protocol.seconds, options.seed)
@@ -175,19 +182,21 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
         one_network=options.one_network,
     )
     definition = protocols.load_set(options.set)
-    references = _references(plan, extraction, definition.reference_audio)
+    real = _real_side(plan, extraction, definition)
     plan.networks.release("reference", "video")
-    usable = [c for c in plan.clips.clips if c.id not in references or references[c.id].problem is None]
+    _same_media(plan, real)
+    usable = [c for c in plan.clips.clips if real.problem(c.id) is None]
     generation.generate(plan, usable, reporter)
     samples = generation.collect(plan, usable)
     names = plan.networks.of("generated")
     extraction.media([m for m in samples.media if m.problem is None], "generated", names, audio=True, video=False)
     plan.networks.release("reference", "video", "generated")
-    table = Table(plan.clips.clips, references, samples)
+    table = Table(plan.clips.clips, real, samples)
     scored = table.scored(options.samples_per_clip)
-    for name in ("generated", "reference"):
+    sides: tuple[Side, ...] = ("generated", "reference")
+    for name in sides:
         pairs = table.pairs(scored, name)
-        extraction.pairs(pairs, plan.networks.pairs(name))
+        extraction.pairs(pairs, [n for n in plan.networks.pairs(name) if scoring.has_inputs(plan, real, n, name)])
     texts = [c.text for c in scored if c.text is not None]
     extraction.texts(texts, plan.networks.of("text"))
     with reporter.stage("score", 0):
@@ -197,26 +206,63 @@ def _work(plan: Plan, reporter: Reporter) -> RunResult:
         muxing.videos(plan.folder.path / "videos", scored, table, plan.protocol.seconds, reporter)
     _record(plan, extraction, table, scored, scores, rows, reporter)
     covered = len(scored) / len(plan.clips.clips)
-    return RunResult(plan.folder.path, scores, 0 if covered >= options.min_coverage else 3)
+    complete = covered >= options.min_coverage and bool(scores["metrics"])
+    return RunResult(plan.folder.path, scores, 0 if complete else 3)
 
 
-def _references(plan: Plan, extraction: Extraction, has_audio: bool) -> dict[str, Medium]:
+def _real_side(plan: Plan, extraction: Extraction, definition: protocols.SetDefinition) -> RealSide:
     """The real side: the clips' own media, or a reference pack that stands for them."""
-    clips = plan.clips.clips
-    if plan.reference is None:
-        return reference_media(clips, extraction, has_audio)
-    if plan.reference.features:
+    clips, pack = plan.clips.clips, plan.reference
+    if pack is None:
+        real = real_media(clips, extraction, definition.reference_audio)
+    elif not pack.features:
+        real = real_media(clips, extraction, False)
+    else:
         needs = list(scoring.with_inputs(plan.columns, plan.networks))
-        return plan.reference.media(clips, needs, extraction.store, plan.networks, extraction.seconds)
-    return reference_media(clips, extraction, False)
+        sounds = pack.media(clips, needs, extraction.store, plan.networks, extraction.seconds)
+        real = RealSide(sounds, sounds, seen=all(pack.covers(n) for n in needs if n.side == "video"))
+        if not real.seen and all(c.video is not None and c.video.is_file() for c in clips):
+            real = RealSide(real_media(clips, extraction, False).pictures, sounds)
+    if "onsets" in definition.options:
+        for clip in clips:
+            if clip.onsets is None and real.problem(clip.id) is None and real.media(clip.id):
+                detail = "its file of onset times is not there"
+                real.media(clip.id)[0].problem = MediaError(clip.id, Reason.MISSING_FILE, detail)
+    return real
 
 
-def reference_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> dict[str, Medium]:
-    """Media of the reference side by clip id, extracted. Separate audio files are handled after the videos."""
+def _same_media(plan: Plan, real: RealSide) -> None:
+    """Refuse to score samples that an earlier start made for other media, or with other weights.
+
+    What every start of a run was made from is kept in ``inputs.json``. A user's own samples are read anew each time.
+    """
+    if plan.options.samples is not None:
+        return
+    digests = {c.id: [m.digest for m in real.media(c.id) if m.digest] for c in plan.clips.clips}
+    media = {clip_id: found for clip_id, found in digests.items() if found}
+    weights = str(getattr(plan.generator, "identity", ""))
+    known = plan.folder.inputs()
+    earlier = known.get("media", {})
+    changed = [clip_id for clip_id, found in media.items() if earlier.get(clip_id, found) != found]
+    if changed:
+        raise UsageError(
+            f"{plan.folder.path} holds samples that were made before the media of {len(changed)} clips changed, e.g. "
+            f"{changed[0]}; choose another --out or remove that folder"
+        )
+    if known.get("generator", weights) != weights:
+        raise UsageError(
+            f"{plan.folder.path} holds samples of {plan.spec.model} with other weights; choose another --out or remove "
+            "that folder"
+        )
+    plan.folder.write_json("inputs.json", {"generator": weights, "media": earlier | media})
+
+
+def real_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> RealSide:
+    """Media of the real side, extracted. Separate audio files are handled after the videos."""
     networks = extraction.networks
     audio_names, video_names = networks.of("reference") if has_audio else [], networks.of("video")
     joint = {c.id: Medium(c.id, c.video) for c in clips if c.video is not None}
-    apart = {c.id: Medium(c.id, c.audio) for c in clips if c.audio is not None}
+    apart = {c.id: Medium(c.id, c.audio) for c in clips if c.audio is not None and has_audio}
     together = [m for i, m in joint.items() if i not in apart]
     extraction.media(together, "reference", [*audio_names, *video_names], audio=has_audio, video=True)
     alone = [m for i, m in joint.items() if i in apart]
@@ -224,10 +270,7 @@ def reference_media(clips: Sequence[Clip], extraction: Extraction, has_audio: bo
         extraction.media(alone, "video", video_names, audio=False, video=True)
     if apart:
         extraction.media(list(apart.values()), "reference", audio_names, audio=True, video=False)
-    for clip_id, medium in apart.items():
-        if clip_id in joint and medium.problem is not None:
-            joint[clip_id].problem = medium.problem
-    return {**{i: m for i, m in apart.items() if i not in joint}, **joint}
+    return RealSide(joint, {**{m.id: m for m in together}, **apart} if has_audio else {})
 
 
 def _record(
@@ -248,8 +291,8 @@ def _record(
             folder.log(clip.id, "score", **table.origin(clip.id))
         for stage, reason, detail in table.flags(clip.id):
             folder.log(clip.id, stage, reason=reason, detail=detail)
-    for name in getattr(plan.generator, "extra", []):
-        folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail="no clip of the set has this name; not scored")
+    for name, detail in getattr(plan.generator, "extra", {}).items():
+        folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
     folder.write_clips(rows)
     folder.write_json("scores.json", scores)
     if hasattr(plan.generator, "coverage"):

@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -87,6 +87,24 @@ class RunFolder:
                 f"{self.path} holds a run with another {', '.join(differs)}; choose another --out or remove that folder"
             )
         write_atomically(known, payload)
+
+    def inputs(self) -> dict[str, Any]:
+        """What an earlier start of the run was made from (``inputs.json``), empty at the first."""
+        path = self.path / "inputs.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+        return found
+
+    def refuse_to_lose(self, names: Sequence[str]) -> None:
+        """UsageError when the folder holds metrics that would not be computed again."""
+        path = self.path / "scores.json"
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf8"))
+            lost = [name for name in [*known["metrics"], *known["absent"]] if name not in names]
+            if lost:
+                raise UsageError(
+                    f"{self.path} holds scores of {', '.join(lost)}, which would be lost: leave --metrics out, add to "
+                    "them with --metrics +NAME, or choose another --out"
+                )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

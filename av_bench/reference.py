@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from av_bench.contracts import Clip, MediaError, Need, Reason, Side, UsageError
+from av_bench.contracts import Clip, ClipSet, MediaError, Need, Reason, Side, UsageError
 from av_bench.features import Medium
 from av_bench.metrics import GaussianStatistics
 from av_bench.store import Features, Store, media_key, write_atomically
@@ -65,6 +65,32 @@ class Reference:
     def gaussian(self, need: Need) -> GaussianStatistics | None:
         """Statistics of a reference need, when the pack has them."""
         return self.statistics.get((need.extractor, need.output)) if need.side == "reference" else None
+
+    @property
+    def stated(self) -> bool:
+        """Whether it says which networks its features came from (published caches do not)."""
+        return bool(self.info.get("fingerprints"))
+
+    def check(self, clips: ClipSet, protocol: Any, flavour: str, networks: Any) -> None:
+        """UsageError when what the pack says of itself does not fit the run it shall serve."""
+        info = self.info
+        wrong = []
+        if info.get("seconds", protocol.seconds) != protocol.seconds:
+            wrong.append(f"its window is {info['seconds']:g} s, protocol {protocol.name} scores {protocol.seconds:g} s")
+        if info.get("flavour", flavour) != flavour:
+            wrong.append(f"its flavour is {info['flavour']}, the run's {flavour}")
+        for name, fingerprint in info.get("fingerprints", {}).items():
+            if name in networks.names and networks.fingerprint(name) != fingerprint:
+                wrong.append(f"its {name} features come from other weights, another front end or device")
+        made_for = info.get("set")
+        if made_for is not None and made_for["name"] != clips.name:
+            wrong.append(f"it was made for set {made_for['name']}, the run is on {clips.name}")
+        elif made_for is not None and not self.features and made_for["list_hash"] != clips.list_hash:
+            wrong.append(
+                "its statistics are of another list of clips (with features it could serve a part of its list)"
+            )
+        if wrong:
+            raise UsageError(f"--reference: {'; '.join(wrong)}. Make a pack for this run with `av-bench stats make`")
 
     def media(
         self, clips: Sequence[Clip], needs: Sequence[Need], store: Store, networks: Any, seconds: float

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import protocols
 from av_bench import dedup, registry
 from av_bench.accounts import Table
-from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, UsageError
-from av_bench.features import Extraction
+from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, Side, UsageError
+from av_bench.features import Extraction, RealSide
 from av_bench.record import SCHEMA
 from av_bench.registry import miss
 from av_bench.store import text_key
@@ -87,13 +87,17 @@ class _Arrays:
         else:
             fingerprint = extraction.networks.fingerprint(need.extractor)
             keys = [self._key(need, clip, k) for clip in clips]
-        found = extraction.store.get(fingerprint, keys)
+        found = extraction.store.require(fingerprint, keys)
         return [found[key][need.output] for key in keys]
 
     def _key(self, need: Need, clip: Clip, k: int) -> str:
         if need.side == "text" and not (self.reference and self.reference.covers(need)):
             return text_key(clip.text or "")
-        medium = self.table.samples[clip.id][k] if need.side == "generated" else self.table.references[clip.id]
+        real = self.table.real
+        if need.side == "generated":
+            medium = self.table.samples[clip.id][k]
+        else:
+            medium = (real.pictures if need.side == "video" else real.sounds)[clip.id]
         return medium.key(self.extraction.seconds)
 
 
@@ -119,6 +123,7 @@ def score(
             "metrics": [*plan.protocol.metrics, *(c.name for c in plan.columns if c.name in plan.protocol.optional)],
         },
         "flavour": plan.flavour,
+        "reference": _described(plan.reference),
         "counts": _counts(plan, table, scored),
         "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
         "metrics": {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results},
@@ -128,6 +133,13 @@ def score(
     if plan.options.dedup is not None:
         scores["clean"] = _clean(plan, extraction, table, scored, results)
     return scores, rows
+
+
+def _described(pack: Reference | None) -> dict[str, Any] | None:
+    """Where the real side came from, when that is a pack."""
+    if pack is None:
+        return None
+    return {"digest": pack.digest, "source": pack.info["source"], "networks_stated": pack.stated}
 
 
 def _compute(plan: Plan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
@@ -172,10 +184,13 @@ def _column(column: Any, plan: Plan, arrays: _Arrays, scored: tuple[Clip, ...]) 
     ]
     if absent:
         raise MetricError(f"{column.name} needs real audio (or its features), and there is none")
+    for need in with_inputs([column], plan.networks):
+        if not _has_picture(plan, arrays.table.real, need):
+            raise MetricError(f"{column.name} needs the videos or their {need.extractor} features, and has neither")
     results = []
     for k in range(plan.options.samples_per_clip):
         found = {n: arrays.get(n, scored, k) for n in column.needs if n not in given}
-        inputs = MetricInputs(scored, found, plan.flavour, given)
+        inputs = MetricInputs(scored, found, plan.flavour, given, plan.protocol.seconds)
         column.validate(inputs)
         results.append(column.compute(inputs))
     return results[0] if len(results) == 1 else _mean_over_samples(results, scored)
@@ -187,6 +202,18 @@ def _given_statistics(column: Any, plan: Plan) -> dict[Need, Any]:
         return {}
     found = {n: plan.reference.gaussian(n) for n in column.needs if not plan.reference.covers(n)}
     return {need: gaussian for need, gaussian in found.items() if gaussian is not None}
+
+
+def _has_picture(plan: Plan, real: RealSide, need: Need) -> bool:
+    """Whether a need of the videos is met: by the videos, or by a pack that holds their features."""
+    return need.side != "video" or real.seen or (plan.reference is not None and plan.reference.covers(need))
+
+
+def has_inputs(plan: Plan, real: RealSide, pair: str, side: Side) -> bool:
+    """Whether both inputs of a pair extractor are there; a pack may hold some networks' features and not others'."""
+    cls = plan.networks.cls(pair)
+    sound = side != "reference" or plan.reference is None or plan.reference.covers(Need(cls.audio, "tokens", side))
+    return sound and _has_picture(plan, real, Need(cls.video, "tokens", "video"))
 
 
 def _has_reference(plan: Plan, need: Need, scored: tuple[Clip, ...]) -> bool:
@@ -239,7 +266,7 @@ def _counts(plan: Plan, table: Table, scored: Sequence[Clip]) -> dict[str, Any]:
     problems = (table.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
     excluded = Counter(p.reason.value for p in problems if p is not None)
     flagged = Counter(reason.value for c in scored for _, reason, _ in table.flags(c.id))
-    extra = len(getattr(plan.generator, "extra", []))
+    extra = len(getattr(plan.generator, "extra", {}))
     if extra:
         flagged[Reason.EXTRA_SAMPLE.value] = extra
     return {
@@ -272,7 +299,12 @@ def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[st
     """Clips whose generated features equal the reference features to rounding."""
     for column in plan.columns:
         sides = {need.side: need for need in column.needs}
-        if set(sides) == {"reference", "generated"} and scored:
+        if (
+            set(sides) == {"reference", "generated"}
+            and scored
+            and _has_reference(plan, sides["reference"], scored)
+            and column.minimum <= len(scored)
+        ):
             pairs = zip(
                 scored,
                 arrays.get(sides["reference"], scored, 0),

@@ -6,7 +6,7 @@ must rise step by step. Each damage is an ordinary run; it is compared with the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def run_selfcheck(
     """Run every damage of the set's protocol; runs that are there already are taken up."""
     plan = _plan(set_name)
     models = list(dict.fromkeys(["oracle", *plan["moves"], *(m for s in plan["series"] for m in s["models"])]))
+    wanted = [*(m for metrics in plan["moves"].values() for m in metrics), *(s["metric"] for s in plan["series"])]
     runs: dict[str, Run] = {}
     for model in models:
         folder = out / model.replace(":", "-").replace("=", "")
@@ -83,6 +84,7 @@ def run_selfcheck(
             min_coverage=0.0,
         )
         runs[model] = read_run(run(options).path)
+        _has_all(runs[model], wanted)
     reactions = [
         r for model, metrics in plan["moves"].items() for r in _reactions(runs[model], runs["oracle"], metrics)
     ]
@@ -99,12 +101,16 @@ def _plan(set_name: str) -> Mapping[str, Any]:
     return {"moves": plan.get("moves", {}), "series": plan.get("series", [])}
 
 
+def _has_all(run: Run, wanted: Sequence[str]) -> None:
+    """Refuse at the first run, not after the last, when a metric that is to be watched cannot be computed."""
+    missing = [m for m in wanted if m not in run.scores["metrics"]]
+    if missing:
+        why = run.scores["absent"].get(missing[0], "not in the protocol")
+        raise UsageError(f"selfcheck needs {missing[0]}, which is absent: {why}")
+
+
 def _reactions(damaged: Run, oracle: Run, metrics: list[str]) -> list[Reaction]:
     found = {d.metric: d for d in differences(damaged, oracle, names=metrics)}
-    missing = [m for m in metrics if m not in found]
-    if missing:
-        why = damaged.scores["absent"].get(missing[0]) or oracle.scores["absent"].get(missing[0], "not in the protocol")
-        raise UsageError(f"selfcheck needs {missing[0]}, which is absent: {why}")
     return [
         Reaction(damaged.name, m, found[m].base, found[m].new, found[m].low, found[m].high, found[m].verdict == "worse")
         for m in metrics

@@ -21,9 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import AvBenchError, UsageError
 
 log = logging.getLogger(__name__)
+
+
+class FeaturesLost(AvBenchError):
+    """Entries that were indexed could not be read: their shard was damaged, and is gone. Compute them again."""
+
 
 Features = dict[str, NDArray[Any]]
 
@@ -87,6 +92,15 @@ class Store:
             for key in wanted:
                 if key in content:
                     found[key] = content[key]
+        return found
+
+    def require(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
+        """All of the entries. FeaturesLost when one is not there any more."""
+        wanted = list(keys)
+        found = self.get(fingerprint, wanted)
+        lost = [key for key in wanted if key not in found]
+        if lost:
+            raise FeaturesLost(f"store {self.root}: {len(lost)} features of {fingerprint} are lost; start again")
         return found
 
     def put(self, fingerprint: str, entries: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:

@@ -50,7 +50,10 @@ def train(
         Path | None, typer.Option(help="Folder of videos to sample and score during training (MMAudio).")
     ] = None,
     metrics_limit: Annotated[int, typer.Option(help="At most so many of them.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda or cuda:N \\[default: the config's run.device; embedded networks: cpu]."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Rendering processes.")] = 2,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:

@@ -5,9 +5,9 @@ Training itself lives in ``model_zoo`` and knows no pipeline; what it needs of o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import protocols
 from av_bench.contracts import UsageError
@@ -17,6 +17,9 @@ from av_bench.progress import Reporter
 from av_bench.store import home, write_atomically
 from protocols.load import SetRequest, read_clips
 
+if TYPE_CHECKING:
+    from model_zoo.mmaudio.recipe import Recipe
+
 
 def train_nano(
     network: str,
@@ -25,7 +28,7 @@ def train_nano(
     clips: int,
     corpus_folder: Path | None = None,
     epochs: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     workers: int = 2,
     test_clips: int = 256,
     quiet: bool = False,
@@ -42,6 +45,7 @@ def train_nano(
         recipe = replace(recipe, epochs=epochs)
     if clips < recipe.batch:
         raise UsageError(f"--clips must be at least one batch of {recipe.batch}, got {clips}")
+    device = "cpu" if device is None else device
     check_device(device)
     reporter = Reporter(quiet)
     folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
@@ -59,11 +63,19 @@ def train_nano(
 
 
 def train_mmaudio_nano(
-    *, out: Path, clips: int, corpus_folder: Path | None, changes: Sequence[str], device: str, workers: int, quiet: bool
+    *,
+    out: Path,
+    clips: int,
+    corpus_folder: Path | None,
+    changes: Sequence[str],
+    device: str | None,
+    workers: int,
+    quiet: bool,
 ) -> Path:
-    """All stages of the embedded MMAudio; returns the folder of its weights."""
+    """All stages of the embedded MMAudio, on the CPU unless a device is named; returns the folder of its weights."""
     from model_zoo.mmaudio.nano import recipe
 
+    device = "cpu" if device is None else device
     check_device(device)
     folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
     say = Reporter(quiet).say
@@ -80,29 +92,27 @@ def train_mmaudio(
     exclude: Path | None = None,
     metrics_on: Path | None = None,
     limit: int = 64,
-    device: str = "cpu",
+    device: str | None = None,
     quiet: bool = False,
 ) -> Path:
     """Train a config of MMAudio on its feature folders; returns the folder of the final weights.
 
     ``exclude`` is an audit's JSON file: training recordings it found in the test set are left out, by name.
-    ``metrics_on`` is a folder of videos that is sampled and scored every ``every.metrics`` steps.
+    ``metrics_on`` is a folder of videos that is sampled and scored every ``every.metrics`` steps. ``device`` takes the
+    place of the config's ``run.device``; None leaves that as it is.
     """
+    from model_zoo.mmaudio.distributed import device_of
     from model_zoo.mmaudio.recipe import read_recipe
     from model_zoo.mmaudio.training import train
 
-    check_device(device)
-    more = [f"run.device={torch_type(device)}"]
+    more = [] if device is None else [f"run.device={device}"]
     if exclude is not None:
         more.append(f"data.exclude={_excluded(exclude, out)}")
     recipe = read_recipe(config, [*more, *changes])
-    evaluation = _evaluation(recipe.network, out, metrics_on, limit, device) if metrics_on is not None else None
+    chosen = str(device_of(recipe.run))
+    check_device(chosen)
+    evaluation = _evaluation(recipe, out, metrics_on, limit, chosen) if metrics_on is not None else None
     return train(recipe, out, evaluation, quiet)
-
-
-def torch_type(device: str) -> str:
-    """``cuda:1`` -> ``cuda``: which one is the launcher's business."""
-    return device.partition(":")[0]
 
 
 def _excluded(audit: Path, out: Path) -> Path:
@@ -115,16 +125,23 @@ def _excluded(audit: Path, out: Path) -> Path:
     return path
 
 
-def _evaluation(network: Mapping[str, Any], out: Path, data: Path, limit: int, device: str) -> Any:
-    """Sampling and scoring for the training loop, with the published codec and conditions."""
+def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) -> Any:
+    """Sampling and scoring for the training loop, with the published codec and conditions of the config's variant."""
     from av_bench.evaluator import RunEvaluator
     from av_bench.pipeline import RunOptions
     from model_zoo.mmaudio import official
     from model_zoo.mmaudio.training import Evaluation
 
+    variant = recipe.network.get("variant")
+    if variant is None:
+        raise UsageError(
+            f"--metrics-on: config {recipe.name} lists the fields of its network, so no codec and conditions are known "
+            "to sample with; use a config whose network names a variant, e.g. {variant: mmaudio-s-16k} in small_16k, "
+            "or leave --metrics-on out"
+        )
     clips = read_clips(protocols.load_set("clips"), SetRequest(data=data, limit=limit))
     options = RunOptions(set="clips", data=data, protocol="vggsound-8s", device=device)
-    return Evaluation(RunEvaluator(options, out / "metrics"), clips, official.around(str(network["variant"]), device))
+    return Evaluation(RunEvaluator(options, out / "metrics"), clips, official.around(str(variant), device))
 
 
 def _start(name: str | None, out: Path) -> Path | None:

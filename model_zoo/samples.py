@@ -22,23 +22,30 @@ class Samples:
         if not folder.is_dir():
             raise UsageError(f"--samples {folder}: no such folder")
         self.folder = folder
+        self._named = files is None  # the keys come from the file names
         self.files = _by_key(folder) if files is None else files
-        self.extra: list[str] = []
+        self.extra: dict[str, str] = {}  # file -> why it is not scored
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Match names with the list; a folder that matches nothing is refused."""
         del seconds, seed
         ids = {clip.id for clip in clips.clips}
+        if self._named:
+            self._prefer_ids(ids)
         strangers = [path for (stem, _), path in self.files.items() if stem not in ids]
-        self.extra = sorted(path.relative_to(self.folder).as_posix() for path in strangers)
+        self.extra = {self._name(path): "no clip of the set has this name; not scored" for path in sorted(strangers)}
         if not any(stem in ids for stem, _ in self.files):
             have = ", ".join(p.name for p in list(self.files.values())[:3]) or "nothing"
             want = ", ".join(sorted(ids)[:3])
             raise UsageError(f"--samples {self.folder}: no file is named after a clip (found {have}; clips are {want})")
 
     def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
-        """The file of each (clip, k), or the reason missing-sample."""
+        """The file of each (clip, k), or the reason missing-sample; files of further k are extra."""
         del seed
+        ids = {clip.id for clip in clips}
+        further = [path for (stem, k), path in sorted(self.files.items()) if stem in ids and k >= samples]
+        detail = f"{samples} per clip are scored; --samples-per-clip takes more"
+        self.extra |= {self._name(path): detail for path in further}
         for clip in clips:
             for k in range(samples):
                 path = self.files.get((clip.id, k))
@@ -48,6 +55,18 @@ class Samples:
                     yield Generated(clip.id, k, reason=Reason.MISSING_SAMPLE, detail=detail)
                 else:
                     yield Generated(clip.id, k, path=path)
+
+    def _prefer_ids(self, ids: set[str]) -> None:
+        """A file whose whole stem is an id belongs to it: an id may itself end in ~1."""
+        whole = {(path.stem, 0): path for path in self.files.values() if path.stem in ids}
+        numbered = {key: path for key, path in self.files.items() if path.stem not in ids}
+        for key in sorted(set(whole) & set(numbered)):
+            both = f"{whole[key].name} and {numbered[key].name}"
+            raise UsageError(f"--samples {self.folder}: {both} are samples of the same clip; remove one")
+        self.files = numbered | whole
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
 
 def _by_key(folder: Path) -> dict[tuple[str, int], Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,12 @@ def _from_table(table: Path, folder: Path) -> list[Clip]:
 def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line number, row) of a jsonl, csv or tsv table; UsageError names the line that is off."""
     try:
-        text = table.read_text(encoding="utf8")
+        text = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--table {table}: cannot be read: {error}") from error
     rows: list[tuple[int, dict[str, Any]]] = []
     if table.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     row = json.loads(line)
@@ -76,7 +77,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
                     raise UsageError(f"{table}, line {number}: an object per line is expected")
                 rows.append((number, row))
     else:
-        reader = csv.DictReader(text.splitlines(), delimiter="\t" if table.suffix == ".tsv" else ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if table.suffix == ".tsv" else ",")
         if not {"id", "file"} & set(reader.fieldnames or ()):
             raise UsageError(f"{table}: the header needs a column id or file; it is {reader.fieldnames}")
         for row in reader:

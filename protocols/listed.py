@@ -67,7 +67,7 @@ def _list_text(definition: SetDefinition, request: SetRequest, variants: dict[st
     try:
         payload = path.read_bytes()
         payload = gzip.decompress(payload) if path.suffix == ".gz" else payload
-        text = payload.decode("utf8")
+        text = payload.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UsageError(f"--lists {path}: cannot be read: {error}") from error
     digest = hashlib.sha256(payload).hexdigest()
@@ -156,10 +156,20 @@ def _audiocaps(text: str) -> Iterator[Entry]:
     """``audiocap_id,youtube_id,start_time,caption``: one item per clip, its first caption."""
     seen: set[str] = set()
     for row in _dict_rows(text, ("youtube_id", "start_time", "caption")):
-        clip_id = f"{row['youtube_id']}_{int(row['start_time']):06d}"
+        clip_id = f"{row['youtube_id']}_{_whole_seconds(row['start_time']):06d}"
         if clip_id not in seen:
             seen.add(clip_id)
             yield Entry(clip_id, text=row["caption"], group=row["youtube_id"])
+
+
+def _whole_seconds(text: str) -> int:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0 or seconds != int(seconds):
+        raise UsageError(f"list: start_time must be whole seconds, found {text!r}")
+    return int(seconds)
 
 
 def _wavcaps(text: str) -> Iterator[Entry]:

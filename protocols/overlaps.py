@@ -1,6 +1,7 @@
 """What is known of the overlap between a set and a generator's declared training sets.
 
-``overlaps.csv`` holds the counts that ``av-bench audit table-a4`` computes from the pinned public lists (by video id).
+``overlaps.csv`` holds the counts that ``av-bench audit lists`` computes from the pinned public lists (by video id). A
+set may be scored on several lists: what is known is known of a list, by its name behind ``@`` in the set's version.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ class Overlap:
 def _rows() -> tuple[tuple[str, Overlap], ...]:
     with (HERE / "overlaps.csv").open(encoding="utf8", newline="") as file:
         return tuple(
-            (row["set"], Overlap(row["train"], int(row["clips"]), int(row["of"]), row["rule"]))
+            (row["list"], Overlap(row["train"], int(row["clips"]), int(row["of"]), row["rule"]))
             for row in csv.DictReader(file)
         )
 
 
-def found(set_name: str, training_sets: Iterable[str]) -> tuple[list[Overlap], list[str]]:
-    """Overlaps of a set with training sets (those that are not zero), and the training sets nothing is known of."""
-    known = {overlap.train: overlap for name, overlap in _rows() if name == set_name}
+def list_name(set_name: str, version: str) -> str:
+    """The list a set was scored on, by its name in ``overlaps.csv``: the set's own name when it has one list."""
+    return version.partition("@")[2] or set_name
+
+
+def found(listed: str, training_sets: Iterable[str]) -> tuple[list[Overlap], list[str]]:
+    """Overlaps of a list with training sets (those that are not zero), and the training sets nothing is known of."""
+    known = {overlap.train: overlap for name, overlap in _rows() if name == listed}
     wanted = list(dict.fromkeys(training_sets))
     return [known[t] for t in wanted if t in known and known[t].clips], [t for t in wanted if t not in known]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from av_bench.record import Run
-from protocols.overlaps import found
+from protocols.overlaps import found, list_name
 
 
 def said(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
@@ -27,14 +27,23 @@ def said(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
         notes.append(
             f"{run.name}: mean over {count} samples per clip, then over clips; sd over samples: {', '.join(spreads)}"
         )
-    notes += overlaps(run.name, str(run.scores["set"]["name"]), described.get("training_sets", ()))
+    pack = run.scores.get("reference")
+    if pack is not None:
+        unsaid = "" if pack["networks_stated"] else "; which weights made it is not stated"
+        notes.append(f"{run.name}: the real side is a reference pack ({pack['source']}{unsaid})")
+    notes += overlaps(run.name, scored_list(run), described.get("training_sets", ()))
     notes += [f"Warning: {run.name}: {problem}" for problem in described.get("problems", ())]
     return tuple(notes)
 
 
-def overlaps(name: str, set_name: str, training_sets: Iterable[str]) -> list[str]:
+def scored_list(run: Run) -> str:
+    """Name of the list a run was scored on (see ``protocols.overlaps``)."""
+    return list_name(str(run.scores["set"]["name"]), str(run.scores["set"]["version"]))
+
+
+def overlaps(name: str, listed: str, training_sets: Iterable[str]) -> list[str]:
     """Notes on a row whose declared training sets overlap the set (the mark † stands at its name), or may do so."""
-    known, unknown = found(set_name, training_sets)
+    known, unknown = found(listed, training_sets)
     notes = []
     if known:
         notes.append(f"† {name} was trained on data that overlaps this set: {'; '.join(o.text for o in known)}")
@@ -43,6 +52,6 @@ def overlaps(name: str, set_name: str, training_sets: Iterable[str]) -> list[str
     return notes
 
 
-def marked(set_name: str, training_sets: Iterable[str]) -> bool:
+def marked(listed: str, training_sets: Iterable[str]) -> bool:
     """Whether a row's training data is known to overlap the set."""
-    return bool(found(set_name, training_sets)[0])
+    return bool(found(listed, training_sets)[0])

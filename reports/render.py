@@ -58,12 +58,12 @@ def _markdown(tables: Sequence[Table], intervals: bool) -> str:
     blocks = []
     for table in tables:
         names = [c.heading for c in table.columns]
-        lines = [f"**{_md(table.title)}**", "", f"| model | {' | '.join(names)} | n |"]
+        lines = [f"**{_md(table.title)}**", "", f"| {' | '.join(['model', *names, 'n'])} |"]
         lines.append("|---|" + "---:|" * (len(names) + 1))
         for section in _sections(table.rows):
             for row in section:
                 cells = [_md_cell(row.cells.get(c.name), intervals) for c in table.columns]
-                lines.append(f"| {_md(row.name)} | {' | '.join(cells)} | {row.counts['scored']} |")
+                lines.append(f"| {' | '.join([_md(row.name), *cells, str(row.counts['scored'])])} |")
         lines += ["", *[f"- {_md(note)}" for note in table.notes]]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
@@ -86,12 +86,14 @@ def _latex(tables: Sequence[Table], intervals: bool) -> str:
     for table in tables:
         heads = [latex_escape(c.heading) for c in table.columns]
         lines = [r"\begin{table}[t]", r"\centering", r"\small", r"\begin{tabular}{l" + "r" * len(heads) + "r}"]
-        lines += [r"\toprule", "Model & " + " & ".join(heads) + r" & $n$ \\"]
+        lines += [r"\toprule", " & ".join(["Model", *heads, "$n$"]) + r" \\"]
         for section in _sections(table.rows):
             lines.append(r"\midrule")
             for row in section:
                 cells = [_tex_cell(row.cells.get(c.name), intervals) for c in table.columns]
-                lines.append(f"{latex_escape(row.name)} & {' & '.join(cells)} & {row.counts['scored']} \\\\")
+                # braces: a row that begins with [ or * would be read as an option of the line end before it
+                cells = [f"{{{latex_escape(row.name)}}}", *cells, str(row.counts["scored"])]
+                lines.append(f"{' & '.join(cells)} \\\\")
         lines += [r"\bottomrule", r"\end{tabular}"]
         notes = " ".join(note if note.endswith(".") else note + "." for note in table.notes)
         lines.append(rf"\caption{{{latex_escape(table.title)}. {latex_escape(notes)}}}")

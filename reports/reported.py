@@ -13,6 +13,13 @@ from reports.table import Cell, Row, Table, params_cell
 
 _FOLDER = Path(protocols.__file__).parent / "paper"
 _UNITS = {"M": 1.0, "B": 1000.0}
+_WORDS = ("training hours",)  # columns that are no numbers of ours
+_SETS = {
+    "table1": ("vggsound", "vggsound-5s"),
+    "table2": ("greatest_hits",),
+    "table3": ("audiocaps",),
+    "tableA2": ("moviegen",),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def _values(row: dict[str, str]) -> dict[str, float]:
             continue
         if name == "params":
             found[name] = float(text[:-1]) * _UNITS[text[-1]]
-        else:
+        elif name not in _WORDS:
             found[name] = float(text)
     return found
 
@@ -52,6 +59,14 @@ def _values(row: dict[str, str]) -> dict[str, float]:
 def with_reported(table: Table, name: str) -> Table:
     """A table with the paper's rows and, for runs of the same models, the differences (ours - reported)."""
     reported = read(name)
+    wanted, (on, flavour) = _SETS.get(name, ()), table.of
+    if on not in wanted or flavour != "paper":
+        raise UsageError(
+            f"--with-paper {name}: the paper's numbers are of {' or '.join(wanted) or 'no set'} in the paper flavour, "
+            f"this table is of {on} in the {flavour} flavour"
+        )
+    if on == "vggsound-5s":
+        reported = [r for r in reported if "evaluated at 5 s" in r.remark]
     metrics = {c.name for c in table.columns if c.ranked}
     if not any(metrics & set(r.values) for r in reported):
         raise UsageError(

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from av_bench.comparison import half_width
+from av_bench.comparison import half_width, unstated_pack
 from av_bench.contracts import UsageError
 from av_bench.record import Run, read_run
-from reports.description import marked, said
+from reports.description import marked, said, scored_list
 
 SANITY = ("oracle", "shuffled", "noise", "silence")
 
@@ -26,7 +26,7 @@ class Column:
     name: str
     higher_is_better: bool
     unit: str
-    ranked: bool = True  # params and s/sample describe a model, they do not rank it
+    ranked: bool = True  # params and s/sample describe a model; numbers of different networks rank nothing
 
     @property
     def heading(self) -> str:
@@ -36,7 +36,7 @@ class Column:
     @property
     def arrow(self) -> str:
         """Direction of better."""
-        if not self.ranked:
+        if self.name in ("params", "seconds"):
             return ""
         return "↑" if self.higher_is_better else "↓"
 
@@ -87,6 +87,7 @@ class Row:
     clean: dict[str, Any] | None = None
     said: tuple[str, ...] = ()  # about parameters, seconds and spread
     paper: tuple[tuple[str, str], ...] = ()  # (table, row) of the paper that report the same model
+    remarks: tuple[str, ...] = ()  # what metrics say about their own values
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     label: str
+    of: tuple[str, str] = ("", "")  # set and flavour
 
 
 def tables(
@@ -121,6 +123,7 @@ def tables(
             scores["protocol"]["name"],
             scores["protocol"]["version"],
             scores["flavour"],
+            unstated_pack(run) or "",
         )
         groups.setdefault(key, []).append(run)
     found = [_table(key, runs, allow_different_n) for key, runs in groups.items()]
@@ -139,24 +142,38 @@ def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Ta
             f"rows of one table must be scored on the same clips; scored are {counts}. FD and IS depend on n. "
             "Complete the runs, or pass --allow-different-n to print them all the same"
         )
-    columns = _columns(runs)
+    mixed = _mixed(runs)
+    columns = _columns(runs, mixed)
     rows = _ranked([_row(run, columns) for run in runs], columns)
     rows.sort(key=lambda row: (row.group != "bounds", _bound_order(row.name)))
-    name, version, _, protocol, protocol_version, flavour = key
+    name, version, _, protocol, protocol_version, flavour, _ = key
     scored = sorted({run.scores["counts"]["scored"] for run in runs})
     n = str(scored[0]) if len(scored) == 1 else f"{scored[0]} to {scored[-1]}"
     title = f"{name} (version {version}), protocol {protocol} {protocol_version}, {flavour} flavour, n = {n}"
     notes = _notes(rows, len(populations) > 1)
-    return Table(title, columns, tuple(rows), notes, f"{name}-{protocol}-{flavour}")
+    if mixed:
+        said = "come from different weights, front ends or devices in different rows and are not ranked"
+        notes = (*notes, f"Warning: the networks behind {', '.join(mixed)} {said}.")
+    return Table(title, columns, tuple(rows), notes, f"{name}-{protocol}-{flavour}", (name, flavour))
 
 
-def _columns(runs: list[Run]) -> tuple[Column, ...]:
+def _mixed(runs: list[Run]) -> tuple[str, ...]:
+    """Metrics whose networks are not the same in all rows."""
+    networks: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+    for run in runs:
+        for metric, entry in run.scores["metrics"].items():
+            networks.setdefault(metric, set()).add(tuple(sorted(entry["extractors"].items())))
+    return tuple(metric for metric, found in networks.items() if len(found) > 1)
+
+
+def _columns(runs: list[Run], mixed: tuple[str, ...]) -> tuple[Column, ...]:
     order: dict[str, Column] = {}
-    for metric in runs[0].scores["protocol"]["metrics"]:
+    for metric in dict.fromkeys(metric for run in runs for metric in run.scores["protocol"]["metrics"]):
         for run in runs:
             entry = run.scores["metrics"].get(metric)
             if entry is not None:
-                order.setdefault(metric, Column(metric, bool(entry["higher_is_better"]), entry["unit"]))
+                up, unit = bool(entry["higher_is_better"]), entry["unit"]
+                order.setdefault(metric, Column(metric, up, unit, ranked=metric not in mixed))
     described = [run.info.get("generator", {}) for run in runs]
     params = [Column("params", False, "M", ranked=False)] if any("parameters" in d for d in described) else []
     timed = any("seconds_per_sample" in d for d in described)
@@ -173,7 +190,7 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
     described = run.info.get("generator", {})
     cells |= _description(described)
     bound = str(run.info["spec"]["model"]).split(":")[0] in SANITY
-    mark = " †" if marked(run.scores["set"]["name"], described.get("training_sets", ())) else ""
+    mark = " †" if marked(scored_list(run), described.get("training_sets", ())) else ""
     return Row(
         run.name + mark,
         "bounds" if bound else "models",
@@ -185,7 +202,12 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
         run.scores.get("clean"),
         said(run, described),
         tuple((r["table"], r["row"]) for r in described.get("paper", ())),
+        tuple(f"{c.name}: {note}" for c in columns for note in _remarks(run, c.name)),
     )
+
+
+def _remarks(run: Run, metric: str) -> list[str]:
+    return list(run.scores["metrics"].get(metric, {}).get("notes", ()))
 
 
 def _description(described: dict[str, Any]) -> dict[str, Cell]:
@@ -244,6 +266,8 @@ def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
     for row in rows:
         for metric, reason in row.absent.items():
             absent.setdefault(f"{metric} is absent: {reason}", []).append(row.name)
+        for text in row.remarks:
+            absent.setdefault(text, []).append(row.name)
     notes += [text if len(names) == len(rows) else f"{text} ({', '.join(names)})" for text, names in absent.items()]
     notes += [text for row in rows for text in row.said]
     notes += list(dict.fromkeys(f"Warning: {w}" for row in rows for w in row.warnings))

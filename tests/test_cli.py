@@ -28,7 +28,7 @@ def cli(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["run", "--set", "clips", "--model", "orcale", "--data", "."], 2, "Did you mean 'oracle'"),
         (["run", "--set", "clips", "--model", "oracle"], 2, "needs --data"),
         (["run", "--set", "clips", "--model", "oracle", "--data", ".", "--device", "cuda:7"], 4, "CUDA"),
-        (["table", "nowhere"], 2, "scores.json is missing"),
+        (["table", "nowhere"], 2, "nowhere: no such run folder"),
         (["run", "--set", "vggsound", "--model", "oracle", "--data", "."], 4, "av-bench weights pull"),
     ],
 )

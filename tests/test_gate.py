@@ -131,3 +131,39 @@ def test_reports_for_ci(tmp_path: Path) -> None:
     text = gating.markdown(verdict)
     assert "### Gate FAILED" in text
     assert "**regression**" in text
+
+
+def test_a_rule_that_could_not_be_applied_fails(tmp_path: Path) -> None:
+    base, new = make_run(tmp_path / "base", drop=("KL-x",)), make_run(tmp_path / "new")
+    for text, verdict in (
+        ("limit: 1.0", "beyond limit"),
+        ("limit: 5", "within limit"),
+        ("tolerance: 1", "missing"),
+    ):
+        rules = tmp_path / "rules.yaml"
+        rules.write_text(f"metrics: {{KL-x: {{{text}}}}}")
+        assert verdicts(gating.gate(new, base, rules))["KL-x"] == verdict
+        assert gating.gate(new, base, rules).passed == (verdict == "within limit")
+
+
+def test_a_baseline_without_metrics_fails(tmp_path: Path) -> None:
+    empty = make_run(tmp_path / "base", drop=("FD-x", "KL-x", "F1"))
+    verdict = gating.gate(make_run(tmp_path / "new"), empty)
+    assert not verdict.passed
+    assert verdicts(verdict)["metrics"] == "missing"
+
+
+@pytest.mark.parametrize("text", ["limit: 1e-2", "limit: .nan", "ignore: 1", "tolerance: true"])
+def test_rules_are_numbers(tmp_path: Path, text: str) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(f"metrics: {{KL-x: {{{text}}}}}")
+    with pytest.raises(UsageError, match=r"metric KL-x: (limit|ignore|tolerance) must be"):
+        gating.read_rules(rules)
+
+
+def test_packs_that_do_not_say_their_networks_are_not_compared(tmp_path: Path) -> None:
+    said = {"digest": "a", "source": "made here", "networks_stated": True}
+    base, packed = make_run(tmp_path / "base"), make_run(tmp_path / "packed", reference=said)
+    assert gating.gate(packed, base).passed
+    unsaid = make_run(tmp_path / "unsaid", reference=said | {"networks_stated": False})
+    assert verdicts(gating.gate(unsaid, base)) == {"comparable": "not comparable"}

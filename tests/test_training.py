@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from typer.testing import CliRunner
 
 from av_bench import training
-from av_bench.contracts import UsageError
+from av_bench.contracts import MissingRequirement, UsageError
 from model_zoo.mmaudio.dataset import FeatureSet
+from model_zoo.mmaudio.recipe import Recipe, Run
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
 
 
-def config(folder: Path) -> Path:
-    recipe = tiny_recipe(folder)
+def config(folder: Path, **changes: Any) -> Path:
+    recipe = tiny_recipe(folder, **changes)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))
     return path
@@ -49,3 +53,94 @@ def test_a_file_that_is_no_audit_is_refused_before_work(tmp_path: Path) -> None:
         training.train_mmaudio("small_16k", out=tmp_path / "run", exclude=tmp_path / "audit.json")
     with pytest.raises(UsageError, match="small_16k"):
         training.train_mmaudio("smal_16k", out=tmp_path / "run")
+
+
+# ----------------------------------------------------------------------- devices
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """Recipes that reach the training loop, which does not run."""
+    found: list[Recipe] = []
+
+    def note(recipe: Recipe, out: Path, *_: Any) -> Path:
+        found.append(recipe)
+        return out
+
+    monkeypatch.setattr("model_zoo.mmaudio.training.train", note)
+    return found
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("options", "device", "place"),
+    [
+        ([], "cuda", "cuda:0"),  # the config's own
+        (["--device", "cpu"], "cpu", "cpu"),
+        (["--device", "cuda:1"], "cuda:1", "cuda:1"),
+        (["--device", "cuda:1", "--change", "run.device=cuda:0"], "cuda:0", "cuda:0"),
+    ],
+)
+def test_the_device_asked_for_trains(
+    tmp_path: Path, started: list[Recipe], options: list[str], device: str, place: str
+) -> None:
+    from av_bench.cli import app
+    from model_zoo.mmaudio.distributed import device_of
+
+    file = config(tmp_path, run={"device": "cuda"})
+    done = CliRunner().invoke(app, ["train", str(file), "--out", str(tmp_path / "run"), *options])
+    assert done.exit_code == 0, done.output
+    assert [recipe.run.device for recipe in started] == [device]
+    assert str(device_of(started[0].run)) == place
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_process_of_a_launcher_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from model_zoo.mmaudio.distributed import device_of
+
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of(Run(device="cuda")) == device_of(Run()) == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="each process takes its own GPU"):
+        device_of(Run(device="cuda:0"))
+
+
+@pytest.mark.usefixtures("started")
+def test_devices_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match="'gpu' is not one of auto, cpu, cuda, cuda:N"):
+        training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="gpu")
+    with pytest.raises(MissingRequirement, match="0 CUDA devices"):
+        training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="cuda:1")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_the_flow_stage_of_the_embedded_model_takes_a_numbered_gpu(
+    tmp_path: Path, started: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_zoo.mmaudio.nano import recipe
+
+    recipe.flow_stage(tmp_path, tmp_path / "features", "nano", (), "cuda:1")
+    assert [made.run.device for made in started] == ["cuda:1"]
+
+    def stage(*_: Any) -> None:
+        raise AssertionError("a stage was begun")
+
+    monkeypatch.setattr(recipe, "corpus", stage)
+    for change, message in (("run.device=gpu", "'gpu' is not one of"), ("network.heads=5", "multiple of heads 5")):
+        with pytest.raises(UsageError, match=message):
+            training.train_mmaudio_nano(
+                out=tmp_path, clips=200, corpus_folder=None, changes=[change], device=None, workers=1, quiet=True
+            )
+
+
+@pytest.mark.usefixtures("started")
+def test_metrics_need_a_named_variant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="names a variant"):
+        training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", metrics_on=tmp_path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
+import pickle
 import pty
 import random
 import re
@@ -12,25 +14,31 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from av_bench.contracts import MissingRequirement, UsageError
-from av_bench.weights import BadWeights, file_sha256, find, require
+from av_bench.weights import BadWeights, file_sha256, find, recorded_sha256, require
 from av_bench.weights import fetch as weights_fetch
 from av_bench.weights.cli import app
 from av_bench.weights.lock import folder, get, load_lock, select
+from protocols.impacts.encode import write_mp4
 from tests.weights_server import CUT, Handler, serving
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT.parent / "shared" / "facts"
-DATA = b"\x80\x02" + random.Random(5).randbytes(150_000)
-OTHER = b"\x80\x02" + random.Random(6).randbytes(150_000)
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # old torch files begin with it
+DATA = MAGIC + random.Random(5).randbytes(150_000)
+OTHER = MAGIC + random.Random(6).randbytes(150_000)
 VOCAB = b'{"a": 0, "b": 1}'
 Lock = Callable[..., Path]
 
@@ -496,3 +504,127 @@ def test_add_of_an_unpublished_hash_needs_the_name(lock: Lock, server: str, tmp_
     assert "--name net or --name twin" in output
     assert run("add", str(tmp_path / "vocab.json"), "--name", "twin")[0] == 0
     assert (get("twin").path.read_bytes(), find("net")) == (VOCAB, None)
+
+
+# --------------------------------------------------------------------------- files whose hash nobody published
+
+
+def torch_file(path: Path, legacy: bool = False) -> Path:
+    torch.save({"w": torch.zeros(100, 100)}, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+def safetensors_file(path: Path) -> Path:
+    save_file({"w": torch.zeros(100, 100)}, path)
+    return path
+
+
+def zip_file(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", "x" * 50_000)
+    return path
+
+
+def written(content: bytes) -> Callable[[Path], Path]:
+    def write(path: Path) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def film(path: Path) -> Path:
+    return write_mp4(path, np.zeros((5, 64, 64, 3), np.uint8), np.zeros((2, 4410), np.float32), 44_100, 25.0)
+
+
+def damaged(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    def cut(path: Path) -> Path:
+        content = make(path).read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        return path
+
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("file", "make"),
+    [
+        ("w.bin", torch_file),
+        ("w.pth", lambda path: torch_file(path, legacy=True)),
+        ("w.pt", safetensors_file),
+        ("w.safetensors", safetensors_file),
+        ("vocab.json", written(VOCAB)),
+        ("merges.txt", written(b"#version: 0.2\n\xc4\xa0 t\nh e\n")),
+        ("merges.txt", written(b"# version\nh e\n")),
+    ],
+)
+def test_a_plausible_first_arrival_is_recorded(
+    lock: Lock, tmp_path: Path, file: str, make: Callable[[Path], Path]
+) -> None:
+    lock(file=f"base/{file}", sha256=None, bytes=None)
+    code, output = run("add", str(make(tmp_path / "arriving")), "--name", "net")
+    assert code == 0, output
+    assert recorded_sha256(get("net")) == sha256((tmp_path / "arriving").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("file", "make", "told"),
+    [
+        ("w.bin", film, "neither a torch nor a safetensors file"),
+        ("w.bin", zip_file, "neither a torch nor"),
+        ("w.bin", damaged(torch_file), "neither a torch nor"),
+        ("w.bin", written(b"\x80\x02" + bytes(5000)), "neither a torch nor"),
+        ("w.pt", damaged(safetensors_file), "safetensors header speaks of"),
+        ("w.safetensors", torch_file, "no safetensors file"),
+        ("w.safetensors", written(b"\x10\x00\x00\x00\x00\x00\x00\x00{not json either}" + bytes(99)), "cannot be read"),
+        ("vocab.json", written(b'{"a": 0, "b"'), "no JSON file"),
+        ("vocab.json", written(b"[1]"), "not a JSON object"),
+        ("vocab.json", film, "no JSON file"),
+        ("merges.txt", written(b"#version: 0.2\nh e\nthis is prose\n"), "'this is prose' is not two tokens"),
+        ("merges.txt", written(b"#version: 0.2\n"), "no merges"),
+    ],
+)
+def test_an_implausible_first_arrival_is_refused_and_leaves_no_record(
+    lock: Lock, tmp_path: Path, file: str, make: Callable[[Path], Path], told: str
+) -> None:
+    lock(file=f"base/{file}", sha256=None, bytes=None)
+    code, output = run("add", str(make(tmp_path / "arriving.mp4")), "--name", "net")
+    assert code == 4
+    assert told in output.replace("\n", " ")
+    assert recorded_sha256(get("net")) is None
+    assert find("net") is None
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.94, 4), (0.96, 0), (1.0, 0), (1.04, 0), (1.06, 4)])
+def test_the_size_of_a_first_arrival_must_be_about_right(lock: Lock, tmp_path: Path, share: float, code: int) -> None:
+    source = torch_file(tmp_path / "w.pt")
+    lock(file="w.pt", sha256=None, bytes=None, about=round(source.stat().st_size / share))
+    found, output = run("add", str(source), "--name", "net")
+    assert found == code, output
+    assert ("the real one has about" in output) == (code == 4)
+
+
+def test_a_film_never_stands_for_dfn5b_clip(tmp_path: Path) -> None:
+    code, output = run("add", str(film(tmp_path / "clip.mp4")), "--name", "dfn5b-clip")
+    assert code == 4
+    assert "the real one has about 3.9 GB" in output.replace("\n", " ")
+    assert recorded_sha256(get("dfn5b-clip")) is None
+
+
+def test_a_wrong_record_of_an_earlier_version_is_named_with_the_way_out(lock: Lock, tmp_path: Path) -> None:
+    lock(file="w.pt", sha256=None, bytes=None)
+    entry, wrong = get("net"), film(tmp_path / "clip.mp4")
+    record = folder() / ".records" / "net.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"sha256": sha256(wrong.read_bytes())}))
+    entry.path.write_bytes(wrong.read_bytes())
+    with pytest.raises(BadWeights, match="neither a torch nor") as caught:
+        require("net")
+    assert f"if it was this one, delete {record}" in str(caught.value)
+    code, output = run("add", str(torch_file(tmp_path / "right.pt")), "--name", "net")
+    assert code == 4
+    assert f"If that was a wrong file, or its publisher has replaced it and you want the new one, delete {record}" in (
+        output.replace("\n", " ")
+    )
+    record.unlink()
+    assert run("add", str(tmp_path / "right.pt"), "--name", "net")[0] == 0

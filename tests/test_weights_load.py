@@ -170,7 +170,7 @@ def truncated_legacy(path: Path) -> None:
 def gzipped(path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(TENSORS, buffer)
-    path.write_bytes(gzip.compress(buffer.getvalue()))
+    path.write_bytes(gzip.compress(buffer.getvalue(), mtime=0))
 
 
 @pytest.mark.parametrize(

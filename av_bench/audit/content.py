@@ -8,6 +8,7 @@ and a confidence, for the sound and for the picture apart.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -31,11 +32,13 @@ _BATCH = 64
 
 @dataclass
 class ContentAudit:
-    """All matches, and the files that could not be read."""
+    """All matches, the names of all files (``clip_names``), and the files that could not be read."""
 
     test: Path
     trains: tuple[Path, ...]
     counts: dict[str, int] = field(default_factory=dict)
+    test_names: dict[Path, str] = field(default_factory=dict)
+    train_names: dict[Path, str] = field(default_factory=dict)
     matches: list[Match] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
@@ -54,6 +57,29 @@ def media_below(folder: Path) -> list[Path]:
     return found
 
 
+def clip_names(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
+    """What the files below a folder are called: by their stem, as ids of clips are made.
+
+    A file in a sub-folder whose stem another file has too is called by its path below ``folder`` without suffix: class
+    folders number their files alike, and a leaked one must not take its clean namesakes with it.
+    """
+    below = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
+    namesakes = Counter(name.rpartition("/")[2] for name in set(below.values()))
+    return {p: p.stem if p.parent == folder or namesakes[p.stem] == 1 else name for p, name in below.items()}
+
+
+def _distinct(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Every folder once. UsageError when one lies in another: its files would be counted twice."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    for inner, given in found.items():
+        for outer in inner.parents:
+            if outer in found:
+                raise UsageError(f"--train {given} lies in --train {found[outer]}; give one of them")
+    return tuple(found.values())
+
+
 def audit_content(
     test: Path, trains: Sequence[Path], store: Store | None = None, reporter: Reporter | None = None, workers: int = 0
 ) -> ContentAudit:
@@ -64,11 +90,13 @@ def audit_content(
     """
     reporter = reporter or Reporter(quiet=True)
     workers = workers or os.cpu_count() or 1
-    result = ContentAudit(test, tuple(trains))
+    result = ContentAudit(test, _distinct(trains))
     library = Library()
     queries = media_below(test)
-    for folder in trains:
+    result.test_names = clip_names(test, queries)
+    for folder in result.trains:
         files = media_below(folder)
+        result.train_names |= clip_names(folder, files)
         result.counts[str(folder)] = len(files)
         with reporter.stage(f"fingerprints of {folder}", len(files)) as stage:
             for path, codes in stream(files, store, workers, result.unreadable):
@@ -129,9 +157,10 @@ def _unpack(arrays: dict[str, Any]) -> Fingerprint:
 
 
 def to_json(result: ContentAudit) -> dict[str, Any]:
-    """The audit in the schema of ``av_bench.audit.report``; the name of a clip is its file name without suffix."""
-    by_train = {t: {m.test.stem for m in result.matches if m.train.is_relative_to(t)} for t in result.trains}
-    found = sorted({m.test.stem for m in result.matches})
+    """The audit in the schema of ``av_bench.audit.report``; clips are named as ``clip_names`` says."""
+    names = result.test_names
+    by_train = {t: {names[m.test] for m in result.matches if m.train.is_relative_to(t)} for t in result.trains}
+    found = sorted({names[m.test] for m in result.matches})
     trains = [
         {"name": str(t), "clips": result.counts[str(t)], "overlapping_clips": len(clips)}
         for t, clips in by_train.items()
@@ -144,15 +173,15 @@ def to_json(result: ContentAudit) -> dict[str, Any]:
         "train": trains,
         "overlapping": found,
         "in_every_train": sorted(set(found).intersection(*by_train.values())),
-        "findings": [_finding(m) for m in result.matches],
+        "findings": [_finding(m, names[m.test], result.train_names[m.train]) for m in result.matches],
         "malformed": [{"file": str(path), "reason": reason} for path, reason in result.unreadable],
         "notes": [],
     }
 
 
-def _finding(match: Match) -> dict[str, Any]:
-    data: dict[str, Any] = {"clip": match.test.stem, "kind": match.kind, "test": {"file": str(match.test)}}
-    data["train"] = {"file": str(match.train)}
+def _finding(match: Match, test: str, train: str) -> dict[str, Any]:
+    data: dict[str, Any] = {"clip": test, "kind": match.kind, "test": {"file": str(match.test)}}
+    data["train"] = {"file": str(match.train), "clip": train}
     for name, found in (("audio", match.sound), ("video", match.picture)):
         if found:
             data[name] = {key: round(value, 3) for key, value in asdict(found).items()}

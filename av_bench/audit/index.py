@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEY_BITS = 20
-_CANDIDATES = 32  # best-voted (sequence, offset) pairs compared code by code
+_CANDIDATES, _OFFSETS = 32, 4  # best-voted (sequence, offset) pairs compared code by code; at most so many a sequence
+_SEQUENCES = 256  # ... and the best offset of so many sequences, while their votes are not far below the best:
+_SHARE, _FEWEST = 8, 4  # an eighth of the best, and more than chance gives
 _STOP = 256  # a key longer than this many times the mean posting list says nothing
 _SPAN = 1 << 22  # offsets are in (-_SPAN / 2, _SPAN / 2)
 
@@ -99,7 +101,7 @@ class CodeIndex:
     def _voted(
         self, codes: NDArray[Any], valid: NDArray[np.bool_], weak: NDArray[np.uint8] | None
     ) -> list[tuple[int, int]]:
-        """Best-voted (sequence, offset) pairs."""
+        """Best-voted (sequence, offset) pairs: few of one sequence, and as many sequences as there may be copies."""
         times = np.flatnonzero(valid)
         probes, when = [codes[times]], [times]
         if weak is not None:
@@ -119,12 +121,13 @@ class CodeIndex:
             at = np.searchsorted(pairs, pairs + gap)
             ok = (at < len(pairs)) & (pairs[np.minimum(at, len(pairs) - 1)] == pairs + gap)
             near[ok] += counts[at[ok]]
-        order = np.argsort(-near, kind="stable")[:_CANDIDATES]
-        return [
-            (int(p // _SPAN), int(p % _SPAN) - _SPAN // 2)
-            for p, n in zip(pairs[order], near[order], strict=True)
-            if n > 1
-        ]
+        order = np.argsort(-near, kind="stable")
+        order = order[near[order] > 1]
+        rank = _ranks(pairs[order] // _SPAN)
+        first = order[rank == 0][:_SEQUENCES]
+        first = first[near[first] >= max(_FEWEST, near.max() / _SHARE)]
+        chosen = dict.fromkeys([*order[rank < _OFFSETS][:_CANDIDATES], *first])
+        return [(int(pairs[k] // _SPAN), int(pairs[k] % _SPAN) - _SPAN // 2) for k in chosen]
 
     def _hits(
         self,
@@ -181,6 +184,17 @@ def _key(codes: NDArray[Any], shift: int) -> NDArray[np.int64]:
         np.int64
     )
     return keys
+
+
+def _ranks(sequences: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each entry's sequence stands before it."""
+    by_sequence = np.argsort(sequences, kind="stable")
+    ordered = sequences[by_sequence]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
+    inside = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.append(starts, len(ordered))))
+    ranks = np.empty(len(ordered), np.int64)
+    ranks[by_sequence] = inside
+    return ranks
 
 
 def _better(a: Hit, b: Hit) -> bool:

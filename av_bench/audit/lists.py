@@ -88,6 +88,8 @@ def _records(raw: bytes, layout: Format, shown: str) -> tuple[Any, NDArray[np.in
     if layout.kind == "lines":
         return (*_line_records(raw), [])
     text = raw.decode("utf-8")
+    if layout.kind == "json" and layout.key == "id":
+        return _json_lines(text, shown)
     if layout.kind == "json":
         entries = _json_entries(text, layout, shown)
         return pa.array(entries, pa.string()), np.arange(1, len(entries) + 1, dtype=np.int32), []
@@ -141,11 +143,9 @@ def _table_records(text: str, layout: Format, shown: str) -> tuple[Any, NDArray[
 
 
 def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
-    """Ids written in a JSON list, object of lists, or JSON-lines file, as text."""
+    """Ids written in a JSON list or object of lists, as text."""
     try:
-        data = (
-            json.loads(text) if layout.key != "id" else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{shown}, line {error.lineno}: not valid JSON ({error.msg})") from error
     if isinstance(data, dict) and layout.key == "*":
@@ -158,7 +158,27 @@ def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
         data = data[layout.key]
     if not isinstance(data, list):
         raise UsageError(f"{shown}: format {layout.name} expects a JSON list, found {type(data).__name__}")
-    return [str(entry.get("id", entry)) if isinstance(entry, dict) else str(entry) for entry in data]
+    return [_json_id(entry) for entry in data]
+
+
+def _json_id(entry: Any) -> str:
+    return str(entry.get("id", entry)) if isinstance(entry, dict) else str(entry)
+
+
+def _json_lines(text: str, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
+    """Ids of a file with a JSON object per line; a line that is no JSON is a malformed row."""
+    records: list[str] = []
+    lines: list[int] = []
+    odd: list[Malformed] = []
+    for number, line in enumerate(text.split("\n"), 1):  # only "\n" ends a line: JSON strings may hold others
+        if not line.strip():
+            continue
+        try:
+            records.append(_json_id(json.loads(line)))
+            lines.append(number)
+        except json.JSONDecodeError as error:
+            odd.append(Malformed(shown, number, line[:_TEXT], f"not valid JSON ({error.msg}, column {error.colno})"))
+    return pa.array(records, pa.string()), np.asarray(lines, np.int32), odd
 
 
 def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -> tuple[Any, list[Malformed]]:
@@ -214,10 +234,10 @@ def _sniff(raw: bytes, shown: str) -> Format:
         if (layout.kind == "json") != _is_json(raw):
             continue
         try:
-            records, lines, _ = _records(head, layout, shown)
+            records, lines, odd = _records(head, layout, shown)
         except UsageError:
             continue
-        if len(records) and 2 * len(_parse(records, lines, layout, shown)[0]) > len(records):
+        if len(records) and 2 * len(_parse(records, lines, layout, shown)[0]) > len(records) + len(odd):
             return layout
     first = raw.splitlines()[0][:_TEXT].decode("utf-8", "replace")
     raise UsageError(

@@ -128,7 +128,8 @@ def load_training_side(path: Path | str) -> set[str]:
     """Names of the training recordings an audit file found in the test set: what a training leaves out.
 
     By rule ``id`` the bare ids, so that every window of a recording goes; else ``<id>_<start, six digits>`` of the
-    training rows that were found (the bare id where a list has no times). A content audit names files by their stem.
+    training rows that were found (the bare id where a list has no times). A content audit names files by their stem,
+    or by their path where a stem is another file's too (``content.clip_names``).
     """
     data = _load(path)
     names = set()
@@ -136,7 +137,7 @@ def load_training_side(path: Path | str) -> set[str]:
         for finding in data["findings"]:
             row = finding["train"]
             if data["kind"] == "content":
-                names.add(Path(row["file"]).stem)
+                names.add(row["clip"])
             elif data["rule"] == "id" or "start" not in row:
                 names.add(finding["id"])
             else:

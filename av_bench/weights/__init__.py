@@ -21,6 +21,7 @@ from av_bench.contracts import MissingRequirement
 from av_bench.store import home
 from av_bench.weights.load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
 from av_bench.weights.lock import Entry, folder, get, load_lock, readable_size
+from av_bench.weights.structure import implausible
 
 __all__ = [
     "BadWeights",
@@ -69,7 +70,7 @@ def check(entry: Entry, path: Path, *, fresh: bool = False, progress: Progress |
     """sha256 of ``path`` after it proved to be the file of ``entry``; recorded if the lock holds no sha256.
 
     ``fresh`` reads every byte; otherwise a remembered sha256 of an unchanged file is taken. Raises BadWeights with
-    both hashes when the file is another one.
+    both hashes when the file is another one, and, where no hash is published, when size or format cannot be right.
     """
     stat = path.stat()
     with path.open("rb") as file:
@@ -79,6 +80,8 @@ def check(entry: Entry, path: Path, *, fresh: bool = False, progress: Progress |
     if entry.bytes is not None and stat.st_size != entry.bytes:
         doubt = _doubt(entry, "bytes")
         raise BadWeights(f"{path}: {stat.st_size:,} bytes, but {entry.name!r} has {entry.bytes:,}{doubt}")
+    if entry.sha256 is None and entry.md5 is None and (reason := implausible(entry, path)) is not None:
+        raise BadWeights(f"{path}: refused as {entry.name!r}: {reason}{_forget(entry)}")
     known = recorded_sha256(entry) if entry.sha256 is None else entry.sha256
     expected = {"sha256": known, "md5": entry.md5}
     if known is not None and not fresh:
@@ -98,8 +101,8 @@ def _mismatch(entry: Entry, path: Path, kind: str, expected: str, found: str) ->
     text = f"{path}: not the file of {entry.name!r}:\n    {kind} expected {expected}\n    {kind} found    {found}"
     if kind == "sha256" and entry.sha256 is None:
         return (
-            f"{text}\nThe expected value was recorded when the file first arrived here. If its publisher has replaced "
-            f"it and you want the new one, delete {_record_path(entry)} and try again"
+            f"{text}\nThe expected value was recorded when the file first arrived here. If that was a wrong file, or "
+            f"its publisher has replaced it and you want the new one, delete {_record_path(entry)} and try again"
         )
     return text + _doubt(entry, kind)
 
@@ -108,6 +111,14 @@ def _doubt(entry: Entry, field: str) -> str:
     if field not in entry.unverified:
         return ""
     return f" (the lock's {field} is quoted from third parties; compare with the publisher's page of {entry.url})"
+
+
+def _forget(entry: Entry) -> str:
+    """What to do when a wrong file had been recorded as the first arrival."""
+    record = _record_path(entry)
+    if not record.exists():
+        return ""
+    return f". A file was recorded as {entry.name!r} before: if it was this one, delete {record}"
 
 
 def _record_path(entry: Entry) -> Path:

@@ -33,7 +33,7 @@ INERT_GLOBALS = (
 )
 """The allow-list: what an old checkpoint may name beyond torch's own list. Each is read as ``Discarded``."""
 
-_HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
+HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
 _HEAD = 1024
 
 
@@ -66,7 +66,7 @@ def wrong_kind(head: bytes, *, text_is_fine: bool = False) -> str | None:
         return "a gzip file; unpack it first"
     if start.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the file it points to (fetch it with `git lfs pull`)"
-    if not text_is_fine and _is_text(head) and not _is_safetensors(head):
+    if not text_is_fine and _is_text(head) and not is_safetensors(head):
         return f"a text file that begins with {head[:40].decode('utf-8', 'replace')!r}"
     return None
 
@@ -85,7 +85,7 @@ def load_checkpoint(path: str | Path) -> Any:
     reason = wrong_kind(head)
     if reason is not None:
         raise BadWeights(f"{path}: this is {reason}; get the file again")
-    if _is_safetensors(head):
+    if is_safetensors(head):
         return _load_safetensors(path, head)
     return _load_torch(path, zipped=head.startswith(b"PK\x03\x04"))
 
@@ -140,7 +140,7 @@ def _load_safetensors(path: Path, head: bytes) -> Any:
     from safetensors.torch import load_file
 
     header, size = int.from_bytes(head[:8], "little"), path.stat().st_size
-    if header > min(_HEADER_LIMIT, size - 8):  # checked before anything of that length is read
+    if header > min(HEADER_LIMIT, size - 8):  # checked before anything of that length is read
         raise BadWeights(f"{path}: its safetensors header claims {header:,} bytes in a file of {size:,}; refused")
     try:
         return load_file(path)
@@ -180,7 +180,8 @@ def _refusal(message: str) -> str:
     )
 
 
-def _is_safetensors(head: bytes) -> bool:
+def is_safetensors(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a safetensors header."""
     return len(head) > 8 and head[8:9] == b"{" and not _is_text(head[:8])
 
 

@@ -99,6 +99,7 @@ def _entry(name: str, raw: Any, lock: Path) -> Entry:
         "sha256": entry.sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", str(entry.sha256)) is None,
         "md5": entry.md5 is not None and re.fullmatch(r"[0-9a-f]{32}", str(entry.md5)) is None,
         "bytes": entry.bytes is not None and not (isinstance(entry.bytes, int) and entry.bytes > 0),
+        "about": entry.about is not None and not (isinstance(entry.about, int) and entry.about > 0),
         "needed_by": not isinstance(entry.needed_by, tuple) or not entry.needed_by,
         "unverified": not set(entry.unverified) <= known,
         "non_commercial": not isinstance(entry.non_commercial, bool),

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from av_bench.contracts import MissingRequirement, UsageError
+from model_zoo.mmaudio.distributed import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,38 @@ def load_latest(root: Path) -> Checkpoint | None:
             f"{root}: all {len(steps)} checkpoints are damaged; remove that folder to train from the start"
         )
     return None
+
+
+def load(root: Path, step: int) -> Checkpoint:
+    """The checkpoint of exactly ``step``. UsageError when it is not there or damaged."""
+    folder = root / f"step-{step:09d}"
+    try:
+        return _load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"checkpoint {folder} is not there or damaged ({error})") from error
+
+
+def load_agreed(root: Path, processes: Cluster) -> Checkpoint | None:
+    """``load_latest`` for processes that train together: the first one picks, the others read that step and no other.
+
+    UsageError in all of them when one cannot.
+    """
+    found = load_latest(root) if processes.first else None
+    step = processes.agree(0 if found is None else found.step)
+    if not step:
+        return None
+    problem = ""
+    if found is None:
+        try:
+            found = load(root, step)
+        except UsageError as error:
+            problem = f": {error}"
+    if processes.any(found is None):
+        raise UsageError(
+            f"{root}: the first process goes on from step {step}, not every process can{problem}. "
+            "--out must be one folder that all nodes share"
+        )
+    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -45,6 +45,22 @@ class Cluster:
         if self.waiting is not None:
             dist.barrier(group=self.waiting)
 
+    def agree(self, number: int) -> int:
+        """The first process's ``number``, in every process."""
+        if self.waiting is None:
+            return number
+        value = torch.tensor([number])
+        dist.broadcast(value, src=0, group=self.waiting)
+        return int(value)
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true in some process, told to all."""
+        if self.waiting is None:
+            return flag
+        value = torch.tensor([int(flag)])
+        dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self.waiting)
+        return bool(value)
+
     def total(self, value: torch.Tensor) -> torch.Tensor:
         """Sum of ``value`` over all processes, in every process."""
         if self.world > 1:
@@ -57,14 +73,13 @@ class Cluster:
 def cluster(run: Run) -> Iterator[Cluster]:
     """Join the processes that torchrun started; a process of its own without it."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    cuda = run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available())
+    launched = "RANK" in os.environ
+    device = device_of(run)
+    cuda = device.type == "cuda"
     if cuda:
-        check_device("cuda")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if cuda:
+        check_device(str(device))
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
-    launched = "RANK" in os.environ
     if run.parallel == "fsdp" and not launched:
         raise UsageError("run.parallel is fsdp: start with torchrun --nproc-per-node N -m model_zoo.mmaudio.train ...")
     if not launched:
@@ -75,6 +90,17 @@ def cluster(run: Run) -> Iterator[Cluster]:
         yield Cluster(rank, world, device, dist.new_group(backend="gloo", timeout=_PATIENCE))
     finally:
         dist.destroy_process_group()
+
+
+def device_of(run: Run) -> torch.device:
+    """Where this process trains: the GPU that is named, else that of the local rank. UsageError when both are."""
+    if run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if ":" not in run.device:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if "RANK" in os.environ:
+        raise UsageError(f"device {run.device}: started by torchrun, each process takes its own GPU; use device cuda")
+    return torch.device(run.device)
 
 
 def check_batch(recipe: Recipe, world: int) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from av_bench.contracts import MissingRequirement, UsageError
 
 Floats = NDArray[np.float64]
+LEAST_SNAPSHOTS = 4  # per width: the first, the two newest, and one between that can be dropped
 _NAME = re.compile(r"sigma-([0-9.]+)-step-(\d+)\.safetensors$")
 
 
@@ -89,8 +90,8 @@ def thin(steps: Sequence[int], limit: int) -> list[int]:
     ends with the same steps after an interruption. With 24 of 60 snapshots of the widths 0.05 and 0.1 the profiles of
     0.06 to 0.15 are met to 0.5 % of their norm (``synthesis_error``), that of 0.2 to 1.5 %.
     """
-    if limit < 4:
-        raise UsageError(f"EMA: at least 4 snapshots per width must be kept, not {limit}")
+    if limit < LEAST_SNAPSHOTS:
+        raise UsageError(f"EMA: at least {LEAST_SNAPSHOTS} snapshots per width must be kept, not {limit}")
     kept = sorted(steps)
     while len(kept) > limit:
         gaps = [kept[i + 1] - kept[i - 1] for i in range(1, len(kept) - 2)]

@@ -7,7 +7,7 @@ resuming, and spreading a batch over any number of processes or loader threads, 
 from __future__ import annotations
 
 import hashlib
-import re
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.dataset import FeatureSet, Ints, Rows, empty_rows
+from model_zoo.mmaudio.exclusion import Exclusion
 
+log = logging.getLogger(__name__)
 _SHUFFLE, _TRAIN, _VALIDATION = 0, 1, 2  # third word of the key: streams that must not meet
 
 
@@ -45,26 +47,24 @@ class Source:
             given = f"repeat {self.repeat}, share {self.share}, crops {self.crops}"
             raise UsageError(f"source {self.path}: {given}; repeat and crops must be at least 1, share in (0, 1]")
 
-    def rows(self, features: FeatureSet, excluded: Collection[str] = ()) -> Ints:
-        """Rows of the folder that this source uses; ``excluded`` are names, see ``is_excluded``."""
-        kept = [
+    def rows(self, features: FeatureSet, exclusion: Exclusion | None = None) -> Ints:
+        """Rows of the folder that this source uses; how many ``exclusion`` took is logged."""
+        exclusion = exclusion or Exclusion()
+        taken = [key in exclusion for key in features.ids]
+        used = [
             row
             for row, (key, crop) in enumerate(zip(features.ids, features.crops, strict=True))
-            if (self.crops is None or crop < self.crops)
-            and (self.share >= 1 or _unit_hash(key) < self.share)
-            and not is_excluded(key, excluded)
+            if (self.crops is None or crop < self.crops) and (self.share >= 1 or _unit_hash(key) < self.share)
         ]
+        kept = [row for row in used if not taken[row]]
+        if exclusion.names:
+            log.warning("source %s: %d of %d samples left out by name", self.path, len(used) - len(kept), len(used))
         if not kept:
             raise UsageError(
-                f"source {self.path}: share {self.share}, crops {self.crops} and {len(excluded)} excluded names leave "
-                "no sample"
+                f"source {self.path}: share {self.share}, crops {self.crops} and {len(exclusion.names)} excluded names "
+                "leave no sample"
             )
         return np.array(kept, dtype=np.int64)
-
-
-def is_excluded(key: str, excluded: Collection[str]) -> bool:
-    """Whether a recording is named, itself (``<id>_<start, six digits>``) or by its bare id."""
-    return key in excluded or re.sub(r"_\d{6}$", "", key) in excluded
 
 
 def _unit_hash(key: str) -> float:
@@ -126,6 +126,7 @@ class Mix:
     """Several sources shuffled together.
 
     ``shapes`` (array name -> shape of a row) is what the network wants; every source is checked against it.
+    ``excluded`` are names as an audit writes them (``exclusion``); UsageError when no sample has any of them.
     """
 
     def __init__(
@@ -143,7 +144,9 @@ class Mix:
         self._dtype = torch.bfloat16 if kinds == {"bf16"} else torch.float32
         if len(kinds) > 1:
             raise UsageError(f"the sources are stored in different types ({', '.join(sorted(kinds))}); store all alike")
-        rows = [source.rows(features, excluded) for source, features in self.sources]
+        exclusion = Exclusion(excluded)
+        rows = [source.rows(features, exclusion) for source, features in self.sources]
+        exclusion.check([features.ids[0] for _, features in self.sources])
         copies = [np.tile(r, source.repeat) for r, (source, _) in zip(rows, self.sources, strict=True)]
         self._row = np.concatenate(copies)
         self._source = np.repeat(np.arange(len(copies)), [len(c) for c in copies])

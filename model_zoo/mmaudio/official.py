@@ -62,7 +62,9 @@ def load(name: str, **options: Any) -> MMAudio:
     network = mmaudio.build(name, weights.load_state_dict(weights.require(found.weights)))
     codec, conditioner = OfficialCodec(found.rate), OfficialConditioner()
     store = Store(home() / "store")
-    return MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, store, rows_of_the_paper(found.name))
+    made = MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, store, rows_of_the_paper(found.name))
+    made.identity = "-".join(weights.file_sha256(weights.require(entry))[:16] for entry in needed)
+    return made
 
 
 def rows_of_the_paper(name: str) -> tuple[dict[str, str], ...]:

@@ -7,6 +7,7 @@ replaced whole). ``base`` is a path beside the file, or the name of a config of 
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from av_bench.contracts import UsageError
 from av_bench.registry import miss
 from model_zoo.mmaudio.mix import Dropout, Source
+from model_zoo.mmaudio.recipe_checks import check
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -97,7 +99,8 @@ class Run:
     """How the work is done; nothing here changes what is learned beyond rounding.
 
     ``precision`` bf16: autocast with float32 weights. ``batch`` is cut over processes, each part into ``accumulate``
-    pieces. ``checkpointing`` recomputes each block's activations in the backward pass.
+    pieces. ``checkpointing`` recomputes each block's activations in the backward pass. ``device``: auto, cpu, cuda, or
+    one GPU of this machine as cuda:N; processes of a launcher each take the GPU of their own local rank.
     """
 
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -105,10 +108,14 @@ class Run:
     checkpointing: bool = False
     compile: bool = True
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     keep: int = 2  # complete checkpoints kept
     tensorboard: bool = True  # when the package is installed
     wandb: str | None = None  # project name; nothing is sent anywhere unless it is set
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"run: device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
 
 
 @dataclass(frozen=True)
@@ -135,17 +142,7 @@ class Recipe:
     learn_empty_text: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.steps, self.run.accumulate, self.run.keep) < 1 or self.seed < 0:
-            raise UsageError(
-                f"config {self.name}: batch, steps, accumulate and keep must be positive, seed not negative"
-            )
-        if not self.data.train:
-            raise UsageError(f"config {self.name}: data.train is empty; name at least one feature folder")
-        unknown = set(self.ema.final) - set(self.ema.sigma_rel)
-        if unknown and len(self.ema.sigma_rel) < 2:
-            raise UsageError(
-                f"config {self.name}: ema.final {sorted(unknown)} needs two tracked widths in ema.sigma_rel"
-            )
+        check(self)
 
     def identity(self) -> str:
         """Canonical JSON of what must not change between a checkpoint and the run that goes on from it."""

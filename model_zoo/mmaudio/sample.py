@@ -93,6 +93,7 @@ class MMAudio:
     training_sets: tuple[str, ...] = ()
     store: Store | None = None
     paper: tuple[dict[str, str], ...] = ()
+    identity: str = ""  # changes with the weights: samples of others are not taken for its own
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seconds: float = 8.0
     watch: ClassVar[bool] = True  # its samples are worth a video

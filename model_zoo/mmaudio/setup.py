@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from av_bench.contracts import UsageError
+from av_bench import weights
+from av_bench.contracts import AvBenchError, UsageError
 from av_bench.registry import miss
 from model_zoo.mmaudio.config import NetworkConfig, variant
 from model_zoo.mmaudio.dataset import FeatureSet
@@ -15,6 +19,7 @@ from model_zoo.mmaudio.distributed import Cluster
 from model_zoo.mmaudio.mix import Mix, Source
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.recipe import Recipe, build
+from model_zoo.mmaudio.shard_file import read_index, shard_folders
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -58,6 +63,15 @@ def mixes(recipe: Recipe, processes: Cluster) -> tuple[Mix, Mix | None]:
     return mix(recipe.data.train, _excluded(recipe)), mix(recipe.data.validation) if recipe.data.validation else None
 
 
+def data_digest(recipe: Recipe) -> list[str]:
+    """One sha256 per training source, over its shards' checksums: the same wherever the folder lies."""
+    found: dict[str, str] = {}
+    for path in {source.path for source in recipe.data.train}:
+        digests = [read_index(folder)["digest"] for folder in shard_folders(Path(path))]
+        found[path] = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return [found[source.path] for source in recipe.data.train]
+
+
 def _excluded(recipe: Recipe) -> frozenset[str]:
     """Names that the recipe leaves out of training; UsageError when its file cannot be read."""
     if recipe.data.exclude is None:
@@ -97,15 +111,7 @@ def _statistics_source(recipe: Recipe, mix: Mix) -> FeatureSet:
 def _empty_text(recipe: Recipe, mix: Mix) -> torch.Tensor:
     """Features (Lt, Dt) of the empty text: from the recipe's file, or stored with the training features."""
     if recipe.empty_text is not None:
-        from safetensors.torch import load_file
-
-        path = Path(recipe.empty_text)
-        try:
-            return load_file(str(path))["empty_string_feat"]
-        except (OSError, KeyError) as error:
-            raise UsageError(
-                f"config {recipe.name}: empty_text {path}: no tensor empty_string_feat ({error})"
-            ) from error
+        return _empty_text_of_file(recipe.empty_text, f"config {recipe.name}: empty_text {recipe.empty_text}", mix)
     for _, features in mix.sources:
         found = features.text_features("")
         if found is not None:
@@ -114,3 +120,22 @@ def _empty_text(recipe: Recipe, mix: Mix) -> torch.Tensor:
         f"config {recipe.name}: no training source holds features of the empty text; "
         "add them (ShardWriter.add_text) or name a file as empty_text"
     )
+
+
+def _empty_text_of_file(path: str, where: str, mix: Mix) -> torch.Tensor:
+    """The tensor ``empty_string_feat`` of a file, or the first item of a batch as the official file holds it."""
+    try:
+        content: Any = weights.load_checkpoint(path)
+    except AvBenchError as error:
+        raise UsageError(f"{where}: {error}") from error
+    found = content.get("empty_string_feat") if isinstance(content, Mapping) else content
+    if isinstance(found, list | tuple) or (isinstance(found, torch.Tensor) and found.ndim == 3):
+        found = found[0] if len(found) else None
+    shape = mix.shapes["text"]
+    if not isinstance(found, torch.Tensor):
+        raise UsageError(f"{where}: holds neither a tensor empty_string_feat nor a batch of features")
+    if tuple(found.shape) != shape or not bool(found.isfinite().all()):
+        raise UsageError(
+            f"{where}: holds {tuple(found.shape)}, expected {shape}, all finite; use this network's encoder"
+        )
+    return found.detach().float().clone()

@@ -45,7 +45,7 @@ class Evaluation:
 
 
 class TrainingFailed(AvBenchError):
-    """The loss is no number any more."""
+    """The loss, or the norm of its gradient, is no number any more."""
 
     exit_code = 1
 
@@ -77,8 +77,8 @@ class Trainer:
         self.recipe, self.out, self.cluster, self.evaluation = recipe, out, processes, evaluation
         self.weights = out / "weights"
         self.mix, self.validation_mix = setup.mixes(recipe, processes)
+        self.data = setup.data_digest(recipe)
         self.network = setup.network(recipe, self.mix).to(processes.device)
-        self.normalise = Normaliser(self.network.latent_mean.detach().clone(), self.network.latent_std.detach().clone())
         self.module = spread(self.network, recipe.run, processes)
         o = recipe.optimiser
         self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps)
@@ -86,6 +86,7 @@ class Trainer:
         self.step = 0
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)  # sums since the last log line
         self._resume()
+        self.normalise = self._normaliser()  # the checkpoint's statistics, not those of today's features
         pin = processes.device.type == "cuda"
         self.loader = Loader(self._batch, recipe.data.threads, pin)
         self.journal = self._journal(quiet) if processes.first else None
@@ -98,6 +99,8 @@ class Trainer:
             self.train_step()
             if _due(self.step, every.log) or self.step == self.recipe.steps:
                 self._log()
+            if _due(self.step, every.snapshot, every.validate, every.metrics):
+                self._check_finite(self.cluster.total(self.window))
             if _due(self.step, every.snapshot):
                 self.averages.snapshot(self.step)
             if self.validation_mix is not None and _due(self.step, every.validate):
@@ -126,7 +129,7 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of everything that decides the steps to come."""
         window = self.cluster.total(self.window)
-        self._check_finite(float(window[0]))
+        self._check_finite(window)
         tensors = {f"weights/{k}": whole(v) for k, v in self.network.state_dict().items()}
         for name, parameter in self._trainable():
             state = self.optimiser.state[parameter]
@@ -135,6 +138,7 @@ class Trainer:
         tensors |= self.averages.tensors()
         if self.cluster.first:
             state = {"recipe": self.recipe.identity(), "samples": len(self.mix), "window": window.tolist()}
+            state["data"] = self.data
             checkpoints.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
         self.cluster.wait()
 
@@ -167,8 +171,8 @@ class Trainer:
         return Journal(self.out, self.step, tensorboard=run.tensorboard, wandb=run.wandb, quiet=quiet)
 
     def _resume(self) -> None:
-        """Take up the newest checkpoint in ``out``; one of another recipe is refused."""
-        found = checkpoints.load_latest(self.out / "checkpoints")
+        """Take up the newest checkpoint in ``out``; one of another recipe or of other features is refused."""
+        found = checkpoints.load_agreed(self.out / "checkpoints", self.cluster)
         if found is None:
             return
         self._check_same(found.state)
@@ -183,11 +187,17 @@ class Trainer:
         if self.cluster.first:  # sums are totals over all processes
             self.window += torch.tensor(found.state["window"], dtype=torch.float64, device=self.cluster.device)
 
+    def _normaliser(self) -> Normaliser:
+        mean, std = (whole(v.detach()).clone() for v in (self.network.latent_mean, self.network.latent_std))
+        return Normaliser(mean, std)
+
     def _check_same(self, state: Mapping[str, Any]) -> None:
         theirs, ours = json.loads(state["recipe"]), json.loads(self.recipe.identity())
         differs = sorted(k for k in ours if ours[k] != theirs.get(k))
         if state["samples"] != len(self.mix):
             differs.append(f"number of samples ({state['samples']} then, {len(self.mix)} now)")
+        elif state.get("data", self.data) != self.data:
+            differs.append("content of the training features")  # as many samples, but not the same ones
         if differs:
             raise UsageError(
                 f"{self.out} holds a training run with another {', '.join(differs)}; choose another --out, "
@@ -195,9 +205,10 @@ class Trainer:
             )
 
     def _log(self) -> None:
-        window = self.cluster.total(self.window).tolist()
-        self.window.zero_()
-        self._check_finite(window[0])
+        total = self.cluster.total(self.window)
+        self.window = torch.zeros_like(self.window)
+        self._check_finite(total)
+        window = total.tolist()
         now = time.perf_counter()
         if self.journal is not None:
             steps = window[1] / self.recipe.batch
@@ -207,10 +218,11 @@ class Trainer:
             self.journal.write(self.step, "train", {**values, "samples_per_second": speed})
         self._since = (now, self.step)
 
-    def _check_finite(self, total: float) -> None:
-        if not math.isfinite(total):
+    def _check_finite(self, window: torch.Tensor) -> None:
+        if not bool(window.isfinite().all()):
+            what = "norm of the gradient" if math.isfinite(float(window[0])) else "loss"
             raise TrainingFailed(
-                f"{self.out}: the loss is not finite at or before step {self.step}; nothing was saved since the last "
+                f"{self.out}: the {what} is not finite at or before step {self.step}; nothing was saved since the last "
                 "checkpoint. Lower the rate or look at the data, then start again"
             )
 
@@ -219,6 +231,7 @@ class Trainer:
         size = self.recipe.batch // self.cluster.world // self.recipe.run.accumulate
         precision = self.recipe.run.precision
         values = validate(self.module, self.validation_mix, size, self.normalise, self.cluster, precision)
+        self._check_finite(torch.tensor([values["loss"]]))
         if self.journal is not None:
             self.journal.write(self.step, "validation", values)
 
@@ -245,5 +258,5 @@ class Trainer:
         self.cluster.wait()
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def _due(step: int, *every: int) -> bool:
+    return any(number > 0 and step % number == 0 for number in every)

@@ -10,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from av_bench.contracts import Clip, Decoded, MediaError, Reason, UsageError
+from av_bench.contracts import Clip, MediaError, Reason, UsageError
 from av_bench.store import write_atomically
 from model_zoo.mmaudio.shard_file import Sample, ShardFile, lock
+
+if TYPE_CHECKING:
+    from av_bench.media import DecodedMedia
 
 CODE_SECONDS = 8.1  # the published code asks for this much sound per crop
 
@@ -33,13 +38,13 @@ class Encoder(Protocol):
     def text(self, text: str) -> torch.Tensor:
         """Features (Lt, Dt) of a text."""
 
-    def read(self, path: Path, video: bool) -> Decoded:
+    def read(self, path: Path, video: bool) -> DecodedMedia:
         """Decode one file, with the frames that ``video`` needs."""
 
-    def latents(self, media: Decoded, start: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def latents(self, media: DecodedMedia, start: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean and standard deviation (N, C) of the crop that begins at ``start`` seconds."""
 
-    def video(self, media: Decoded) -> tuple[torch.Tensor, torch.Tensor]:
+    def video(self, media: DecodedMedia) -> tuple[torch.Tensor, torch.Tensor]:
         """Visual (Lc, Dc) and synchronisation (Ls, Ds) features of the first seconds."""
 
 
@@ -57,6 +62,10 @@ class Plan:
     video: bool = False
     shard_size: int = 4096
     dtype: str = "bf16"
+
+    def step(self, window: float) -> float:
+        """Seconds that the rule counts a crop of ``window`` seconds as."""
+        return CODE_SECONDS if self.rule == "code" else window
 
 
 def partition(seconds: float, step: float, most: int = 5) -> list[float]:
@@ -82,10 +91,14 @@ class Crop:
 
 
 def crops_of(clips: Sequence[Clip], plan: Plan, window: float) -> tuple[list[Crop], list[dict[str, str]]]:
-    """All crops in order of clips, and what cannot be used with its reason. Reads durations from file headers."""
+    """All crops in order of clips, and what cannot be used with its reason. Reads durations from file headers.
+
+    A header may be off (an Opus file's includes what the decoder drops at the start, an mp3's can be an estimate), so
+    it decides how many crops there are and ``start_in`` where they lie.
+    """
     crops: list[Crop] = []
     excluded: list[dict[str, str]] = []
-    step = CODE_SECONDS if plan.rule == "code" else window
+    step = plan.step(window)
     for place, clip in enumerate(clips):
         path = clip.reference_audio
         try:
@@ -124,6 +137,21 @@ def duration(path: Path) -> float:
     raise MediaError(path, Reason.UNREADABLE, "the header declares no duration")
 
 
+def start_in(media: DecodedMedia, crop: Crop, planned: int, step: float) -> float:
+    """Where crop number ``crop.number`` of ``planned`` starts in the recording as it was decoded.
+
+    As planned when the header told the right length. MediaError when fewer crops fit than were planned.
+    """
+    if planned == 1:
+        return crop.start
+    seconds = media.audio_seconds
+    starts = partition(seconds, step, planned)
+    if crop.number >= len(starts):
+        detail = f"{seconds:.2f} s were decoded, too few for {planned} crops in steps of {step:g} s"
+        raise MediaError(media.path, Reason.TOO_SHORT_AUDIO, detail)
+    return starts[crop.number]
+
+
 @dataclass(frozen=True)
 class Work:
     """The frozen list of units of one feature folder."""
@@ -133,6 +161,11 @@ class Work:
     crops: list[Crop]
     texts: list[str]
     excluded: list[dict[str, str]]
+
+    @cached_property
+    def planned(self) -> Counter[int]:
+        """Number of crops of each clip, by its place in the list."""
+        return Counter(crop.clip for crop in self.crops)
 
     @property
     def units(self) -> list[str]:
@@ -200,14 +233,15 @@ def _fill(shard: ShardFile, name: str, work: Work, encoder: Encoder) -> None:
         for text in work.texts[number * size : (number + 1) * size]:
             shard.add_text(text, encoder.text(text))
         return
-    media: tuple[int, Decoded] | None = None
+    media: tuple[int, DecodedMedia] | None = None
     for crop in work.crops[number * size : (number + 1) * size]:
         clip = work.clips[crop.clip]
         try:
             if media is None or media[0] != crop.clip:  # crops of one recording follow each other: decode it once
                 assert clip.reference_audio is not None
                 media = (crop.clip, encoder.read(clip.reference_audio, work.plan.video))
-            mean, std = encoder.latents(media[1], crop.start)
+            start = start_in(media[1], crop, work.planned[crop.clip], work.plan.step(encoder.window))
+            mean, std = encoder.latents(media[1], start)
             seen, synced = encoder.video(media[1]) if work.plan.video else (None, None)
         except MediaError as error:
             shard.exclude(f"{clip.id}#{crop.number}", error.reason.value, error.detail)

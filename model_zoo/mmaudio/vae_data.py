@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,14 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_bench.contracts import MediaError, UsageError
+from av_bench.store import write_atomically
 from model_zoo.mmaudio.mel import log_mel
 from model_zoo.mmaudio.vae_recipes import VAERecipe
 
-Items = Sequence[NDArray[Any]] | NDArray[Any]
-"""Items by index: waves ``(samples,)`` as float in [-1, 1] or int16, or mels ``(n_mels, frames)`` as float."""
+
+class Items(Protocol):
+    """Items by index: waves ``(samples,)`` as float in [-1, 1] or int16, or mels ``(n_mels, frames)`` as float."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any: ...
+
 
 AUDIO = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm"})
-PACK_FRAMES = 2  # a packed item is this many training windows long, so that crops move
+PACK_WINDOWS = 2  # a packed item is at most this many training windows long, so that an epoch hears most of it
 
 
 class Windows:
@@ -100,8 +107,9 @@ class Windows:
 def open_items(source: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None] = print) -> Items:
     """Items of a ``.npy`` file ``(n, samples)`` or ``(n, n_mels, frames)``, memory-mapped, or of a folder of sound.
 
-    A folder is decoded once into ``work/pack.npy``: mono int16 at the mel's sample rate, items two windows long
-    without overlap. Files that are unreadable or too short are named in ``work/pack.json`` and left out.
+    A folder is decoded once into ``work/pack.raw``: mono int16 at the mel's sample rate, every file cut into equal
+    items of one to two windows. Files that are unreadable or shorter than a window are named in ``work/pack.json`` and
+    left out.
     """
     if source.is_dir():
         return _pack(source, recipe, work, report)
@@ -115,52 +123,78 @@ def open_items(source: Path, recipe: VAERecipe, work: Path, report: Callable[[st
     return items
 
 
+class Pack:
+    """Pieces of sound of different lengths, mono int16, one after another in a memory-mapped file of raw samples.
+
+    ``starts`` holds the first sample of each piece and the end of the last.
+    """
+
+    def __init__(self, path: Path, starts: Sequence[int]) -> None:
+        self.starts = np.array(starts, dtype=np.int64)
+        self._samples = np.memmap(path, dtype=np.int16, mode="r", shape=(int(self.starts[-1]),))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.int16]:
+        return self._samples[self.starts[row] : self.starts[row + 1]]
+
+
 def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None]) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
-    samples = PACK_FRAMES * recipe.frames * recipe.mel.hop
+    window = recipe.frames * recipe.mel.hop
     listing = {
         "sample_rate": recipe.mel.sample_rate,
-        "samples": samples,
+        "samples": PACK_WINDOWS * window,
         "files": [[str(path.relative_to(folder)), path.stat().st_size] for path in files],
     }
-    pack, index = work / "pack.npy", work / "pack.json"
-    if pack.exists() and index.exists():
-        known = json.loads(index.read_text())
-        if all(known.get(key) == value for key, value in listing.items()):
-            return _mapped(pack)
-    pieces, left_out = 0, {}
+    pack, index = work / "pack.raw", work / "pack.json"
+    known = json.loads(index.read_text()) if index.exists() else {}
+    if all(known.get(key) == value for key, value in listing.items()):
+        if "starts" in known and pack.exists():
+            return Pack(pack, known["starts"])
+        if "starts" not in known and (work / "pack.npy").exists():
+            return _mapped(work / "pack.npy")  # a run that was begun when all pieces had one length goes on with them
+    starts, left_out = [0], {}
     raw = work / f".pack.{os.getpid()}.raw"
     with raw.open("wb") as out:
         for path in files:
             try:
-                found = _pieces(path, recipe.mel.sample_rate, samples)
+                sound = _sound(path, recipe.mel.sample_rate, window)
             except MediaError as error:
                 left_out[str(path.relative_to(folder))] = str(error)
                 continue
-            out.write(found.tobytes())
-            pieces += len(found)
-    if not pieces:
+            out.write(sound.tobytes())
+            starts += [starts[-1] + end for end in _ends(len(sound), PACK_WINDOWS * window)]
+    if len(starts) == 1:
         raw.unlink()
-        raise UsageError(f"{folder}: none of {len(files)} audio files holds {samples} samples ({left_out})")
-    array = np.lib.format.open_memmap(pack, mode="w+", dtype=np.int16, shape=(pieces, samples))
-    array[:] = np.memmap(raw, dtype=np.int16, mode="r", shape=(pieces, samples))
-    array.flush()
-    raw.unlink()
-    index.write_text(json.dumps({**listing, "left_out": left_out}, indent=1))
-    report(f"{folder}: {len(files) - len(left_out)} files, {pieces} items; {len(left_out)} files left out, see {index}")
-    return _mapped(pack)
+        raise UsageError(f"{folder}: none of {len(files)} audio files holds {window} samples ({left_out})")
+    index.unlink(missing_ok=True)  # never an index beside another pack
+    raw.replace(pack)
+    write_atomically(index, json.dumps({**listing, "starts": starts, "left_out": left_out}).encode())
+    items = len(starts) - 1
+    report(f"{folder}: {len(files) - len(left_out)} files, {items} items; {len(left_out)} files left out, see {index}")
+    return Pack(pack, starts)
 
 
-def _pieces(path: Path, sample_rate: int, samples: int) -> NDArray[np.int16]:
+def _ends(samples: int, longest: int) -> list[int]:
+    """Ends of the fewest pieces of at most ``longest`` samples, as equal as can be; nothing is dropped.
+
+    Two windows at most and one window at least give pieces of at least one window.
+    """
+    count = -(-samples // longest)
+    return [samples * number // count for number in range(1, count + 1)]
+
+
+def _sound(path: Path, sample_rate: int, least: int) -> NDArray[np.int16]:
     from av_bench.contracts import Reason
     from av_bench.media import decode
 
     wave = decode(path).waveform(sample_rate, None, remove_mean=False).numpy()
-    count = len(wave) // samples
-    if not count:
-        raise MediaError(path, Reason.TOO_SHORT_AUDIO, f"{len(wave)} samples, {samples} are needed")
-    cut = np.round(wave[: count * samples].clip(-1, 1) * 32767).astype(np.int16)
-    return cut.reshape(count, samples)
+    if len(wave) < least:
+        raise MediaError(path, Reason.TOO_SHORT_AUDIO, f"{len(wave)} samples, {least} are needed")
+    samples: NDArray[np.int16] = np.round(wave.clip(-1, 1) * 32767).astype(np.int16)
+    return samples
 
 
 def _mapped(path: Path) -> NDArray[Any]:

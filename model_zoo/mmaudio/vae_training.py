@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import torch
-
+from av_bench.contracts import AvBenchError, UsageError
+from model_zoo.mmaudio.distributed import Cluster, cluster
 from model_zoo.mmaudio.logs import Journal
+from model_zoo.mmaudio.recipe import Run
+from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.vae import VAE
 from model_zoo.mmaudio.vae_data import Items, open_items
 from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, plain, read_recipe
@@ -34,11 +37,13 @@ def train(
     out: Path,
     device: str = "cpu",
     report: Callable[[str], None] = print,
+    processes: Cluster | None = None,
 ) -> VAE:
     """Train to ``recipe.steps``, from ``out/last.pt`` where that exists; returns the VAE, ready for ``fuse``.
 
     ``out`` holds ``log.jsonl`` (means since the last line), ``last.pt`` (everything, replaced at once) and in the end
-    ``vae.safetensors`` (raw weights in the published layout) with ``vae.json`` (the recipe).
+    ``vae.safetensors`` (raw weights in the published layout) with ``vae.json`` (the recipe). ``processes``: those that
+    train together; UsageError when they do not all see the same checkpoint.
     """
     trainer = VAETrainer(recipe, items, device)
     out.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,8 @@ def train(
         report(f"resumed at step {trainer.done}")
     else:
         trainer.start()
+    if processes is not None and processes.any(processes.agree(trainer.done) != trainer.done):
+        raise UsageError(f"{out}: not every process sees the first one's checkpoint; --out must be one shared folder")
     main = trainer.rank == 0
     journal = Journal(out, trainer.done, quiet=True) if main else None
     window: list[Losses] = []
@@ -88,42 +95,42 @@ def save_weights(vae: VAE, recipe: VAERecipe, out: Path) -> None:
     write_atomically(out / "vae.json", (json.dumps(plain(recipe), indent=1) + "\n").encode())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the module."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of the module; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model_zoo.mmaudio.vae_training", description="Train the VAE.")
     parser.add_argument("--config", required=True, help=f"recipe: {', '.join(RECIPES)}, or a YAML file")
     parser.add_argument("--data", required=True, type=Path, help="waves or mels in a .npy file, or a folder of audio")
     parser.add_argument("--out", required=True, type=Path, help="folder of checkpoint, log and weights; resumes there")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
-    recipe = read_recipe(options.config)
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    device = f"cuda:{rank}" if options.device == "cuda" else options.device
-    if world > 1:
-        import torch.distributed as dist
+    try:
+        _run(read_recipe(options.config), options.data, options.out, options.device)
+    except AvBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    options.out.mkdir(parents=True, exist_ok=True)
-    items = _open_in_turn(options.data, recipe, options.out, world)
-    train(recipe, items, options.out, device, report=print if os.environ.get("RANK", "0") == "0" else _silent)
+
+def _run(recipe: VAERecipe, data: Path, out: Path, device: str) -> None:
+    """Join the processes that torchrun started, decode in the first one, train in all."""
+    with cluster(Run(device=device)) as processes, held(out, processes) as mine:
+        if not mine:
+            raise UsageError(f"{out} is being written by another training run; wait for it, or choose another --out")
+        items = open_items(data, recipe, out) if processes.first else None
+        processes.wait()  # as long as decoding takes
+        if items is None:
+            items = open_items(data, recipe, out, _silent)
+        train(recipe, items, out, str(processes.device), print if processes.first else _silent, processes)
+
+
+def held(out: Path, processes: Cluster) -> AbstractContextManager[bool]:
+    """The folder's lock, which the first process holds for all."""
+    return lock(out / ".lock") if processes.first else nullcontext(True)
 
 
 def _silent(_: str) -> None:
     return
 
 
-def _open_in_turn(data: Path, recipe: VAERecipe, out: Path, world: int) -> Items:
-    """The first process decodes a folder; the others wait and map what it wrote."""
-    if world == 1:
-        return open_items(data, recipe, out)
-    import torch.distributed as dist
-
-    first = dist.get_rank() == 0
-    if first:
-        open_items(data, recipe, out)
-    dist.barrier()
-    return open_items(data, recipe, out, _silent)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

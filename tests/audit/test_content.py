@@ -13,11 +13,13 @@ pytest.importorskip("imageio_ffmpeg", reason="the extra av-bench[audit] is not i
 
 from av_bench.audit import content
 from av_bench.audit.cli import app
-from av_bench.audit.content import audit_content, to_json
+from av_bench.audit.content import audit_content, clip_names, to_json
 from av_bench.audit.fingerprints import CHROMA_RATE, sound_codes
 from av_bench.audit.library import Match
-from av_bench.audit.report import load_overlaps, load_training_side
-from av_bench.contracts import UsageError
+from av_bench.audit.report import load_overlaps, load_training_side, write_json
+from av_bench.contracts import Clip, UsageError
+from av_bench.dedup import clean_subset
+from av_bench.media import VIDEO_SUFFIXES, media_files
 from av_bench.store import Store
 from protocols.impacts.encode import write_mp4
 from protocols.impacts.picture import render_frames
@@ -126,6 +128,51 @@ def test_json_counts(media: Path, store: Store) -> None:
     assert data["overlapping"] == ["cropped", "dubbed", "illustrated", "shifted"]
     assert [t["overlapping_clips"] for t in data["train"]] == [4, 0]
     assert data["in_every_train"] == []
+
+
+@pytest.fixture(scope="module")
+def alike(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """test: a clean dup.mp4 beside a leaked extra/dup.mp4 and a leaked extra/only.mp4. train: files of one name."""
+    root = tmp_path_factory.mktemp("alike")
+    for name, source in (
+        ("test/dup.mp4", "train/original4.mp4"),
+        ("test/extra/dup.mp4", "train/original0.mp4"),
+        ("test/extra/only.mp4", "train/original1.mp4"),
+        ("train/dog/1.mp4", "test/shifted.mp4"),
+        ("train/cat/1.mp4", "train/original2.mp4"),
+        ("train/cat/2.mp4", "test/cropped.mp4"),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(media / source)
+    return root
+
+
+def test_namesakes_of_a_leaked_file_stay_in(alike: Path, store: Store, tmp_path: Path) -> None:
+    result = audit_content(alike / "test", [alike / "train"], store, workers=1)
+    write_json(to_json(result), tmp_path / "audit.json")
+    assert load_overlaps(tmp_path / "audit.json") == {"extra/dup", "only"}
+    assert load_training_side(tmp_path / "audit.json") == {"dog/1", "2"}
+    ids = [Clip(p.stem, p) for p in media_files(alike / "test", VIDEO_SUFFIXES)]
+    assert [clip.id for clip in clean_subset(ids, tmp_path / "audit.json")] == ["dup"]
+    turned = [Clip(p.stem, p) for p in media_files(alike / "test/extra", VIDEO_SUFFIXES)]
+    write_json(to_json(audit_content(alike / "test/extra", [alike / "train"], store, workers=1)), tmp_path / "e.json")
+    assert clean_subset(turned, tmp_path / "e.json") == ()
+
+
+def test_a_folder_holds_its_own_names_and_sound_beside_picture_is_one_clip() -> None:
+    folder = Path("d")
+    files = [folder / name for name in ("a.mp4", "x/a.mp4", "x/b.mp4", "x/b.wav", "x/v.1.mp4", "y/v.1.mp4")]
+    assert list(clip_names(folder, files).values()) == ["a", "x/a", "b", "b", "x/v.1", "y/v.1"]
+
+
+def test_a_training_folder_counts_once(alike: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(alike)
+    twice = [Path("train"), alike / "train", Path("test/../train")]
+    result = audit_content(alike / "test", twice, store, workers=1)
+    assert len(result.matches) == 2
+    assert [t["overlapping_clips"] for t in to_json(result)["train"]] == [2]
+    with pytest.raises(UsageError, match="--train train/dog lies in --train train; give one"):
+        audit_content(alike / "test", [Path("train/dog"), Path("train")])
 
 
 def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:

@@ -59,6 +59,21 @@ def test_unrelated_codes_give_no_hit(make: Callable[[], CodeIndex], bits: int, l
     assert len(hits) <= 2  # candidates only: every one is verified on the media
 
 
+@pytest.mark.parametrize(("make", "bits", "length"), INDEXES)
+def test_every_copy_is_found_and_a_loop_does_not_hide_the_others(
+    make: Callable[[], CodeIndex], bits: int, length: int
+) -> None:
+    """80 noisy copies, one of them of a sequence that repeats the same stretch 40 times, among 200 others."""
+    rng = np.random.default_rng(2)
+    index, dtype = make(), np.uint32 if bits == 32 else np.uint64
+    whole = _walk(rng, length, bits)
+    copies = [_noisy(rng, whole, bits, 0.04) for _ in range(79)] + [np.tile(whole, 40)]
+    for codes in [*copies, *(_walk(rng, length, bits) for _ in range(200))]:
+        index.add(codes.astype(dtype), np.ones(len(codes), bool))
+    found = {hit.sequence for hit in index.query(whole.astype(dtype), np.ones(length, bool))}
+    assert set(range(80)) <= found
+
+
 def test_masked_codes_do_not_match() -> None:
     index = sound_index()
     codes = np.full(59, 627964279, np.uint32)  # what Chromaprint says of silence

@@ -164,7 +164,7 @@ def test_format_is_recognised_from_the_rows(name: str, tmp_path: Path) -> None:
 
 def test_gzip_bom_and_missing_last_newline(tmp_path: Path) -> None:
     path = tmp_path / "list.txt.gz"
-    path.write_bytes(gzip.compress(b"\xef\xbb\xbf--0PQM4-hqg_30000_40000\r\n\r\n-10PQM4-hqg_0_10000"))
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf--0PQM4-hqg_30000_40000\r\n\r\n-10PQM4-hqg_0_10000", mtime=0))
     assert _rows(read_list(path)) == [("--0PQM4-hqg", 30_000, 40_000, 1), ("-10PQM4-hqg", 0, 10_000, 3)]
 
 
@@ -178,6 +178,8 @@ def test_gzip_bom_and_missing_last_newline(tmp_path: Path) -> None:
         ("audiocaps", "a.csv", f"{CAPTIONS}1,{K},0,x\n2,{L},nan,y\n", 3, "not like"),
         ("wavcaps-blacklist-freesound", "a.csv", "index,id\n0,11\n1,Not found\n2,12\n", 3, "not like"),
         ("countix", "a.json", f'["{K}_0000_0010", "{K}", "{L}_0000_0010"]', 2, "not like"),
+        ("moviegen", "a.jsonl", '{"id": 0}\n\n{"id": 1,}\n{"id": 2}\n', 3, "not valid JSON"),
+        ("moviegen", "a.jsonl", '{"id": 0}\n{"id": 1}\n\n\n{"id": "x"}\n', 5, "not like"),
     ],
 )  # fmt: skip
 def test_malformed_rows_are_listed_with_file_and_line(
@@ -227,7 +229,7 @@ def test_mostly_foreign_rows_are_refused(tmp_path: Path) -> None:
     [
         ("absent.txt", None, "no such list file"),
         ("broken.txt.gz", b"\x1f\x8b\x08\x00broken", "gzip"),
-        ("cut.txt.gz", gzip.compress(b"abcdefghijk_0_10000\n" * 50)[:-12], "gzip"),
+        ("cut.txt.gz", gzip.compress(b"abcdefghijk_0_10000\n" * 50, mtime=0)[:-12], "gzip"),
         ("binary.txt", b"\x00\x01\x02", "binary"),
         ("latin.txt", "abcdefghijk_000030.mp4,caf\xe9\n".encode("latin-1"), "line 1: not UTF-8"),
         ("bad.json", b'{"AudioSet": [', "JSON|known list format"),
@@ -238,6 +240,20 @@ def test_unreadable_files_are_refused(name: str, content: bytes | None, words: s
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=words):
         read_list(tmp_path / name)
+
+
+def test_a_json_file_of_many_lines_is_no_json_lines_file(tmp_path: Path) -> None:
+    path = _write(tmp_path, "list.json", '{"Other": [\n"117790"\n]}\n')
+    with pytest.raises(UsageError, match="fits no known list format"):
+        read_list(path)
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    """A JSON string may hold separators that Python's splitlines takes for line ends."""
+    text = '{"id": 0, "video_prompt": "a\u2028b"}\r\n{"id": 1\n{"id": 2}'
+    clips = read_list(_write(tmp_path, "a.jsonl", text))
+    assert clips.rows["line"].to_pylist() == [1, 3]
+    assert [m.line for m in clips.malformed] == [2]
 
 
 def test_json_without_the_key_names_the_keys_there_are(tmp_path: Path) -> None:

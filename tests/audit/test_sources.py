@@ -117,7 +117,7 @@ def test_changed_and_absent_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingRequirement, match="lists pull one"):
         Lists(folder).open("s/both")
     assert not Lists(folder).has("s/both")
-    (folder / "x" / "one.txt.gz").write_bytes(gzip.compress(ONE + b"eeeeeeeeeee_0_10000\n"))
+    (folder / "x" / "one.txt.gz").write_bytes(gzip.compress(ONE + b"eeeeeeeeeee_0_10000\n", mtime=0))
     with pytest.raises(UsageError, match="not the locked one"):
         Lists(folder).open("s/both")
     assert [state for _, state in verify(folder, ["one"])] == ["changed"]

@@ -46,7 +46,8 @@ def described(folder: Path, name: str, fd: float, **changes: Any) -> Path:
     protocol = {"name": "vggsound-8s", "version": "1", "seconds": 8.0, "metrics": list(metrics)}
     make_run(folder, name, flavour="paper")
     scores = json.loads((folder / "scores.json").read_text())
-    (folder / "scores.json").write_text(json.dumps(scores | {"metrics": metrics, "protocol": protocol}))
+    about = {"set": scores["set"] | {"name": "vggsound"}, "metrics": metrics, "protocol": protocol}
+    (folder / "scores.json").write_text(json.dumps(scores | about))
     info = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(info | {"generator": DESCRIBED | changes}))
     return folder
@@ -101,8 +102,26 @@ def test_reported_rows_stand_beside_ours_with_the_difference(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("table9", "Did you mean"), ("table3", "none of the columns"), ("table4", "compares no methods")],
+    [
+        ("table9", "Did you mean"),
+        ("table3", "of audiocaps in the paper flavour, this table is of vggsound in the paper flavour"),
+        ("table4", "compares no methods"),
+    ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        tables([make_run(tmp_path / "a", "one")], with_paper=name)
+        tables([described(tmp_path / "a", "one", 100.0)], with_paper=name)
+
+
+def test_strict_numbers_do_not_stand_beside_the_papers(tmp_path: Path) -> None:
+    run = described(tmp_path / "a", "one", 100.0)
+    scores = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").write_text(json.dumps(scores | {"flavour": "strict"}))
+    with pytest.raises(UsageError, match="this table is of vggsound in the strict flavour"):
+        tables([run], with_paper="table1")
+
+
+def test_every_table_of_methods_can_be_read() -> None:
+    for name in ("table1", "table2", "table3", "tableA2"):
+        assert all(row.values for row in read(name)), name
+    assert {r.method: r.values["params"] for r in read("tableA2")}["Movie Gen Audio"] == 13_000

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,3 +109,44 @@ def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
 def test_unknown_format_names_the_nearest(runs: list[Path]) -> None:
     with pytest.raises(UsageError, match="Did you mean 'latex'"):
         render(tables(runs), "latx")
+
+
+def with_metric(folder: Path, name: str, **more: Any) -> Path:
+    """The run with one more metric, or with a changed one."""
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["metrics"][name] = scores["metrics"].get(name, scores["metrics"]["KL-x"]) | more
+    if name not in scores["protocol"]["metrics"]:
+        scores["protocol"]["metrics"].append(name)
+    (folder / "scores.json").write_text(json.dumps(scores))
+    return folder
+
+
+def test_columns_are_those_of_all_rows(tmp_path: Path) -> None:
+    plain, more = make_run(tmp_path / "a", "plain"), with_metric(make_run(tmp_path / "b", "more"), "KL2")
+    for order in ([plain, more], [more, plain]):
+        (table,) = tables(order)
+        assert "KL2" in [c.name for c in table.columns]
+
+
+def test_numbers_of_other_networks_are_not_ranked(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, name, seed=i) for i, name in enumerate("ab")]
+    with_metric(runs[1], "KL-x", extractors={"x": "x-2"})
+    (table,) = tables(runs)
+    ranks = {(row.name, name): cell.rank for row in table.rows for name, cell in row.cells.items()}
+    assert ranks["a", "KL-x"] is ranks["b", "KL-x"] is None
+    assert ranks["a", "F1"] is not None
+    assert any("networks behind KL-x come from different weights" in note for note in table.notes)
+
+
+def test_what_a_metric_says_of_itself_stands_under_the_table(tmp_path: Path) -> None:
+    runs = [with_metric(make_run(tmp_path / name, name), "FD-x", notes=["biased upwards"]) for name in "ab"]
+    with_metric(runs[1], "F1", notes=["undefined for 2 of 40 clips"])
+    (table,) = tables(runs)
+    assert "FD-x: biased upwards" in table.notes
+    assert "F1: undefined for 2 of 40 clips (b)" in table.notes
+
+
+@pytest.mark.parametrize("name", ["[ours] v2", "*star"])
+def test_no_name_is_read_as_an_option_of_the_line_before(tmp_path: Path, name: str) -> None:
+    text = render(tables([make_run(tmp_path / "a", "one"), make_run(tmp_path / "b", name)]), "latex")
+    assert f"\n{{{name}}} & " in text

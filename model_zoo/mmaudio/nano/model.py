@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from av_bench.contracts import MissingRequirement, UsageError
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.nano.codec import NanoCodec
-from model_zoo.mmaudio.nano.conditioner import NanoConditioner
+from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.sight import Sight
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import MMAudio
@@ -20,7 +21,10 @@ GUIDANCE = 3.5  # best of 1 to 3.5 on held-out train scenes
 
 
 class MMAudioNano(MMAudio):
-    """The embedded model: 8 s, mono, 16 kHz, video and text as conditions. Other lengths work in windows of 8 s.
+    """The embedded model: mono, 16 kHz, video and text as conditions, made for 8 s.
+
+    Longer clips are generated in overlapping windows of 8 s. Shorter ones (0.5 s and more) are generated as 8 s whose
+    video stands still after the clip's end, and the sound is cut to the clip.
 
     Parameters are the sampler's; ``weights`` is a folder with the three files in place of the embedded ones.
     """
@@ -44,6 +48,13 @@ class MMAudioNano(MMAudio):
             "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
         )
         self.place(device)
+
+    def _plan(self, seconds: float) -> None:
+        super()._plan(seconds)
+        if len(self.windows) == 1:  # all 8 s of latents, whatever is asked; ``_decode`` cuts the wave
+            frames = self.codec.latent_len(whole_stretch(seconds))
+            self.windows = replace(self.windows, frames=frames, total=frames)
+            self.network.set_lengths(frames, *self.conditioner.lengths(seconds))
 
 
 def load(folder: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from model_zoo.mmaudio.nano.vocoder_training import TUNE_RECIPE, VocoderRecipe, 
 from model_zoo.mmaudio.vae import VAE
 from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe
 from model_zoo.nano.data import Corpus, corpus
+
+if TYPE_CHECKING:
+    from model_zoo.mmaudio.recipe import Recipe
 
 CLIPS = 2400
 HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
@@ -54,6 +57,7 @@ def train_nano(
     """
     if clips <= HOLDOUT + 16:
         raise UsageError(f"mmaudio-nano: {clips} clips are too few, {HOLDOUT} are held out; use {CLIPS}")
+    flow_recipe(out / "features", config, changes, device)  # a wrong key or device is said before hours of work
     data = corpus(corpus_folder or out / "corpus", "train", clips, workers)
     sight = sight_stage(out, data, device, report)
     vae = vae_stage(out, data, device, report)
@@ -154,12 +158,22 @@ def feature_stage(
 
 def flow_stage(out: Path, features: Path, config: str, changes: tuple[str, ...], device: str) -> Path:
     """Train the flow network with the package's own loop, or go on with it; returns the folder of its weights."""
-    from model_zoo.mmaudio.recipe import read_recipe
     from model_zoo.mmaudio.training import train
+
+    return train(flow_recipe(features, config, changes, device), out / "flow")
+
+
+def flow_recipe(features: Path, config: str, changes: tuple[str, ...], device: str) -> Recipe:
+    """The flow network's training config on these features. UsageError for keys, values and devices that are wrong."""
+    from model_zoo.mmaudio.distributed import device_of
+    from model_zoo.mmaudio.recipe import read_recipe
+    from model_zoo.mmaudio.setup import network_config
 
     folders = (f"data.train=[{{path: {features / 'train'}}}]", f"data.validation=[{{path: {features / 'val'}}}]")
     recipe = read_recipe(config, (*folders, f"run.device={device}", *changes))
-    return train(recipe, out / "flow")
+    network_config(recipe)
+    device_of(recipe.run)
+    return recipe
 
 
 def save_weights(module: nn.Module, file: Path) -> None:

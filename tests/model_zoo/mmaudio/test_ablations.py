@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -158,14 +159,46 @@ def test_learnable_empty_text_is_trained_and_zeros_stay(features: tuple[Path, Pa
         ("network.variant=mmaudio-xl", "mmaudio-xl"),
         ("batch", "write key=value"),
         ("ema.sigma_rel=[0.05]", ""),
+        ("ema.final=[0.5]", "ema.final: 0.5 must lie between 0 and 0.2887"),
+        ("ema.final=[.nan]", "ema.final: nan must lie between"),
+        ("ema.final=[0.02]", ""),
+        ("ema.final=[0.28]", "width 0.28 would be off by 21%"),
+        ("ema={final: [0.2], sigma_rel: [0.05]}", "needs two tracked widths"),
+        ("ema.sigma_rel=[]", "one width or more"),
+        ("ema.sigma_rel=[0.05, 0.05]", "each once"),
+        ("ema.sigma_rel=[0.0, 0.05]", "ema.sigma_rel: 0.0 must lie between"),
+        ("ema.snapshots=3", "ema.snapshots must be at least 4, got 3"),
+        ("dropout.video=10", "dropout.video is a chance in [0, 1], got 10.0"),
+        ("dropout.text=-0.1", "dropout.text is a chance"),
+        ("data.threads=-1", "data.threads must not be negative, got -1"),
+        ("optimiser.rate=nan", "optimiser.rate must be a number that is not negative, got nan"),
+        ("optimiser.weight_decay=-1", "optimiser.weight_decay must be"),
+        ("optimiser.clip=0", "optimiser.clip must be a positive number"),
+        ("optimiser.betas=[0.9, 1.0]", "optimiser.betas[1] must lie in"),
+        ("schedule.gamma=inf", "schedule.gamma must be a number"),
+        ("schedule.warmup=-1", "schedule.warmup must not be negative"),
+        ("schedule.milestones=[5, -5]", "schedule.milestones[1] must not be negative"),
+        ("every.validate=-1", "every.validate must not be negative"),
+        ("seed=-1", "seed must lie in"),
+        ("seed=18446744073709551616", "seed must lie in"),
+        ("run.device=gpu", "'gpu' is not one of auto, cpu, cuda, cuda:N"),
     ],
 )
 def test_wrong_keys_and_values_are_named(change: str, message: str) -> None:
     if not message:
-        assert read_recipe("small_16k", [change]).ema.sigma_rel == (0.05,)
-        return
-    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         network_config(read_recipe("small_16k", [change]))
+        return
+    with pytest.raises(UsageError, match=re.escape(message)):
+        network_config(read_recipe("small_16k", [change]))
+
+
+def test_an_average_that_needs_snapshots_is_refused_without_them() -> None:
+    """Two widths at the last step alone say little about a third one; the published number of snapshots does."""
+    changes = ["ema.final=[0.2]", "every.snapshot=0"]
+    with pytest.raises(UsageError, match=r"width 0\.2 would be off by 40% .* 1 snapshots .*every\.snapshot is 0"):
+        read_recipe("small_16k", changes)
+    assert read_recipe("small_16k", changes[:1]).ema.final == (0.2,)
+    assert read_recipe("small_16k", [*changes, "ema.sigma_rel=[0.05, 0.1, 0.2]"]).every.snapshot == 0
 
 
 def test_unknown_config_names_the_nearest() -> None:

@@ -47,18 +47,28 @@ def member(rank: int, port: int, config: Path, out: Path, changes: Sequence[str]
     train(read_recipe(config, changes), out, quiet=True)
 
 
-def spawned(config: Path, out: Path, *changes: str) -> None:
+def apart(rank: int, port: int, config: Path, out: Path, changes: Sequence[str]) -> None:
+    """``member`` with a folder of its own; exit code 7 when the folders are refused."""
+    try:
+        member(rank, port, config, out / f"node{rank}", changes)
+    except UsageError as error:
+        os._exit(7 if "must be one folder" in str(error) else 1)
+
+
+def spawned(
+    config: Path, out: Path, *changes: str, target: Callable[..., None] = member, codes: tuple[int, int] = (0, 0)
+) -> None:
     """The same as ``torchrun``, started from here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=member, args=(rank, port, config, out, changes)) for rank in range(2)]
+    processes = [spawn.Process(target=target, args=(rank, port, config, out, changes)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(300)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert tuple(process.exitcode for process in processes) == codes
 
 
 def same(a: Path, b: Path) -> None:
@@ -94,6 +104,27 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, parallel: str) -> N
     spawned(config, tmp_path / "mixed", f"run.parallel={parallel}", "steps=4")
     train(recipe, tmp_path / "mixed", quiet=True)
     same(tmp_path / "one", tmp_path / "mixed")
+
+
+@pytest.mark.parametrize("left", [None, 2])
+def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path, left: int | None) -> None:
+    """The first goes on from step 4; the other has nothing, or an older checkpoint only."""
+    config = config_file(tmp_path / "tiny.yaml", tiny_recipe(tmp_path))
+    train(tiny_recipe(tmp_path, steps=4), tmp_path / "node0", quiet=True)
+    if left is not None:
+        train(tiny_recipe(tmp_path, steps=left), tmp_path / "node1", quiet=True)
+    spawned(config, tmp_path, target=apart, codes=(7, 7))
+
+
+def test_the_first_process_picks_the_step(tmp_path: Path) -> None:
+    """The other sees a newer checkpoint, that the first does not see yet: both go on from the older one."""
+    recipe = tiny_recipe(tmp_path)
+    config = config_file(tmp_path / "tiny.yaml", recipe)
+    train(tiny_recipe(tmp_path, steps=2), tmp_path / "node0", quiet=True)
+    train(tiny_recipe(tmp_path, steps=4), tmp_path / "node1", quiet=True)
+    train(recipe, tmp_path / "one", quiet=True)
+    spawned(config, tmp_path, target=apart)
+    same(tmp_path / "one", tmp_path / "node0")
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(5, 1), (2, 4), (24, 1)])

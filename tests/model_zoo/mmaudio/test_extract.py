@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from av_bench.contracts import Clip, MediaError, Reason, UsageError, VideoReques
 from av_bench.media import DecodedMedia, decode
 from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
 from model_zoo.mmaudio.extract import MediaFeatures
-from model_zoo.mmaudio.units import Plan, extract, partition, prepare, unfinished
+from model_zoo.mmaudio.units import Crop, Plan, duration, extract, partition, prepare, start_in, unfinished
 from tests.media_files import tone, write_video
 
 RATE, WINDOW = 1000, 8.0
@@ -100,6 +101,61 @@ def test_crops_are_where_the_partition_says(tmp_path: Path) -> None:
     assert [(c.clip, c.number) for c in code.crops] == [(1, 0), (1, 1), (1, 2), (3, 0)]
 
 
+def encoded(path: Path, seconds: float, codec: str, rate: int) -> None:
+    """A tone as a compressed file."""
+    import av
+
+    wave = np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate).astype(np.float32)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(0.5 * wave[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        fitting = av.AudioResampler(stream.format, "mono", rate, stream.codec_context.frame_size or 1024)
+        for part in [*fitting.resample(frame), *fitting.resample(None), None]:
+            for packet in stream.encode(part):
+                container.mux(packet)
+
+
+@pytest.mark.parametrize("rule", ["paper", "code"])
+def test_the_last_crop_ends_where_an_opus_file_ends(tmp_path: Path, rule: Literal["paper", "code"]) -> None:
+    """The header counts what the decoder drops at the start (6.5 ms), so crops planned from it reach beyond the end."""
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.opus"
+    encoded(path, 24.5, "libopus", 48_000)
+    assert duration(path) > decode(path).audio_seconds
+    clips = [Clip("a", audio=path, text="t")]
+    plan = Plan(rule, dtype="fp32")
+    list(extract(tmp_path / "out", clips, plan, Toy()))
+    features = FeatureSet(tmp_path / "out")
+    assert features.excluded == []
+    assert features.crops == list(range(len(prepare(tmp_path / "out", clips, plan, Toy()).crops))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "decoded", "expected"),
+    [
+        (30.0, 30.0, [0.0, 11.0, 22.0]),
+        (30.0, 28.0, [0.0, 10.0, 20.0]),
+        (24.0065, 24.0, [0.0, 8.0, 16.0]),
+        (30.0, 32.0, [0.0, 12.0, 24.0]),  # an estimate that is too short: no more crops, but up to the end
+        (30.0, 18.0, [0.0, 10.0, None]),  # no overlap: one crop fewer, and it is named
+        (15.0, 8.0, [0.0]),
+    ],
+)
+def test_starts_follow_the_decoded_length(
+    tmp_path: Path, header: float, decoded: float, expected: list[float | None]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(round(decoded * RATE)), RATE)
+    media = decode(tmp_path / "a.wav")
+    for number, start in enumerate(partition(header, WINDOW)):
+        crop, wanted = Crop(0, number, start), expected[number]
+        if wanted is None:
+            with pytest.raises(MediaError, match=r"18\.00 s were decoded, too few for 3 crops"):
+                start_in(media, crop, len(expected), WINDOW)
+        else:
+            assert start_in(media, crop, len(expected), WINDOW) == pytest.approx(wanted)
+
+
 def test_unusable_files_are_listed_with_reasons(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [9.0, 9.0, 9.0])
     (tmp_path / "in" / "01.wav").write_bytes(b"RIFFgarbage")
@@ -146,7 +202,7 @@ def test_workers_share_and_a_killed_one_is_made_good(tmp_path: Path) -> None:
     for process in workers:
         process.join(60)
     assert [process.exitcode for process in workers] == [-signal.SIGKILL, 0, 0]
-    finished = [name for log in logs for name in log.read_text().split()]
+    finished = [name for log in logs if log.exists() for name in log.read_text().split()]  # a late one finds no work
     assert len(set(finished)) == len(finished)
     clips = [Clip(p.stem, audio=p, text="t") for p in sorted((tmp_path / "in").glob("*.wav"))]
     plan = Plan(shard_size=2, dtype="fp32")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from av_bench.audit.formats import FORMATS
+from av_bench.audit.lists import read_list
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.dataset import FeatureSet
-from model_zoo.mmaudio.mix import Batch, Dropout, Loader, Mix, Source, draw, is_excluded
+from model_zoo.mmaudio.exclusion import Exclusion, parts
+from model_zoo.mmaudio.mix import Batch, Dropout, Loader, Mix, Source, draw
 from tests.model_zoo.mmaudio.training_tools import SHAPES, folder
 
 NAMES = ("mean", "std", "clip", "sync", "text", "video", "worded")
@@ -130,13 +134,61 @@ def test_other_shapes_and_too_few_samples_are_refused(sets: tuple[FeatureSet, Fe
         mix(sets).batch(0, 64, Dropout())
 
 
-def test_excluded_recordings_are_left_out_by_id_or_by_window(sets: tuple[FeatureSet, FeatureSet]) -> None:
+def test_excluded_recordings_are_left_out(sets: tuple[FeatureSet, FeatureSet]) -> None:
     first, _ = sets
     names = {first.ids[0], first.ids[3]}
-    kept = {first.ids[row] for row in Source("x").rows(first, names)}
+    kept = {first.ids[row] for row in Source("x").rows(first, Exclusion(names))}
     assert kept == set(first.ids) - names
-    assert is_excluded("-abc_d_000030", {"-abc_d"})
-    assert is_excluded("-abc_d_000030", {"-abc_d_000030"})
-    assert not is_excluded("-abc_d_000030", {"-abc_d_000040", "-abc"})
     with pytest.raises(UsageError, match="excluded names leave no sample"):
-        Source("x").rows(first, set(first.ids))
+        Source("x").rows(first, Exclusion(first.ids))
+
+
+@pytest.mark.parametrize(
+    ("key", "inside", "outside"),
+    [
+        ("-abc_d_000030", ["-abc_d", "-abc_d_000030"], ["-abc_d_000040", "-abc"]),
+        ("Yr1nicOVtvkQ", ["r1nicOVtvkQ", "r1nicOVtvkQ_000030", "Yr1nicOVtvkQ.wav"], ["Yr1nicOVtvk", "2H3miNoF_Z8"]),
+        (
+            "r1nicOVtvkQ_30000_40000",
+            ["r1nicOVtvkQ", "r1nicOVtvkQ_000030"],
+            ["r1nicOVtvkQ_000040", "r1nicOVtvkQ_030000"],
+        ),
+        ("-0nic_Vt_kQ_130", ["-0nic_Vt_kQ_000130", "Y-0nic_Vt_kQ"], ["-0nic_Vt_kQ_000013"]),
+        ("r1nicOVtvkQ_0028_0038", ["r1nicOVtvkQ_000028"], ["r1nicOVtvkQ_000000"]),
+        ("2015-02-16-17-08-51_denoised_thumb", ["2015-02-16-17-08-51"], ["2015-02-16-17-08-52"]),
+        ("117790", ["117790"], ["11779", "117790_000000"]),
+        ("dup", ["dup"], ["extra/dup", "dup_000010"]),
+        ("Santa Motor", ["Santa Motor.wav"], ["Santa"]),
+    ],
+)
+def test_a_sample_goes_by_every_way_of_writing_its_name(key: str, inside: list[str], outside: list[str]) -> None:
+    for name in inside:
+        assert key in Exclusion([*outside, name]), name
+    assert key not in Exclusion(outside)
+
+
+@pytest.mark.parametrize(
+    "layout", ["vggsound", "vggsound-ms", "wavcaps-blacklist-audioset", "countix", "greatest-hits"]
+)
+def test_ids_are_taken_apart_as_the_audit_does(layout: str, tmp_path: Path) -> None:
+    """The example of a list format, read by the audit, names the sample that has the example as its id."""
+    example = FORMATS[layout].example.split(",")[-1 if layout.startswith("wavcaps") else 0].strip('[]"')
+    text = {"wavcaps-blacklist-audioset": f"index,id\n0,{example}\n", "countix": f'["{example}"]\n'}
+    (tmp_path / "list").write_text(text.get(layout, f"{example}\n"))
+    row = read_list(tmp_path / "list", layout).rows.to_pylist()[0]
+    name = f"{row['id']}_{row['start'] // 1000:06d}" if "start" in row else row["id"]
+    assert Path(example).stem in Exclusion([name])
+    assert parts(Path(example).stem)[0] == row["id"]
+
+
+def test_what_was_left_out_is_said_and_names_that_fit_nothing_are_refused(
+    sets: tuple[FeatureSet, FeatureSet], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [*sets[0].ids[:3], "nowhere"]
+    both = [(Source("a"), sets[0]), (Source("b", share=0.25), sets[1])]
+    Mix(both, SHAPES, 3, names)
+    assert "source a: 3 of 12 samples left out by name" in caplog.text
+    assert "source b: " in caplog.text
+    assert "1 of 4 excluded names are of no training sample" in caplog.text
+    with pytest.raises(UsageError, match=r"none of the 1 excluded names \(like 'nowhere'\) is that of a"):
+        Mix(both, SHAPES, 3, ["nowhere"])

@@ -130,11 +130,60 @@ def test_a_short_video_is_named_and_the_others_are_made(
     assert second.audio is not None
 
 
+@pytest.mark.parametrize("seconds", [0.5, 2.37, 7.99, 8.1])
+def test_any_duration_is_made(model: MMAudioNano, clips: tuple[Clip, ...], seconds: float) -> None:
+    """8.1 s of an 8 s video is refused for the video, not for the model's windows."""
+    model.setup(ClipSet("one", "1", clips[:1]), seconds, seed=0)
+    made = next(iter(model.generate(clips[:1], seed=0)))
+    if seconds > 8:
+        assert made.reason is Reason.TOO_SHORT_VIDEO
+        return
+    assert made.reason is None
+    assert made.audio is not None
+    assert made.audio.shape == (1, round(seconds * 16_000))
+    assert bool(torch.isfinite(made.audio).all())
+
+
+@pytest.mark.parametrize("seconds", [9.37, 13.3])
+def test_the_last_window_of_an_odd_duration_fits(tmp_path: Path, seconds: float) -> None:
+    from protocols.impacts.encode import write_mp4
+
+    pictures = np.random.default_rng(0).integers(0, 255, (round(seconds * 25), 64, 64, 3), dtype=np.uint8)
+    file = write_mp4(tmp_path / "long.mp4", pictures, np.zeros((2, 44_100), np.float32), 44_100, 25.0)
+    clip = Clip("long", video=file)
+    quick = MMAudioNano(steps=1)
+    quick.setup(ClipSet("one", "1", (clip,)), seconds, seed=0)
+    made = next(iter(quick.generate([clip], seed=0)))
+    assert made.audio is not None, made.detail
+    assert made.audio.shape == (1, round(seconds * 16_000))
+
+
+def test_a_short_clip_is_in_time_and_still_after_its_end(model: MMAudioNano, clips: tuple[Clip, ...]) -> None:
+    """The first 4 s: contacts seen there are those of the scene, and none after, where the last frame is held."""
+    conditioner, sight = model.conditioner, load(WEIGHTS)[2]
+    assert isinstance(conditioner, NanoConditioner)
+    seen, heard = [], []
+    model.setup(ClipSet("five", "1", clips), 4.0, seed=0)
+    for clip, made in zip(clips, model.generate(clips, seed=0), strict=True):
+        early = tuple(t for t in clip.onsets or () if t < 3.9)
+        _, motion = conditioner.video(decode(str(clip.video), conditioner.requests, 4.0, audio=False), 4.0)
+        assert motion.shape == (200, 32)
+        with torch.no_grad():
+            answers, _ = sight.motion.heads((motion * sight.motion_std + sight.motion_mean)[None])
+        times, strength = contacts(answers.contact[0], answers.place[0])
+        assert not (np.asarray(times) > 4.2).any()
+        seen.append(match_onsets(times, strength, early, "strict").f1 or 0.0)
+        assert made.audio is not None
+        heard.append(onset_scores(made.audio[0].numpy(), 16_000, early, "strict").f1 or 0.0)
+    assert np.mean(seen) > 0.9
+    assert np.mean(heard) > 0.6
+
+
 def test_missing_files_and_odd_stretches_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingRequirement, match="av-bench train mmaudio-nano"):
         MMAudioNano(weights=tmp_path)
-    with pytest.raises(UsageError, match=r"0\.32 s"):
-        NanoConditioner(Sight()).lengths(8.1)
+    with pytest.raises(UsageError, match=r"0\.5 s and more, got 0\.4 s"):
+        NanoConditioner(Sight()).lengths(0.4)
     with pytest.raises(UsageError, match="conditions"):
         MMAudioNano(conditions="smell")  # type: ignore[arg-type]
 

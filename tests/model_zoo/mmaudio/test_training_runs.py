@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
 from model_zoo.mmaudio import checkpoints
-from model_zoo.mmaudio.ema import decay, gamma_of
+from model_zoo.mmaudio.distributed import Cluster
+from model_zoo.mmaudio.ema import Snapshots, decay, gamma_of
 from model_zoo.mmaudio.logs import read_log
+from model_zoo.mmaudio.objective import update
 from model_zoo.mmaudio.recipe import Recipe, read_recipe
+from model_zoo.mmaudio.recipe_checks import snapshots_at_end
 from model_zoo.mmaudio.shard_file import lock
-from model_zoo.mmaudio.training import Evaluation, TrainingFailed, train
-from tests.model_zoo.mmaudio.training_tools import config_file, tiny_recipe
+from model_zoo.mmaudio.shards import ShardWriter
+from model_zoo.mmaudio.training import Evaluation, Trainer, TrainingFailed, train
+from tests.model_zoo.mmaudio.training_tools import SHAPES, config_file, samples, text_features, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -100,6 +107,41 @@ def test_another_recipe_is_refused(tmp_path: Path, change: dict[str, Any], messa
         train(tiny_recipe(tmp_path, **change), tmp_path / "out", quiet=True)
 
 
+def changed_features(path: Path) -> Path:
+    """A folder like the recipe's, with as many samples, but other latents."""
+    with ShardWriter(path, 7, "fp32") as writer:
+        writer.add_text("", text_features(""))
+        for sample in samples(24, seed=77):
+            writer.append(replace(sample, mean=3 * sample.mean + 5))
+    return path
+
+
+def test_other_features_of_the_same_size_are_refused(tmp_path: Path) -> None:
+    """A copy elsewhere goes on; other content does not, whatever its folder is called."""
+    train(tiny_recipe(tmp_path, steps=2), tmp_path / "out", quiet=True)
+    other = {"train": [{"path": str(changed_features(tmp_path / "other")), "repeat": 2}]}
+    with pytest.raises(UsageError, match="another content of the training features"):
+        train(tiny_recipe(tmp_path, data=other), tmp_path / "out", quiet=True)
+    shutil.copytree(tmp_path / "features", tmp_path / "moved")
+    moved = {"train": [{"path": str(tmp_path / "moved"), "repeat": 2}]}
+    train(tiny_recipe(tmp_path, steps=3, data=moved), tmp_path / "out", quiet=True)
+
+
+def test_resumed_run_keeps_the_statistics_of_its_checkpoint(tmp_path: Path) -> None:
+    """A checkpoint from before features had a digest: what is trained with is what is saved."""
+    train(tiny_recipe(tmp_path, steps=2), tmp_path / "out", quiet=True)
+    state = tmp_path / "out" / "checkpoints" / "step-000000002" / "state.json"
+    content = json.loads(state.read_text())
+    del content["state"]["data"]
+    state.write_text(json.dumps(content))
+    other = {"train": [{"path": str(changed_features(tmp_path / "other")), "repeat": 2}]}
+    trainer = Trainer(tiny_recipe(tmp_path, data=other), tmp_path / "out", Cluster(0, 1, torch.device("cpu")))
+    trainer.close()
+    assert trainer.step == 2
+    assert torch.equal(trainer.normalise.mean, trainer.network.latent_mean)
+    assert torch.equal(trainer.normalise.std, trainer.network.latent_std)
+
+
 def limited(recipe: Recipe, out: Path, limit: int) -> None:
     """Training that cannot write a file of more than ``limit`` bytes; exit code 4 when it says so."""
     torch.set_num_threads(1)
@@ -147,9 +189,7 @@ def test_switches_change_rounding_only(tmp_path: Path, run: dict[str, Any]) -> N
 
 def test_checkpointing_recomputes_the_blocks(tmp_path: Path) -> None:
     """Fewer bytes are kept for the backward pass."""
-    from model_zoo.mmaudio.distributed import Cluster
     from model_zoo.mmaudio.objective import losses
-    from model_zoo.mmaudio.training import Trainer
 
     kept = {}
     for on in (False, True):
@@ -213,6 +253,34 @@ def test_loss_that_is_no_number_stops_before_anything_is_saved(tmp_path: Path) -
     assert found is None or all(bool(v.isfinite().all()) for v in found.tensors.values())
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("every", [{"log": 1}, {"log": 0}, {"log": 0, "snapshot": 0, "validate": 0, "checkpoint": 4}])
+def test_gradient_that_is_no_number_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, every: dict[str, int]
+) -> None:
+    """The loss of the step is still fine, the weights are not any more; nothing of them is kept."""
+    taken = 0
+
+    def broken(optimiser: torch.optim.Optimizer, rate: float, clip: float) -> torch.Tensor:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            next(p.grad for p in optimiser.param_groups[0]["params"] if p.grad is not None).fill_(value)
+        return update(optimiser, rate, clip)
+
+    monkeypatch.setattr("model_zoo.mmaudio.training.update", broken)
+    with pytest.raises(TrainingFailed, match="norm of the gradient is not finite at or before step 4"):
+        train(tiny_recipe(tmp_path, every=every), tmp_path / "out", quiet=True)
+    for file in (tmp_path / "out").rglob("*.safetensors"):
+        assert all(bool(v.isfinite().all()) for v in load_file(file).values()), file
+
+
+def test_validation_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, optimiser={"rate": 1e30, "clip": 1e30}, every={"log": 0, "validate": 1})
+    with pytest.raises(TrainingFailed, match="not finite at or before step 1"):
+        train(recipe, tmp_path / "out", quiet=True)
+
+
 def test_log_holds_rates_and_norms(tmp_path: Path) -> None:
     train(tiny_recipe(tmp_path), tmp_path / "out", quiet=True)
     lines = [e for e in read_log(tmp_path / "out" / "log.jsonl") if e["kind"] == "train"]
@@ -237,6 +305,8 @@ def test_final_averages_are_those_of_the_weights_of_every_step(tmp_path: Path) -
     )
     out = tmp_path / "out"
     train(recipe, out, quiet=True)
+    taken = sorted({step for _, step in Snapshots(out / "snapshots").entries()})
+    assert taken == snapshots_at_end(48, 2, 12)  # what the config was judged by
     key = "fused_blocks.0.linear1.weight"
     saved = sorted((out / "checkpoints").iterdir())
     history = torch.stack([load_file(p / "tensors.safetensors")[f"weights/{key}"] for p in saved]).double()
@@ -253,3 +323,36 @@ def test_final_averages_are_those_of_the_weights_of_every_step(tmp_path: Path) -
     assert max(errors[0.05], errors[0.1]) < 1e-4
     assert errors[0.08] < 0.05, errors  # synthesised: a least-squares fit to the snapshots of the tracked widths
     assert len(list((out / "snapshots").iterdir())) == 2 * 12  # of 2 x 24 that were taken
+
+
+# ----------------------------------------------------------------------- the empty text
+
+
+def test_empty_text_comes_from_the_official_form_of_file_or_from_a_tensor_by_name(tmp_path: Path) -> None:
+    """Published as a torch file whose first item is the features; also a safetensors file with a named tensor."""
+    feature = torch.randn(SHAPES["text"])
+    torch.save(feature[None], tmp_path / "batch.pth")
+    torch.save([feature], tmp_path / "list.pth")
+    save_file({"empty_string_feat": feature}, tmp_path / "named.safetensors")
+    for name in ("batch.pth", "list.pth", "named.safetensors"):
+        recipe = tiny_recipe(tmp_path, empty_text=str(tmp_path / name))
+        trainer = Trainer(recipe, tmp_path / "out", Cluster(0, 1, torch.device("cpu")), quiet=True)
+        trainer.close()
+        assert torch.equal(trainer.network.empty_string_feat.detach(), feature), name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(1, 5, 7), r"holds \(5, 7\), expected \(5, 6\)"),
+        (torch.full((1, 5, 6), math.nan), "all finite"),
+        ({"text": torch.zeros(5, 6)}, "neither a tensor empty_string_feat"),
+        ([], "neither a tensor empty_string_feat"),
+        (None, "no such weight file"),
+    ],
+)
+def test_other_empty_text_files_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    if content is not None:
+        torch.save(content, tmp_path / "empty.pth")
+    with pytest.raises(UsageError, match=f"empty_text .*{message}"):
+        train(tiny_recipe(tmp_path, empty_text=str(tmp_path / "empty.pth")), tmp_path / "out", quiet=True)

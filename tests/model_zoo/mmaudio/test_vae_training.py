@@ -21,7 +21,9 @@ from av_bench.contracts import MetricError, MissingRequirement, UsageError
 from av_bench.weights import load_state_dict
 from model_zoo.mmaudio import vae_training
 from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from model_zoo.mmaudio.distributed import Cluster
 from model_zoo.mmaudio.mel import MelConfig, log_mel
+from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.vae import VAE, VAEConfig
 from model_zoo.mmaudio.vae_data import Windows, open_items
 from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, read_recipe
@@ -164,15 +166,50 @@ def test_folder_is_packed_once(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("no sound")
     said: list[str] = []
     items = open_items(folder, SMALL, work, said.append)
-    assert np.asarray(items).shape == (2 + 1, 4_096)
-    np.testing.assert_allclose(items[0], sounds(1, 10_000)[0][:4_096], atol=1)
+    assert [len(items[row]) for row in range(len(items))] == [3_333, 3_333, 3_334, 4_000, 4_000]
+    np.testing.assert_allclose(np.concatenate([items[row] for row in range(3)]), sounds(1, 10_000)[0], atol=1)
     left_out = json.loads((work / "pack.json").read_text())["left_out"]
     assert sorted(left_out) == ["broken.wav", "short.wav"]
     assert "2 files left out" in said[0]
     open_items(folder, SMALL, work, said.append)
     assert len(said) == 1  # taken as it is
     soundfile.write(folder / "c.wav", sounds(1, 5_000)[0], 8_000)
-    assert len(open_items(folder, SMALL, work, said.append)) == 4
+    assert len(open_items(folder, SMALL, work, said.append)) == 5 + 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "pieces"),
+    [(2_048, [2_048]), (2_560, [2_560]), (4_096, [4_096]), (4_097, [2_048, 2_049]), (9_000, [3_000] * 3)],
+)
+def test_files_of_one_window_or_more_are_used_whole(tmp_path: Path, samples: int, pieces: list[int]) -> None:
+    """1.25 windows are what a 10 s recording is to windows of 8 s."""
+    import soundfile
+
+    (tmp_path / "sounds").mkdir()
+    waves = sounds(3, samples)
+    for number, wave in enumerate(waves):
+        soundfile.write(tmp_path / "sounds" / f"{number}.wav", wave, 8_000)
+    items = open_items(tmp_path / "sounds", SMALL, tmp_path, silent)
+    assert [len(items[row]) for row in range(len(items))] == 3 * pieces
+    np.testing.assert_allclose(np.concatenate([items[row] for row in range(len(items))]), waves.flatten(), atol=1)
+    windows = Windows(items, replace(SMALL, holdout=1))
+    assert windows.batch(1).shape == (4, 2_048)
+    assert windows.held_out().shape == (1, 2_048)
+    vae_training.train(replace(SMALL, holdout=1, steps=1), items, tmp_path / "out", report=silent)
+
+
+def test_a_run_goes_on_with_the_pieces_it_was_begun_with(tmp_path: Path) -> None:
+    """A pack of an earlier version, all pieces two windows long, is taken as it is."""
+    import soundfile
+
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", sounds(1, 10_000)[0], 8_000)
+    listing = {"sample_rate": 8_000, "samples": 4_096, "files": [["a.wav", (folder / "a.wav").stat().st_size]]}
+    (tmp_path / "pack.json").write_text(json.dumps({**listing, "left_out": {}}))
+    earlier = sounds(2, 4_096)
+    np.save(tmp_path / "pack.npy", earlier)
+    np.testing.assert_array_equal(np.asarray(open_items(folder, SMALL, tmp_path, silent)), earlier)
 
 
 def test_refuses_unusable_data(tmp_path: Path) -> None:
@@ -340,6 +377,68 @@ def test_stops_before_it_stores_nonsense(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------- the command
+
+
+def command_line(folder: Path, *more: str) -> list[str]:
+    """A small run on a folder of three sounds."""
+    import soundfile
+
+    (folder / "mine.yaml").write_text(SETTINGS + "holdout: 1\n")
+    (folder / "sounds").mkdir(exist_ok=True)
+    for number, wave in enumerate(sounds(3, 2_560)):
+        soundfile.write(folder / "sounds" / f"{number}.wav", wave, 8_000)
+    options = ["--config", str(folder / "mine.yaml"), "--data", str(folder / "sounds"), "--out", str(folder / "out")]
+    return [*options, "--device", "cpu", *more]
+
+
+def test_errors_are_one_line_and_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = command_line(tmp_path)
+    with lock(tmp_path / "out" / ".lock"):
+        assert vae_training.main(command) == 2
+    assert "error: " in (said := capsys.readouterr().err)
+    assert "written by another training run" in said
+    for wave in (tmp_path / "sounds").iterdir():
+        wave.unlink()
+    assert vae_training.main(command) == 2
+    assert "none of 0 audio files holds 2048 samples" in capsys.readouterr().err
+    assert vae_training.main([*command, "--device", "gpu"]) == 2
+    assert "'gpu' is not one of" in capsys.readouterr().err
+
+
+def test_a_launched_process_joins_and_leaves_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the waits of the group that has a day of patience, not the default one's ten minutes on a GPU."""
+    import torch.distributed as dist
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
+        for key, value in {**place, "MASTER_PORT": free.getsockname()[1]}.items():
+            monkeypatch.setenv(key, str(value))
+    waited: list[Any] = []
+    barrier = dist.barrier
+
+    def counted(group: Any = None, **options: Any) -> Any:
+        waited.append(group)
+        return barrier(group=group, **options)
+
+    monkeypatch.setattr(dist, "barrier", counted)
+    assert vae_training.main(command_line(tmp_path)) == 0
+    assert len(waited) == 1
+    assert waited[0] is not None
+    assert not dist.is_initialized()
+    assert (tmp_path / "out" / "vae.safetensors").is_file()
+
+
+def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path) -> None:
+    class Elsewhere(Cluster):
+        """The first process has done 6 steps."""
+
+        def agree(self, number: int) -> int:
+            return number + 6
+
+    processes = Elsewhere(1, 2, torch.device("cpu"))
+    with pytest.raises(UsageError, match="one shared folder"):
+        vae_training.train(SMALL, sounds(), tmp_path, report=silent, processes=processes)
 
 
 def start(folder: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
