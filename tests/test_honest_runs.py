@@ -230,3 +230,17 @@ def test_a_metric_defined_on_fewer_clips_is_not_paired(data: Path, tmp_path: Pat
     assert check.difference.low is not None
     assert check.difference.high is not None
     assert check.difference.low <= -0.5 <= check.difference.high  # four clips say little, and the interval says so
+
+
+def test_samples_of_other_weights_are_not_scored(media: Path, tmp_path: Path) -> None:
+    from model_zoo.mmaudio.nano.model import FLOW, WEIGHTS
+
+    weights = Path(shutil.copytree(WEIGHTS, tmp_path / "weights"))
+    options = {"model": f"mmaudio-nano:weights={weights},steps=1", "metrics": ("KL-nano",), "limit": 2}
+    first = run(media, tmp_path / "run", **options)
+    assert run(media, tmp_path / "run", **options).scores == first.scores
+    content = bytearray((weights / FLOW).read_bytes())
+    content[-2] ^= 1  # a weight, not the header
+    (weights / FLOW).write_bytes(content)
+    with pytest.raises(UsageError, match="with other weights"):
+        run(media, tmp_path / "run", **options)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.weights import file_sha256
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
@@ -47,6 +48,7 @@ class MMAudioNano(MMAudio):
         super().__init__(
             "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
         )
+        self.identity = "-".join(file_sha256(Path(weights) / name)[:16] for name in (FLOW, CODEC, SIGHT))
         self.place(device)
 
     def _plan(self, seconds: float) -> None:
