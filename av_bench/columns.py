@@ -267,7 +267,7 @@ class _Onset(PerClip):
         """Per clip; NaN where the score is undefined."""
         values = np.full(len(inputs.clips), np.nan)
         for i, (clip, found) in enumerate(zip(inputs.clips, inputs.arrays[self.detections], strict=True)):
-            onsets = np.asarray(_heard(clip, inputs.seconds), dtype=np.float64)
+            onsets = np.asarray(_heard(clip, inputs), dtype=np.float64)
             times, confidence, loudness = found.T
             scores = metrics.match_onsets(times, confidence, onsets, inputs.flavour, loudness=loudness)
             value = getattr(scores, self.which)
@@ -276,12 +276,13 @@ class _Onset(PerClip):
 
     def remarks(self, inputs: MetricInputs) -> tuple[str, ...]:
         """Labels behind the window: their sound is cut off, so they are no misses."""
-        late = sum(len(clip.onsets or ()) - len(_heard(clip, inputs.seconds)) for clip in inputs.clips)
+        late = sum(len(clip.onsets or ()) - len(_heard(clip, inputs)) for clip in inputs.clips)
         return (f"{late} labels lie behind the {inputs.seconds:g} s that are scored; left out",) if late else ()
 
 
-def _heard(clip: Clip, seconds: float | None) -> tuple[float, ...]:
-    """Onset labels inside the scored window."""
+def _heard(clip: Clip, inputs: MetricInputs) -> tuple[float, ...]:
+    """Onset labels inside the scored window. The paper flavour has an own way of stopping at 8 s and is given all."""
+    seconds = inputs.seconds if inputs.flavour == "strict" else None
     return tuple(t for t in clip.onsets or () if seconds is None or t < seconds)
 
 
