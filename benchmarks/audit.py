@@ -153,7 +153,7 @@ def measure_content(
     store = Store(work / "store")
     unreadable: list[tuple[Path, str]] = []
     started = time.perf_counter()
-    library = Library(keep=others + 300)
+    library = Library(cache=2 << 30)
     originals = sorted({row[2] for row in rows})
     for path, codes in stream([*distinct, *originals], store, 1, unreadable):
         library.add(path, codes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,40 @@ class Match:
         return max(a.confidence for a in (self.sound, self.picture) if a)
 
 
-class Library:
-    """Indexed training files. ``keep`` decoded files stay in memory for verification, about 1.2 MB per 8 s each."""
+View = tuple[Floats, Floats | None]  # thumbnails and spectrogram
 
-    def __init__(self, keep: int = 256) -> None:
+
+class _Views:
+    """What verification looks at, decoded when it is first asked for; the latest stay, up to ``budget`` bytes."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.held = budget, 0
+        self._views: OrderedDict[Path, View] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, path: Path) -> View:
+        with self._lock:
+            if path in self._views:
+                self._views.move_to_end(path)
+                return self._views[path]
+        view = _view(path)  # threads decode side by side; now and then two of them the same file
+        with self._lock:
+            if path not in self._views:
+                self._views[path] = view
+                self.held += _size(view)
+            while self.held > self.budget and len(self._views) > 1:
+                self.held -= _size(self._views.popitem(last=False)[1])
+        return view
+
+
+class Library:
+    """Indexed training files. ``cache`` bytes of decoded files stay for verification, about 1.2 MB per 8 s."""
+
+    def __init__(self, cache: int = 1 << 30) -> None:
         self.files: list[Path] = []
         self.sound, self.picture = sound_index(), picture_index()
         self._lengths: list[tuple[float, float]] = []
-        self._view = lru_cache(maxsize=keep)(_view)
+        self._view = _Views(cache)
 
     def add(self, path: Path, codes: Fingerprint) -> None:
         """Take one training file in; its whole picture and its central part are two sequences."""
@@ -122,7 +149,11 @@ def _required(usual: float, *lengths: float) -> float:
     return min(usual - _TOLERANCE_S, 0.8 * min(lengths))
 
 
-def _view(path: Path) -> tuple[Floats, Floats | None]:
+def _size(view: View) -> int:
+    return view[0].nbytes + (0 if view[1] is None else view[1].nbytes)
+
+
+def _view(path: Path) -> View:
     """Thumbnails and spectrogram of a file, for verification."""
     media, has_video = read(path)
     thumbs = luminance(media) if has_video else np.zeros((0, THUMB, THUMB), np.float32)
