@@ -71,8 +71,8 @@ def serve() -> None:
         import_module(name)
     import_module("model_zoo.external.generator")
     torch.set_num_threads(1)
-    threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
-    print(json.dumps(sorted(threads - {"jemalloc_bg_thd"})), flush=True)
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    print(json.dumps([name for name in threads if name != "jemalloc_bg_thd"]), flush=True)
     for line in sys.stdin:
         pids = []
         for job in json.loads(line):
