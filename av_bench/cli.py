@@ -117,13 +117,17 @@ def run(
     _print_tables([*paths, result.path], allow_different_n=True)
     typer.echo(f"\nrun folder: {result.path}")
     if result.exit_code:
-        counts = result.scores["counts"]
-        typer.echo(
-            f"incomplete: {counts['scored']} of {counts['expected']} clips were scored, --min-coverage is "
-            f"{min_coverage:g}; {result.path}/ledger.jsonl says why",
-            err=True,
-        )
+        typer.echo(_incomplete(result, min_coverage), err=True)
     raise typer.Exit(result.exit_code)
+
+
+def _incomplete(result: Any, min_coverage: float) -> str:
+    """Why a run ends with exit code 3."""
+    counts = result.scores["counts"]
+    if counts["scored"] >= min_coverage * counts["expected"]:
+        return "incomplete: no metric could be computed; the notes under the table say why"
+    scored = f"{counts['scored']} of {counts['expected']} clips were scored"
+    return f"incomplete: {scored}, --min-coverage is {min_coverage:g}; {result.path}/ledger.jsonl says why"
 
 
 def _beside(out: Path | None, model: str) -> Path | None:

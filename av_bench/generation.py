@@ -52,6 +52,12 @@ def existing(folder: Path, stem: str) -> Path | None:
     return next((p for p in (folder / f"{stem}.flac", folder / f"{stem}.wav") if p.is_file()), None)
 
 
+def has_sample(plan: Plan, clip_id: str) -> bool:
+    """Whether the run folder holds a sample of a clip."""
+    per_clip = plan.options.samples_per_clip
+    return any(existing(plan.folder.audio, sample_stem(clip_id, k, per_clip)) for k in range(per_clip))
+
+
 def generate(plan: Plan, clips: Sequence[Clip], reporter: Reporter) -> None:
     """Fill ``<run>/audio``. Finished files are kept; batches are fixed by the list."""
     if plan.options.samples is not None:

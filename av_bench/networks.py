@@ -60,6 +60,11 @@ class Networks:
             self._fingerprints[name] = cls.fingerprint_for(cls.weights_hash_of(None), self.device, self.flavour)
         return self._fingerprints[name]
 
+    def fingerprints(self, name: str) -> set[str]:
+        """The fingerprint on every kind of device: the same network to rounding."""
+        cls = self._classes[name]
+        return {cls.fingerprint_for(cls.weights_hash_of(None), d, self.flavour) for d in ("cpu", "cuda")}
+
     def built(self, name: str) -> Any:
         """The extractor itself, built on first use."""
         if name not in self._built:

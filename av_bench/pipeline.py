@@ -234,7 +234,8 @@ def _real_side(plan: Plan, extraction: Extraction, definition: protocols.SetDefi
 def _same_media(plan: Plan, real: RealSide) -> None:
     """Refuse to score samples that an earlier start made for other media, or with other weights.
 
-    What every start of a run was made from is kept in ``inputs.json``. A user's own samples are read anew each time.
+    What every start of a run was made from is kept in ``inputs.json``. A user's own samples are read anew each time,
+    and a clip that has no sample yet may have got another medium: it was broken, and is mended.
     """
     if plan.options.samples is not None:
         return
@@ -243,7 +244,7 @@ def _same_media(plan: Plan, real: RealSide) -> None:
     weights = str(getattr(plan.generator, "identity", ""))
     known = plan.folder.inputs()
     earlier = known.get("media", {})
-    changed = [clip_id for clip_id, found in media.items() if earlier.get(clip_id, found) != found]
+    changed = [i for i, found in media.items() if earlier.get(i, found) != found and generation.has_sample(plan, i)]
     if changed:
         raise UsageError(
             f"{plan.folder.path} holds samples that were made before the media of {len(changed)} clips changed, e.g. "

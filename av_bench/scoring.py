@@ -299,12 +299,8 @@ def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[st
     """Clips whose generated features equal the reference features to rounding."""
     for column in plan.columns:
         sides = {need.side: need for need in column.needs}
-        if (
-            set(sides) == {"reference", "generated"}
-            and scored
-            and _has_reference(plan, sides["reference"], scored)
-            and column.minimum <= len(scored)
-        ):
+        both = set(sides) == {"reference", "generated"}
+        if both and scored and _has_reference(plan, sides["reference"], scored):
             pairs = zip(
                 scored,
                 arrays.get(sides["reference"], scored, 0),

@@ -67,7 +67,7 @@ def with_reported(table: Table, name: str) -> Table:
         )
     if on == "vggsound-5s":
         reported = [r for r in reported if "evaluated at 5 s" in r.remark]
-    metrics = {c.name for c in table.columns if c.ranked}
+    metrics = {c.name for c in table.columns if c.metric}
     if not any(metrics & set(r.values) for r in reported):
         raise UsageError(
             f"--with-paper {name}: it has none of the columns {', '.join(sorted(metrics))} of {table.title}"

@@ -26,7 +26,8 @@ class Column:
     name: str
     higher_is_better: bool
     unit: str
-    ranked: bool = True  # params and s/sample describe a model; numbers of different networks rank nothing
+    metric: bool = True  # params and s/sample describe a model and have no better direction
+    ranked: bool = True  # numbers of different networks rank nothing
 
     @property
     def heading(self) -> str:
@@ -36,7 +37,7 @@ class Column:
     @property
     def arrow(self) -> str:
         """Direction of better."""
-        if self.name in ("params", "seconds"):
+        if not self.metric:
             return ""
         return "↑" if self.higher_is_better else "↓"
 
@@ -175,9 +176,11 @@ def _columns(runs: list[Run], mixed: tuple[str, ...]) -> tuple[Column, ...]:
                 up, unit = bool(entry["higher_is_better"]), entry["unit"]
                 order.setdefault(metric, Column(metric, up, unit, ranked=metric not in mixed))
     described = [run.info.get("generator", {}) for run in runs]
-    params = [Column("params", False, "M", ranked=False)] if any("parameters" in d for d in described) else []
+    params = (
+        [Column("params", False, "M", metric=False, ranked=False)] if any("parameters" in d for d in described) else []
+    )
     timed = any("seconds_per_sample" in d for d in described)
-    seconds = [Column("seconds", False, "s/sample", ranked=False)] if timed else []
+    seconds = [Column("seconds", False, "s/sample", metric=False, ranked=False)] if timed else []
     return (*params, *order.values(), *seconds)
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 import av_bench
-from av_bench import gating
+from av_bench import gating, registry
 from av_bench.contracts import UsageError
 from av_bench.making_packs import make_pack
 from av_bench.pipeline import RunResult
@@ -97,6 +97,17 @@ def test_samples_made_for_other_media_are_not_scored(data: Path, tmp_path: Path)
     assert values(again)["KL-nano"] == pytest.approx(values(first)["KL-nano"], abs=1e-4)
 
 
+def test_a_broken_medium_may_be_mended(data: Path, tmp_path: Path) -> None:
+    whole = (data / "c0.mp4").read_bytes()
+    (data / "c0.mp4").write_bytes(whole[:2_000])
+    options = {"model": "noise", "metrics": ("KL-nano",)}
+    assert run(data, tmp_path / "run", **options).exit_code == 3
+    (data / "c0.mp4").write_bytes(whole)
+    mended = run(data, tmp_path / "run", **options)
+    assert mended.exit_code == 0
+    assert mended.scores == run(data, tmp_path / "new", **options).scores
+
+
 def test_a_folder_does_not_lose_metrics(media: Path, tmp_path: Path) -> None:
     run(media, tmp_path / "run", model="noise", metrics=("FD-nano", "KL-nano"))
     with pytest.raises(UsageError, match="holds scores of FD-nano, which would be lost"):
@@ -175,6 +186,17 @@ def test_a_pack_of_something_else_is_refused(
     (other / "reference.json").write_text(json.dumps(info | change))
     with pytest.raises(UsageError, match=message):
         run(media, tmp_path / "run", model="noise", reference=other)
+
+
+def test_a_pack_made_on_another_device_serves(media: Path, pack: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(pack, tmp_path / "pack"))
+    info = json.loads((other / "reference.json").read_text())
+    for name in info["fingerprints"]:
+        kind = registry.load("extractors", name)
+        info["fingerprints"][name] = kind.fingerprint_for(kind.weights_hash_of(None), "cuda", "strict")
+    (other / "reference.json").write_text(json.dumps(info))
+    packed = run(media, tmp_path / "run", model="noise", reference=other)
+    assert values(packed) == values(run(media, tmp_path / "own", model="noise"))
 
 
 def test_statistics_of_another_list_are_refused(media: Path, tmp_path: Path) -> None:
