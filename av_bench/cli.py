@@ -16,7 +16,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Evaluate video-to-audio generation: run, score, compare, gate.",
 )
 mount(app)
 
@@ -47,6 +46,26 @@ class Group(StrEnum):
     metrics = "metrics"
     extractors = "extractors"
     protocols = "protocols"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from av_bench.record import environment
+
+        found = environment("cpu")
+        revision = f", git {found['git']}" if found["git"] else ""
+        typer.echo(f"av-bench {found['packages'].get('av-bench', '(run from its folder, not installed)')}{revision}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Evaluate video-to-audio generation: run, score, compare, gate."""
+    del version
 
 
 @app.command()

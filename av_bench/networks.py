@@ -53,6 +53,14 @@ class Networks:
         """The class, for its declarations."""
         return self._classes[name]
 
+    def check(self, seconds: float) -> None:
+        """What can be known before anything is built: weights are there (MissingRequirement), and the protocol's
+        ``seconds`` are enough (UsageError)."""
+        for name in self.names:
+            if not self.is_pair(name):
+                self._classes[name].check_seconds(seconds)
+            self.fingerprint(name)
+
     def fingerprint(self, name: str) -> str:
         """Without building the network. Raises MissingRequirement when the weights are absent."""
         if name not in self._fingerprints:

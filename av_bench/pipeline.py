@@ -112,8 +112,7 @@ def make_plan(options: RunOptions, reporter: Reporter, generator: Any = None) ->
     reference = read_reference(options.reference) if options.reference is not None else None
     needs = [n for c in columns for n in c.needs]
     networks = Networks(needs, options.device, flavour)
-    for name in networks.names:
-        networks.fingerprint(name)  # missing weights fail here, in the first second
+    networks.check(protocol.seconds)  # what is missing or does not fit fails here, in the first second
     generator = generator or generation.generator(options.model, options.samples)
     with reporter.stage("set", 0):
         clips = _read_set(definition, options, reporter)

@@ -41,6 +41,15 @@ def test_errors_are_short_and_have_their_exit_code(tmp_path: Path, args: list[st
     assert says in done.stderr
 
 
+@pytest.mark.parametrize("module", ["av_bench", "av_bench.cli"])
+def test_the_version_is_told(tmp_path: Path, module: str) -> None:
+    command = [sys.executable, "-m", module, "--version"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("av-bench ")
+
+
 def test_gate_exit_codes_and_files(tmp_path: Path) -> None:
     make_run(tmp_path / "base")
     make_run(tmp_path / "same")

@@ -364,3 +364,18 @@ def test_a_video_to_watch_starts_where_decoding_starts(data: Path, tmp_path: Pat
         starts = [float((s.start_time or 0) * s.time_base) for s in made.streams]
         assert max(abs(s) for s in starts) < 0.05
         assert sum(1 for _ in made.decode(video=0)) == 200
+
+
+def test_a_protocol_too_short_for_its_networks_is_refused_before_the_generator_is_built(
+    data: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = tmp_path / "short.yaml"
+    short.write_text(
+        "name: short\nversion: '1'\ntitle: Two seconds\nseconds: 2.0\nflavour: strict\nreference: none\nlicence: none\n"
+        "extractors: [nano-tagger]\nmetrics:\n  KL-nano: {kind: kl, extractor: nano-tagger, output: logits}\n"
+    )
+    built: list[object] = []
+    monkeypatch.setattr("av_bench.generation.generator", lambda *names: built.append(names))
+    with pytest.raises(UsageError, match="nano-tagger was trained on windows of 8 s, the protocol scores 2 s"):
+        run(data, out, model="oracle", protocol=str(short))
+    assert not built

@@ -33,6 +33,7 @@ class BaseExtractor:
     front_end_version: ClassVar[int] = 1
     flavour_matters: ClassVar[bool] = False
     video_request: ClassVar[VideoRequest | None] = None
+    shortest: ClassVar[float] = 0.0  # seconds that a protocol must score at least
     batch_size: int = 16
 
     def __init__(
@@ -64,6 +65,13 @@ class BaseExtractor:
         if cls.flavour_matters:
             parts.append(flavour)
         return f"{cls.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
+
+    @classmethod
+    def check_seconds(cls, seconds: float) -> None:
+        """UsageError when a protocol of this many seconds gives the network less than it was trained on."""
+        if seconds < cls.shortest:
+            trained = f"{cls.name} was trained on windows of {cls.shortest:g} s"
+            raise UsageError(f"{trained}, the protocol scores {seconds:g} s")
 
     @property
     def fingerprint(self) -> str:

@@ -57,6 +57,7 @@ class _Nano(BaseExtractor):
     file: ClassVar[str]
     prefix: ClassVar[str] = ""
     network: ClassVar[type[nn.Module]]
+    shortest = SECONDS
     batch_size = 8
 
     @classmethod
@@ -72,13 +73,9 @@ class _Nano(BaseExtractor):
 
     def prepare(self, item: Any, seconds: float) -> torch.Tensor:
         """Mono 16 kHz ``(128000,)``."""
-        self._check(seconds)
+        self.check_seconds(seconds)
         decoded: Decoded = item
         return decoded.waveform(nano.SAMPLE_RATE, SECONDS, remove_mean=False)
-
-    def _check(self, seconds: float) -> None:
-        if seconds < SECONDS:
-            raise UsageError(f"{self.name} was trained on windows of {SECONDS:g} s, the protocol scores {seconds:g} s")
 
     def run_network(self, batch: torch.Tensor) -> Any:
         """The module on a batch."""
@@ -127,7 +124,7 @@ class NanoBindVideo(_Nano):
 
     def prepare(self, item: Any, seconds: float) -> torch.Tensor:
         """uint8 ``(16, 3, 64, 64)``."""
-        self._check(seconds)
+        self.check_seconds(seconds)
         decoded: Decoded = item
         return decoded.frames(self.video_request)[: int(2 * SECONDS)]
 
@@ -143,6 +140,7 @@ class NanoBindText(_Nano):
     file = "nano-bind"
     prefix = "text."
     network = nano.TextTower
+    shortest = 0.0
     modality: ClassVar[Modality] = "text"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 64)"}
 
@@ -183,7 +181,7 @@ class NanoSyncVideo(_Nano):
 
     def prepare(self, item: Any, seconds: float) -> torch.Tensor:
         """uint8 grey ``(200, 48, 48)``."""
-        self._check(seconds)
+        self.check_seconds(seconds)
         decoded: Decoded = item
         return nano.grey(decoded.frames(self.video_request)[: int(nano.FRAME_RATE * SECONDS)])
 

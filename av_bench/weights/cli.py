@@ -98,7 +98,7 @@ def add_(
         with _progress(file.name, quiet) as progress:
             entry = add(file, name, progress)
         typer.echo(f"{entry.name}: {entry.path}{_basis(entry)}")
-        typer.echo(f"licence: {_licence(entry)}")
+        typer.echo(_licence(entry))
 
 
 def _pull_one(entry: Entry, network: bool, quiet: bool) -> bool:
