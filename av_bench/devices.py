@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from av_bench.contracts import MissingRequirement, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_device(device: str) -> None:
@@ -21,6 +25,31 @@ def check_device(device: str) -> None:
         raise MissingRequirement(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
         )
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """This thread's GPU work beside that of other threads, done when the context ends; elsewhere nothing changes.
+
+    What goes in must be complete on the GPU, and nothing made inside may be used on another stream before the end.
+    """
+    import torch
+
+    if device.type != "cuda" or not torch.cuda.is_available():
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what this thread gave the GPU to do, and for nothing else."""
+    import torch
+
+    if device.type == "cuda" and torch.cuda.is_available():
+        torch.cuda.current_stream(device).synchronize()
 
 
 _switch = threading.Lock()

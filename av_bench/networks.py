@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -90,15 +91,15 @@ class Networks:
 
     def run(self, extractor: Any, items: Sequence[torch.Tensor]) -> Any:
         """``extractor.run(items)``; if the device is full even for one item, with the other networks moved off it."""
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            return extractor.run(items)
+        # Here, where the error has let go of all that the failed pass had made.
+        others = [e for e in self._built.values() if e is not extractor and e.module is not None]
+        for other in others:
+            other.module.cpu()
+        torch.cuda.empty_cache()
         try:
             return extractor.run(items)
-        except torch.cuda.OutOfMemoryError:
-            others = [e for e in self._built.values() if e is not extractor and e.module is not None]
+        finally:
             for other in others:
-                other.module.cpu()
-            torch.cuda.empty_cache()
-            try:
-                return extractor.run(items)
-            finally:
-                for other in others:
-                    other.module.to(other.device)
+                other.module.to(other.device)

@@ -106,12 +106,14 @@ class BaseExtractor:
         return [done[i] for i in range(len(items))]
 
     def _run_batch(self, batch: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+        outputs = None
         try:
             with torch.inference_mode(), single_precision():
                 outputs = self.forward(batch.to(self.device))
         except torch.cuda.OutOfMemoryError:
             if len(batch) == 1:
                 raise
+        if outputs is None:  # not within the handler: until it ends, the error keeps all that the failed pass had made
             torch.cuda.empty_cache()
             half = (len(batch) + 1) // 2
             first, second = self._run_batch(batch[:half]), self._run_batch(batch[half:])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from model_zoo.mmaudio.distributed import Cluster, from_local, like, local, whole
+from model_zoo.mmaudio.distributed import Cluster, from_local, gathered, like, local
 from model_zoo.mmaudio.ema import PostHocEMA, Snapshots
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.recipe import Ema
@@ -33,11 +33,11 @@ class Averages:
             self.ema.update(self.live)
 
     def whole(self) -> dict[float, dict[str, torch.Tensor]]:
-        """Averages by width and name, put together (every process must call it); empty where none are held."""
+        """Averages by width and name in the first process, put together on the CPU (every process must call it)."""
         if self.ema is None:
             return {}
         return {
-            sigma: {name: whole(from_local(part, self.parameters[name])) for name, part in average.items()}
+            sigma: gathered(((n, from_local(part, self.parameters[n])) for n, part in average.items()), self.first)
             for sigma, average in self.ema.averages.items()
         }
 

@@ -86,15 +86,18 @@ class SelfAttentionInputs(nn.Module):
         In the fused layer q, k and v alternate per channel (head, channel, one of three).
         """
         q, k, v = self.qkv(x).unflatten(-1, (self.heads, -1, 3)).permute(4, 0, 2, 1, 3).unbind(0)
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.q_norm(q.float()), self.k_norm(k.float())  # one type for input and weight: one fused operation
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q.to(v.dtype), k.to(v.dtype), v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention without mask; ``(B, heads, N, d)`` -> ``(B, N, heads * d)``."""
-    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    """Attention without mask; ``(B, heads, N, d)`` -> ``(B, N, heads * d)``.
+
+    Fused kernels want the channels of a token side by side, and q, k and v alternate where they come from.
+    """
+    return functional.scaled_dot_product_attention(q, k, v.contiguous()).transpose(1, 2).flatten(2)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -55,11 +55,11 @@ class Clip(nn.Module):
     def images(self, frames: Tensor) -> Tensor:
         """uint8 ``(n, 3, 384, 384)`` -> unit vectors ``(n, 1024)``."""
         features: Tensor = self.model.encode_image((frames.float() / 255 - self.mean) / self.std)
-        return functional.normalize(features, dim=-1)
+        return functional.normalize(features.float(), dim=-1)
 
     def text(self, texts: list[str]) -> Tensor:
         """Texts -> ``(n, 77, 1024)``, each token's last hidden state as a unit vector."""
         model = self.model
         ids = self.tokenizer(texts).to(self.mean.device)
         x = model.transformer(model.token_embedding(ids) + model.positional_embedding, attn_mask=model.attn_mask)
-        return functional.normalize(model.ln_final(x), dim=-1)
+        return functional.normalize(model.ln_final(x).float(), dim=-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -164,6 +164,17 @@ def whole(value: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gathered(values: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[str, torch.Tensor]:
+    """Tensors put together one after the other and kept on the CPU where ``keep`` says so (every process must call
+    it): no device ever holds more than one of them whole."""
+    found = {}
+    for name, value in values:
+        complete = whole(value.detach())
+        if keep:
+            found[name] = complete.cpu()
+    return found
 
 
 def local(value: torch.Tensor) -> torch.Tensor:

@@ -182,7 +182,7 @@ class FlowNetwork(nn.Module):
         if self.config.sync != "module":
             return None
         placed = (sync.reshape(len(sync), -1, SYNC_TOKENS, sync.shape[2]) + self.sync_pos_emb).flatten(1, 2)
-        return _resample(self.sync_input_proj(placed), self.config.latent_len)
+        return _resample(self.sync_input_proj(placed), self.config.latent_len).contiguous()  # every block reads it
 
     def empty(self, batch: int, negative_text: Tensor | None = None) -> Preprocessed:
         """The unconditional pass: empty video and sync, and an empty or negative text ``(B or 1, Lt, text_dim)``."""

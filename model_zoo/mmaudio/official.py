@@ -60,7 +60,7 @@ def load(name: str, **options: Any) -> MMAudio:
     from model_zoo.mmaudio.conditions import OfficialConditioner
 
     network = mmaudio.build(name, weights.load_state_dict(weights.require(found.weights)))
-    codec, conditioner = OfficialCodec(found.rate), OfficialConditioner()
+    codec, conditioner = OfficialCodec(found.rate), OfficialConditioner(autocast=True)
     store = Store(home() / "store")
     made = MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, store, rows_of_the_paper(found.name))
     made.identity = "-".join(weights.file_sha256(weights.require(entry))[:16] for entry in needed)
@@ -85,7 +85,7 @@ def around(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:
         from model_zoo.mmaudio.codec import OfficialCodec
         from model_zoo.mmaudio.conditions import OfficialConditioner
 
-        return OfficialCodec(found.rate), OfficialConditioner()
+        return OfficialCodec(found.rate), OfficialConditioner(autocast=True)
 
     def generator(network: FlowNetwork) -> MMAudio:
         made = MMAudio(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from av_bench.contracts import Clip, ClipSet, Decoded, Generated, MediaError, Modality, Reason, UsageError, VideoRequest
+from av_bench.devices import finish, own_stream, single_precision
 from av_bench.engines.local import ahead
 from av_bench.store import Store
 from model_zoo.mmaudio import flow, solvers, windows
@@ -22,6 +23,7 @@ from model_zoo.mmaudio.settings import Conditions, Settings, cast_once, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 OVERLAP = 2.0  # seconds that windows of a long clip share
+READERS = 3  # threads that decode videos for a GPU; on a CPU one reads while the other cores compute
 
 
 class Codec(Protocol):
@@ -49,6 +51,10 @@ class Conditioner(Protocol):
     requests: tuple[VideoRequest, ...]
     fingerprint: str
     device: torch.device
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in: "fp32" or "bf16"."""
 
     def lengths(self, seconds: float) -> tuple[int, int]:
         """Tokens of the clip and of the sync sequence."""
@@ -82,7 +88,9 @@ class MMAudio:
 
     The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
     are the same bit for bit whatever they are generated with; on a GPU ``batch`` samples run together and may differ
-    in the last bits of bf16 arithmetic. The state stays float32; the network runs under bf16 autocast on a GPU.
+    in the last bits of bf16 arithmetic. The state stays float32; the network runs under bf16 autocast on a GPU, the
+    codec in full float32. A GPU reads, samples and decodes on streams of their own; with ``batch`` 1 one thing comes
+    after the other, so that the seconds per sample are those of one sample.
     """
 
     name: str
@@ -129,6 +137,11 @@ class MMAudio:
             cast_once(self.network)
         self.codec.to(self.device)
         self.conditioner.to(self.device)
+        finish(self.device)
+
+    @property
+    def _at_once(self) -> int:
+        return 1 if self.device.type == "cpu" else self.settings.batch
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Fix the duration; UsageError when no clip has any condition that is to be used."""
@@ -150,11 +163,16 @@ class MMAudio:
     @torch.no_grad()
     def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
         """Samples in order. The features of the next clips are read, and finished latents decoded, in threads."""
-        at_once = 1 if self.device.type == "cpu" else self.settings.batch
+        at_once, gpu = self._at_once, self.device.type == "cuda"
+        if gpu and at_once == 1:
+            for inputs in map(self._read, clips):
+                for k in range(samples):
+                    yield from self._decode(*self._latents([(inputs, k)], seed))
+            return
         jobs: list[tuple[_Inputs, int]] = []
         waiting: deque[Future[list[Generated]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
-            for inputs in ahead(self._read, clips, 1, 2 * at_once):
+            for inputs in ahead(self._read, clips, READERS if gpu else 1, 2 * at_once):
                 jobs += [(inputs, k) for k in range(samples)]
                 while len(jobs) >= at_once:
                     waiting.append(decoder.submit(self._decode, *self._latents(jobs[:at_once], seed)))
@@ -182,12 +200,14 @@ class MMAudio:
                 raise MediaError(clip.id, Reason.NO_VIDEO if clip.video is None else Reason.GENERATOR_FAILED, detail)
             if "video" in self.conditions and clip.video is not None:
                 cut, started = self.windows, time.perf_counter()
-                inputs.visual, inputs.sync, inputs.known = stretches(
-                    self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
-                )
+                with own_stream(self.device):
+                    inputs.visual, inputs.sync, inputs.known = stretches(
+                        self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
+                    )
                 inputs.seconds = time.perf_counter() - started
             if "text" in self.conditions and clip.text:
-                tokens, seconds = words(self.conditioner, clip.text, self.store)
+                with own_stream(self.device):
+                    tokens, seconds = words(self.conditioner, clip.text, self.store)
                 inputs.text = tokens.expand(len(self.windows), -1, -1)
                 inputs.seconds += seconds
         except MediaError as error:
@@ -202,13 +222,15 @@ class MMAudio:
         usable = [job for job in jobs if job[0].problem is None]
         if not usable:
             return jobs, None, 0.0
+        # A compiled network is compiled for one batch size: a smaller batch is filled up.
+        filled = self._at_once - len(usable) if self.settings.compile != "no" else 0
+        rows = usable + usable[-1:] * filled
         shape = (self.windows.total, self.codec.latent_dim)
-        noise = torch.stack([flow.noise(shape, seed, inputs.clip.id, k) for inputs, k in usable]).to(self.device)
+        noise = torch.stack([flow.noise(shape, seed, inputs.clip.id, k) for inputs, k in rows]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            condition = self._condition([inputs for inputs, _ in usable])
-            latent = self._solve(noise, condition)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            condition = self._condition([inputs for inputs, _ in rows])
+            latent = self._solve(noise, condition)[: len(usable)]
+        finish(self.device)
         return jobs, latent, (time.perf_counter() - started) / len(usable)
 
     def _condition(self, rows: Sequence[_Inputs]) -> Preprocessed:
@@ -236,14 +258,15 @@ class MMAudio:
     def _solve(self, noise: Tensor, condition: Preprocessed) -> Tensor:
         """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
         guided, strength, cut = self.settings.cfg >= 1, self.settings.cfg, self.windows
+        fade = cut.weights().to(noise.device)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             parts, times = cut.split(x), t.repeat_interleave(len(cut))
             if not guided:
-                return cut.merge(self._flow(parts, times, condition).float())
+                return cut.merge(self._flow(parts, times, condition).float(), fade)
             both = self._flow(torch.cat([parts, parts]), torch.cat([times, times]), condition).float()
             real, empty = both.chunk(2)
-            return cut.merge(empty + strength * (real - empty))
+            return cut.merge(empty + strength * (real - empty), fade)
 
         if self.settings.solver == "adaptive":
             return solvers.adaptive(velocity, noise)
@@ -255,7 +278,8 @@ class MMAudio:
         started = time.perf_counter()
         usable = sum(inputs.problem is None for inputs, _ in jobs)
         length = round(self.seconds * self.sample_rate)
-        waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
+        with single_precision(), own_stream(self.device):
+            waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
         decoding = (time.perf_counter() - started) / max(usable, 1)
         found = []
         for inputs, k in jobs:

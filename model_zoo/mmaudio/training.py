@@ -22,7 +22,7 @@ from av_bench.contracts import AvBenchError, ClipSet, Evaluator, Generator, Usag
 from av_bench.store import write_atomically
 from model_zoo.mmaudio import checkpoints, setup
 from model_zoo.mmaudio.averages import Averages
-from model_zoo.mmaudio.distributed import Cluster, check_batch, cluster, like, spread, whole
+from model_zoo.mmaudio.distributed import Cluster, check_batch, cluster, gathered, like, spread, whole
 from model_zoo.mmaudio.logs import Journal
 from model_zoo.mmaudio.mix import Loader
 from model_zoo.mmaudio.network import FlowNetwork
@@ -130,12 +130,11 @@ class Trainer:
         """A checkpoint of everything that decides the steps to come."""
         window = self.cluster.total(self.window)
         self._check_finite(window)
-        tensors = {f"weights/{k}": whole(v) for k, v in self.network.state_dict().items()}
+        values = [(f"weights/{k}", v) for k, v in self.network.state_dict().items()]
         for name, parameter in self._trainable():
             state = self.optimiser.state[parameter]
-            for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{key}/{name}"] = whole(state[key])
-        tensors |= self.averages.tensors()
+            values += [(f"{key}/{name}", state[key]) for key in ("exp_avg", "exp_avg_sq")]
+        tensors = gathered(values, self.cluster.first) | self.averages.tensors()
         if self.cluster.first:
             state = {"recipe": self.recipe.identity(), "samples": len(self.mix), "window": window.tolist()}
             state["data"] = self.data
@@ -150,7 +149,7 @@ class Trainer:
 
     def whole_network(self) -> FlowNetwork | None:
         """A network of its own with the current weights in the first process, None in the others."""
-        state = {k: whole(v).detach().clone() for k, v in self.network.state_dict().items()}
+        state = gathered(self.network.state_dict().items(), self.cluster.first)
         if not self.cluster.first:
             return None
         network = setup.network(self.recipe, self.mix)
@@ -240,13 +239,17 @@ class Trainer:
         assert self.evaluation is not None
         network = self.whole_network()
         if network is not None and self.journal is not None:
-            values = self.evaluation.evaluator(self.evaluation.generator(network), self.evaluation.clips)
+            generator = self.evaluation.generator(network)
+            values = self.evaluation.evaluator(generator, self.evaluation.clips)
+            if hasattr(generator, "place"):
+                generator.place("cpu")  # codec and conditions are gigabytes that training wants back
+                torch.cuda.empty_cache()
             self.journal.write(self.step, "metrics", dict(values))
         self.cluster.wait()
 
     def _finish(self) -> None:
         """Final weights: the last ones, and the averages of the widths asked for, in the official key layout."""
-        state = {k: whole(v) for k, v in self.network.state_dict().items()}
+        state = gathered(self.network.state_dict().items(), self.cluster.first)
         averages = self.averages.final(self.step)
         if self.cluster.first:
             shared = {"network": json.dumps(asdict(self.network.config)), "recipe": self.recipe.name}

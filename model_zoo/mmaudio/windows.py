@@ -35,25 +35,24 @@ class Windows:
         parts = torch.stack([x[:, i : i + self.frames] for i in self.first], dim=1)
         return parts.flatten(0, 1)
 
-    def merge(self, parts: Tensor) -> Tensor:
-        """Inverse of ``split``, cross-faded."""
+    def merge(self, parts: Tensor, weights: Tensor) -> Tensor:
+        """Inverse of ``split``, cross-faded with ``weights`` on the device of ``parts``."""
         if len(self) == 1:
             return parts
         rows = parts.reshape(-1, len(self), self.frames, parts.shape[-1])
-        weights = self._weights().to(parts)
         out = parts.new_zeros(len(rows), self.total, parts.shape[-1])
         for k, start in enumerate(self.first):
             out[:, start : start + self.frames] += rows[:, k] * weights[k, :, None]
         return out
 
-    def _weights(self) -> Tensor:
-        """``(windows, frames)``: hats that add up to 1 on every frame."""
+    def weights(self) -> Tensor:
+        """``(windows, frames)`` float32: hats that add up to 1 on every frame."""
         ramp = torch.arange(1, self.frames + 1, dtype=torch.float64)
         hat = torch.minimum(ramp, ramp.flip(0))
         total = torch.zeros(self.total, dtype=torch.float64)
         for start in self.first:
             total[start : start + self.frames] += hat
-        return torch.stack([hat / total[start : start + self.frames] for start in self.first])
+        return torch.stack([hat / total[start : start + self.frames] for start in self.first]).float()
 
 
 def plan(seconds: float, window: float, overlap: float, frames: int, total: int) -> Windows:

@@ -28,6 +28,7 @@ class NanoConditioner:
     """The feature networks behind the interface that sampling and extraction ask for."""
 
     requests: tuple[VideoRequest, ...] = (MOTION_REQUEST, LOOK_REQUEST)
+    precision = "fp32"
 
     def __init__(self, sight: Sight) -> None:
         self.sight = sight.eval().requires_grad_(False)
