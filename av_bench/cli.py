@@ -102,7 +102,11 @@ def run(
         bool | None, typer.Option(help="An mp4 of each sample to watch \\[default: for models that generate].")
     ] = None,
     beside: Annotated[
-        str | None, typer.Option(help="Models to run beside it for one table, e.g. oracle,shuffled,noise.")
+        str | None,
+        typer.Option(
+            help="Models to run beside it for one table, e.g. oracle,shuffled,noise; none for none "
+            "\\[default: those three for mmaudio-nano on a rendered set]."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
@@ -131,7 +135,7 @@ def run(
         "quiet": quiet,
     }
     result = av_bench.run(model=model, samples=samples, label=label, out=out, videos=videos, **common)
-    others = [name.strip() for name in (beside or "").split(",") if name.strip()]
+    others = _others(beside, model, set_)
     paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
     _print_tables([*paths, result.path], allow_different_n=True)
     typer.echo(f"\nrun folder: {result.path}")
@@ -147,6 +151,19 @@ def _incomplete(result: Any, min_coverage: float) -> str:
         return "incomplete: no metric could be computed; the notes under the table say why"
     scored = f"{counts['scored']} of {counts['expected']} clips were scored"
     return f"incomplete: {scored}, --min-coverage is {min_coverage:g}; {result.path}/ledger.jsonl says why"
+
+
+def _others(beside: str | None, model: str | None, set_: str) -> list[str]:
+    """Models to run beside: those asked for, else the bounds of a model whose row says little without them."""
+    if beside is not None:
+        return [name.strip() for name in beside.split(",") if name.strip() not in ("", "none")]
+    import protocols
+    from av_bench import registry
+
+    name = (model or "").partition(":")[0]
+    if name not in registry.names("models") or protocols.load_set(set_).kind != "rendered":
+        return []
+    return list(getattr(registry.load("models", name), "bounds", ()))
 
 
 def _beside(out: Path | None, model: str) -> Path | None:

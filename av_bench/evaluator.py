@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from av_bench.contracts import ClipSet, Generator
+import protocols
+from av_bench.contracts import ClipSet, Generator, MetricError
+from av_bench.networks import Networks
 from av_bench.pipeline import RunOptions, run
+from av_bench.scoring import columns
 
 
 @dataclass
@@ -22,9 +25,20 @@ class RunEvaluator:
     folder: Path
     calls: int = 0
 
+    def check(self) -> None:
+        """What a first call would be refused for: MissingRequirement when the weights of a network are not there."""
+        protocol = protocols.load_protocol(self.options.protocol or protocols.load_set(self.options.set).protocol)
+        needs = [need for column in columns(protocol, self.options.metrics) for need in column.needs]
+        Networks(needs, self.options.device, self.options.flavour or protocol.flavour).check(protocol.seconds)
+
     def __call__(self, generator: Generator, clips: ClipSet) -> Mapping[str, float]:
-        """Metric name -> value on ``clips``, which must be the set's (its first ones, with a limit)."""
+        """Metric name -> value on ``clips``, which must be the set's (its first ones, with a limit).
+
+        MetricError when there is not one value; the run folder says what became of every clip.
+        """
         self.calls += 1
+        while (self.folder / f"{self.calls:04d}" / "scores.json").exists():
+            self.calls += 1  # complete records, of before training was started again
         out = self.folder / f"{self.calls:04d}"
         if out.exists():
             shutil.rmtree(out)  # left by a run that was killed
@@ -39,4 +53,7 @@ class RunEvaluator:
         )
         result = run(options, generator)
         shutil.rmtree(out / "audio", ignore_errors=True)
+        if not result.scores["metrics"]:
+            reasons = "; ".join(f"{name}: {why}" for name, why in result.scores["absent"].items())
+            raise MetricError(f"{out}: no metric could be computed ({reasons})")
         return {name: float(entry["value"]) for name, entry in result.scores["metrics"].items()}

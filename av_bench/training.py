@@ -14,7 +14,7 @@ from av_bench.contracts import UsageError
 from av_bench.devices import check_device
 from av_bench.heldout import quality
 from av_bench.progress import Reporter
-from av_bench.store import home, write_atomically
+from av_bench.store import home
 from protocols.load import SetRequest, read_clips
 
 if TYPE_CHECKING:
@@ -101,32 +101,25 @@ def train_mmaudio(
     ``metrics_on`` is a folder of videos that is sampled and scored every ``every.metrics`` steps. ``device`` takes the
     place of the config's ``run.device``; None leaves that as it is.
     """
+    from av_bench.audit.report import load_training_side
     from model_zoo.mmaudio.distributed import device_of
     from model_zoo.mmaudio.recipe import read_recipe
     from model_zoo.mmaudio.training import train
 
     more = [] if device is None else [f"run.device={device}"]
-    if exclude is not None:
-        more.append(f"data.exclude={_excluded(exclude, out)}")
+    excluded = frozenset[str]() if exclude is None else frozenset(load_training_side(exclude))
     recipe = read_recipe(config, [*more, *changes])
     chosen = str(device_of(recipe.run))
     check_device(chosen)
     evaluation = _evaluation(recipe, out, metrics_on, limit, chosen) if metrics_on is not None else None
-    return train(recipe, out, evaluation, quiet)
-
-
-def _excluded(audit: Path, out: Path) -> Path:
-    """The names of an audit's training side as a text file beside the run, one per line."""
-    from av_bench.audit.report import load_training_side
-
-    names = sorted(load_training_side(audit))
-    path = out / "excluded.txt"
-    write_atomically(path, "".join(f"{name}\n" for name in names).encode())
-    return path
+    return train(recipe, out, evaluation, quiet, excluded)
 
 
 def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) -> Any:
-    """Sampling and scoring for the training loop, with the published codec and conditions of the config's variant."""
+    """Sampling and scoring for the training loop, with the published codec and conditions of the config's variant.
+
+    MissingRequirement when a weight file of theirs, or of a metric's network, is not there.
+    """
     from av_bench.evaluator import RunEvaluator
     from av_bench.pipeline import RunOptions
     from model_zoo.mmaudio import official
@@ -139,9 +132,12 @@ def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) 
             "to sample with; use a config whose network names a variant, e.g. {variant: mmaudio-s-16k} in small_16k, "
             "or leave --metrics-on out"
         )
-    clips = read_clips(protocols.load_set("clips"), SetRequest(data=data, limit=limit))
+    generator = official.around(str(variant), device)
     options = RunOptions(set="clips", data=data, protocol="vggsound-8s", device=device)
-    return Evaluation(RunEvaluator(options, out / "metrics"), clips, official.around(str(variant), device))
+    evaluator = RunEvaluator(options, out / "metrics")
+    evaluator.check()
+    clips = read_clips(protocols.load_set("clips"), SetRequest(data=data, limit=limit))
+    return Evaluation(evaluator, clips, generator)
 
 
 def _start(name: str | None, out: Path) -> Path | None:

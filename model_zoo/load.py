@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,24 @@ from av_bench.contracts import UsageError
 from model_zoo.baselines import baseline, is_baseline, manifest_names
 
 
+class Number(float):
+    """A number of a spec that knows how it was written: ``negative=007`` is a text."""
+
+    text: str
+
+
 def parse(spec: str) -> tuple[str, dict[str, float | str]]:
-    """``oracle:shift=0.4,noise=-20`` -> name and options; numbers become floats."""
+    r"""``oracle:shift=0.4,noise=-20`` -> name and options; numbers become floats. A comma within a value is ``\,``."""
     name, _, rest = spec.partition(":")
     options: dict[str, float | str] = {}
-    for part in filter(None, rest.split(",")):
+    for escaped in filter(None, re.split(r"(?<!\\),", rest)):
+        part = escaped.replace("\\,", ",")
         key, equals, value = part.partition("=")
         if not equals or not key or not value:
             raise UsageError(f"model {spec!r}: {part!r} is not key=value, as in oracle:shift=0.4")
         try:
-            options[key] = float(value)
+            options[key] = number = Number(value)
+            number.text = value
         except ValueError:
             options[key] = value
     return name, options

@@ -98,6 +98,15 @@ def test_help_shows_defaults_in_brackets() -> None:
     assert "[default: the protocol's]" in shown
 
 
+def test_the_bounds_of_the_embedded_model_come_by_themselves() -> None:
+    from av_bench.cli import _others
+
+    assert _others(None, "mmaudio-nano:steps=2", "impacts") == ["oracle", "shuffled", "noise"]
+    assert _others(None, "mmaudio-nano", "clips") == _others(None, "noise", "impacts") == []
+    assert _others("none", "mmaudio-nano", "impacts") == _others(None, None, "impacts") == []
+    assert _others("oracle, noise", "shuffled", "impacts") == ["oracle", "noise"]
+
+
 def test_models_run_beside_share_one_table(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()

@@ -1,12 +1,16 @@
-"""TF32 stays off for whoever needs full float32, whatever other threads do."""
+"""TF32 stays off for whoever needs full float32, whatever other threads do; what a full device is asked for again."""
 
 from __future__ import annotations
 
 import threading
+import weakref
+from typing import ClassVar
 
+import numpy as np
 import torch
 
 from av_bench.devices import single_precision
+from av_bench.extractors.base import BaseExtractor
 
 
 def test_full_float32_outlasts_another_threads_exit() -> None:
@@ -30,3 +34,25 @@ def test_full_float32_outlasts_another_threads_exit() -> None:
         assert torch.backends.cudnn.allow_tf32
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def test_a_batch_too_large_for_the_device_is_halved_after_its_memory_is_free() -> None:
+    """What the failed pass had made must be gone when the halves are tried, or they fail too."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    still_there: list[bool] = []
+
+    class Hungry(BaseExtractor):
+        name = "hungry"
+        outputs: ClassVar = {"sum": "(B,)"}
+
+        def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            still_there.append(any(ref() is not None for ref in made))
+            activations = batch * 2
+            made.append(weakref.ref(activations))
+            if len(batch) > 2:
+                raise torch.cuda.OutOfMemoryError("no room")
+            return {"sum": activations.sum(dim=1)}
+
+    found = Hungry(None, "0")._run_batch(torch.arange(10.0).view(5, 2))
+    np.testing.assert_array_equal(found["sum"], [2, 10, 18, 26, 34])
+    assert not any(still_there)

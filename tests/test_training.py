@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from av_bench import training
-from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.contracts import Clip, ClipSet, MetricError, MissingRequirement, UsageError
+from av_bench.evaluator import RunEvaluator
+from av_bench.pipeline import RunOptions, RunResult
 from model_zoo.mmaudio.dataset import FeatureSet
 from model_zoo.mmaudio.recipe import Recipe, Run
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
@@ -45,6 +48,13 @@ def test_an_audits_training_side_is_left_out(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "run/recipe.json").read_text())
     assert written["samples"] == 2 * (len(ids) - 4)
     assert (tmp_path / "run/excluded.txt").read_text().split() == sorted(ids[:4])
+    assert written["excluded"] == 4
+    other = audit_of(list(ids[4:8]), tmp_path / "other.json")
+    with pytest.raises(UsageError, match="another list of excluded recordings"):
+        training.train_mmaudio(str(file), out=tmp_path / "run", exclude=other, changes=["steps=8"], quiet=True)
+    assert (tmp_path / "run/excluded.txt").read_text().split() == sorted(ids[:4])  # of the run that is there
+    (tmp_path / "run").rename(tmp_path / "moved")
+    training.train_mmaudio(str(file), out=tmp_path / "moved", exclude=audit, changes=["steps=8"], quiet=True)
 
 
 def test_a_file_that_is_no_audit_is_refused_before_work(tmp_path: Path) -> None:
@@ -144,3 +154,52 @@ def test_the_flow_stage_of_the_embedded_model_takes_a_numbered_gpu(
 def test_metrics_need_a_named_variant(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names a variant"):
         training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", metrics_on=tmp_path)
+
+
+# ----------------------------------------------------------------------- metrics
+
+
+@pytest.fixture
+def variant_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A config that names a variant, in a home without any weights."""
+    monkeypatch.setenv("AV_BENCH_HOME", str(tmp_path / "home"))
+    (tmp_path / "mine.yaml").write_text("base: small_16k\nname: mine\nrun: {device: cpu}\n")
+    return str(tmp_path / "mine.yaml")
+
+
+def test_missing_weights_to_sample_with_are_said_before_training(
+    tmp_path: Path, variant_config: str, started: list[Recipe]
+) -> None:
+    with pytest.raises(MissingRequirement, match="'mmaudio-vae-16k' are missing"):
+        training.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
+    assert not started
+
+
+def test_missing_weights_of_the_metrics_are_said_before_training(
+    tmp_path: Path, variant_config: str, started: list[Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that sampling needs is there; the first extractor of the protocol is not."""
+    monkeypatch.setattr("model_zoo.mmaudio.official.present", lambda *entries: entries)
+    with pytest.raises(MissingRequirement, match=r"weights .* are missing"):
+        training.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
+    assert not started
+
+
+def test_an_evaluation_without_any_metric_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a complete record of an earlier start is not written over."""
+    outs: list[Path] = []
+
+    def run(options: RunOptions, _: Any) -> RunResult:
+        assert options.out is not None
+        outs.append(options.out)
+        return RunResult(options.out, {"metrics": {}, "absent": {"FD": "no clip left"}}, 3)
+
+    monkeypatch.setattr("av_bench.evaluator.run", run)
+    (tmp_path / "0001").mkdir()
+    (tmp_path / "0001" / "scores.json").write_text("{}")
+    evaluator = RunEvaluator(RunOptions(set="clips"), tmp_path)
+    clips = ClipSet("clips", "1", (Clip("a"),))
+    with pytest.raises(MetricError, match=r"no metric could be computed \(FD: no clip left\)"):
+        evaluator(SimpleNamespace(name="model"), clips)
+    assert outs == [tmp_path / "0002"]
+    assert (tmp_path / "0001" / "scores.json").is_file()

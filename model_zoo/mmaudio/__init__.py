@@ -16,17 +16,9 @@ def build(variant: str, state_dict: Mapping[str, Tensor] | None = None) -> FlowN
 
     UsageError for an unknown variant, BadWeights when ``state_dict`` is not in its official layout.
     """
-    import torch
-
     from model_zoo.mmaudio import config
     from model_zoo.mmaudio.network import FlowNetwork
+    from model_zoo.mmaudio.trained import filled
 
     found = config.variant(variant)
-    if state_dict is None:
-        return FlowNetwork(found.network)
-    with torch.device("meta"):
-        network = FlowNetwork(found.network)
-    network.load_official(state_dict)
-    network.t_embed.freqs = type(network.t_embed)(found.network.hidden, found.network.v2).freqs
-    network.set_lengths(found.network.latent_len, found.network.clip_len, found.network.sync_len)
-    return network.eval().requires_grad_(False)
+    return FlowNetwork(found.network) if state_dict is None else filled(found.network, dict(state_dict))

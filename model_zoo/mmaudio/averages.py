@@ -5,27 +5,32 @@ With FSDP every process averages its own slices; otherwise the first process hol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
+from av_bench.contracts import AvBenchError
 from model_zoo.mmaudio.distributed import Cluster, from_local, gathered, like, local
-from model_zoo.mmaudio.ema import PostHocEMA, Snapshots
+from model_zoo.mmaudio.ema import PostHocEMA
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.recipe import Ema
+from model_zoo.mmaudio.snapshots import Snapshots
 
 
 class Averages:
-    """Averages of all trainable weights for each width of ``ema.sigma_rel``; what is frozen is its own average."""
+    """Averages of all trainable weights for each width of ``ema.sigma_rel``; what is frozen is its own average.
 
-    def __init__(self, network: FlowNetwork, ema: Ema, folder: Path, processes: Cluster) -> None:
+    ``every``: steps between snapshots.
+    """
+
+    def __init__(self, network: FlowNetwork, ema: Ema, every: int, folder: Path, processes: Cluster) -> None:
         self.wanted, self.first = ema, processes.first
         self.parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
         self.live = {name: local(p) for name, p in self.parameters.items()}
         sharded = any(part is not self.parameters[name] for name, part in self.live.items())
         self.ema = PostHocEMA(self.live, ema.sigma_rel) if sharded or processes.first else None
-        self.snapshots = Snapshots(folder, ema.snapshots)
+        self.snapshots = Snapshots(folder, every, ema.snapshots)
 
     def update(self) -> None:
         """Move every average towards the weights."""
@@ -63,14 +68,19 @@ class Averages:
             for name, part in average.items():
                 part.copy_(local(like(tensors[f"ema-{sigma:g}/{name}"], self.parameters[name])))
 
-    def final(self, step: int) -> dict[float, dict[str, torch.Tensor]]:
-        """Averages of the widths asked for: tracked ones as they are, others synthesised from the snapshots.
+    def final(self, step: int) -> Iterator[tuple[float, dict[str, torch.Tensor] | AvBenchError]]:
+        """Width and average for the widths asked for, in the first process: tracked ones first and as they are, then
+        those synthesised from the snapshots and the averages of ``step``; where that cannot be done, the reason.
 
-        Complete in the first process; every process must call it.
+        Every process must run through it.
         """
         tracked = self.whole()
-        if any(sigma not in self.wanted.sigma_rel for sigma in self.wanted.final):
-            self.snapshot(step)
         if not self.first:
-            return {}
-        return {s: tracked[s] if s in tracked else self.snapshots.synthesise(s, step) for s in self.wanted.final}
+            return
+        yield from ((sigma, tracked[sigma]) for sigma in self.wanted.final if sigma in tracked)
+        for sigma in self.wanted.final:
+            if sigma not in tracked:
+                try:
+                    yield sigma, self.snapshots.synthesise(sigma, step, tracked)
+                except AvBenchError as error:
+                    yield sigma, error

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from av_bench.contracts import UsageError
+from model_zoo.mmaudio.plan import check_complete
 from model_zoo.mmaudio.shard_file import DTYPES, read_index, shard_folders
 
 Ints = NDArray[np.int64]
@@ -50,11 +51,12 @@ class FeatureSet:
 
     ``ids``, ``crops`` and ``labels`` have one entry per sample; ``video`` and ``text_row`` (-1: no text) are arrays.
     ``verify`` reads every file once and compares checksums; ``part`` = (k, n) checks every n-th shard only, so that
-    n processes share the work.
+    n processes share the work. UsageError also when an extraction into the folder is not complete.
     """
 
     def __init__(self, root: Path | str, verify: bool = True, part: tuple[int, int] = (0, 1)) -> None:
         self.root = Path(root)
+        check_complete(self.root)
         folders = shard_folders(self.root)
         if not folders:
             raise UsageError(f"{self.root} holds no feature shards; extract features into it first")

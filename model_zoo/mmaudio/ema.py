@@ -9,21 +9,22 @@ the snapshots (section 3.2 and appendix C there).
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.contracts import UsageError
+
+if TYPE_CHECKING:
+    from model_zoo.mmaudio.snapshots import Snapshots
 
 Floats = NDArray[np.float64]
 LEAST_SNAPSHOTS = 4  # per width: the first, the two newest, and one between that can be dropped
-_NAME = re.compile(r"sigma-([0-9.]+)-step-(\d+)\.safetensors$")
+WORST = 0.1  # distance from the wanted average, relative to its norm, beyond which it would not be what its name says
 
 
 def gamma_of(sigma_rel: float) -> float:
@@ -86,9 +87,9 @@ def synthesis_error(steps: Sequence[int], gammas: Sequence[float], step: int, ga
 def thin(steps: Sequence[int], limit: int) -> list[int]:
     """At most ``limit`` of the steps: again and again the one with the closest neighbours is dropped.
 
-    What is left is spread evenly over the run; the first and the two newest steps stay. Dropping as snapshots arrive
-    ends with the same steps after an interruption. With 24 of 60 snapshots of the widths 0.05 and 0.1 the profiles of
-    0.06 to 0.15 are met to 0.5 % of their norm (``synthesis_error``), that of 0.2 to 1.5 %.
+    What is left is spread evenly over the run; the first and the two newest steps stay. With 24 of 60
+    snapshots of the widths 0.05 and 0.1 the profiles of 0.06 to 0.15 are met to 0.5 % of their norm
+    (``synthesis_error``), that of 0.2 to 1.5 %.
     """
     if limit < LEAST_SNAPSHOTS:
         raise UsageError(f"EMA: at least {LEAST_SNAPSHOTS} snapshots per width must be kept, not {limit}")
@@ -99,65 +100,16 @@ def thin(steps: Sequence[int], limit: int) -> list[int]:
     return kept
 
 
-class Snapshots:
-    """Averages on disk, one file per width and step, at most ``limit`` per width."""
+def kept_at(step: int, every: int, limit: int) -> list[int]:
+    """Steps of the snapshots that an unbroken run has at ``step``, one taken every ``every`` steps (0: none).
 
-    def __init__(self, folder: Path, limit: int = 24) -> None:
-        self.folder, self.limit = folder, limit
-
-    def path(self, sigma_rel: float, step: int) -> Path:
-        """File of one average."""
-        return self.folder / f"sigma-{sigma_rel:g}-step-{step:09d}.safetensors"
-
-    def entries(self) -> list[tuple[float, int]]:
-        """(width, step) of every snapshot, sorted."""
-        found = (_NAME.match(path.name) for path in self.folder.glob("sigma-*.safetensors"))
-        return sorted((float(match[1]), int(match[2])) for match in found if match)
-
-    def add(self, sigma_rel: float, step: int, average: Mapping[str, Tensor]) -> None:
-        """Write one average at once, then thin its width. MissingRequirement when the disk is full; nothing is lost."""
-        from safetensors.torch import save_file
-
-        path = self.path(sigma_rel, step)
-        part = path.with_name(f".{path.name}.part")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.detach().cpu().contiguous() for name, value in average.items()}, part)
-            part.replace(path)
-        except Exception as error:  # safetensors has its own class for a short write
-            raise MissingRequirement(f"{path}: the snapshot cannot be written ({error}). Make room") from error
-        finally:
-            part.unlink(missing_ok=True)
-        steps = [found for sigma, found in self.entries() if sigma == float(f"{sigma_rel:g}")]
-        for old in set(steps) - set(thin(steps, self.limit)):
-            self.path(sigma_rel, old).unlink()
-
-    def forget_after(self, step: int) -> None:
-        """Remove snapshots of steps that a resumed run does again."""
-        for sigma, found in self.entries():
-            if found > step:
-                self.path(sigma, found).unlink()
-
-    def synthesise(self, sigma_rel: float, step: int | None = None) -> dict[str, Tensor]:
-        """The average of any width at ``step`` (None: the newest), float32; one snapshot is in memory at a time."""
-        found = self.entries()
-        if not found:
-            raise MissingRequirement(f"{self.folder}: no snapshots to make an average from")
-        step = max(s for _, s in found) if step is None else step
-        gammas = [gamma_of(sigma) for sigma, _ in found]
-        weights = synthesis_weights([s for _, s in found], gammas, step, gamma_of(sigma_rel))
-        total: dict[str, Tensor] = {}
-        for weight, average in zip(weights.tolist(), self._read(found), strict=True):
-            for name, value in average.items():
-                share = value.double() * weight
-                total[name] = total[name].add_(share) if name in total else share
-        return {name: value.float() for name, value in total.items()}
-
-    def _read(self, found: Sequence[tuple[float, int]]) -> Iterator[dict[str, Tensor]]:
-        from av_bench.weights import load_state_dict
-
-        for sigma, step in found:
-            yield load_state_dict(self.path(sigma, step))
+    The kept steps of a later one are among those of an earlier one and the new ones. So a run that is killed and does
+    some steps again has the same snapshots as an unbroken one as soon as it is where it was.
+    """
+    kept: list[int] = []
+    for taken in range(every, step + 1, every) if every else ():
+        kept = thin([*kept, taken], limit)
+    return kept
 
 
 class PostHocEMA:

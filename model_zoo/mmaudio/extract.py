@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,11 +19,13 @@ from typing import Protocol
 
 import torch
 
-from av_bench.contracts import AvBenchError, Decoded, MediaError, Reason
+from av_bench.contracts import AvBenchError, Decoded, MediaError, Reason, UsageError
 from av_bench.devices import check_device
 from av_bench.media import DecodedMedia, decode
+from model_zoo.mmaudio.logs import report_error
+from model_zoo.mmaudio.plan import Plan
 from model_zoo.mmaudio.sample import Codec, Conditioner
-from model_zoo.mmaudio.units import Plan, extract, prepare, unfinished
+from model_zoo.mmaudio.units import extract, prepare, unfinished
 
 SILENCE = 1e-6  # peak below which the published code refuses a crop
 PEAK = 0.95  # crops are scaled to this peak for training (published code)
@@ -43,6 +46,8 @@ class MediaFeatures:
     def __init__(
         self, codec: TrainingCodec, conditioner: Conditioner, seconds: float = 8.0, device: str = "cpu"
     ) -> None:
+        if not 0 < seconds < math.inf:
+            raise UsageError(f"extraction: the length of a training clip must be a positive number, got {seconds}")
         self.codec, self.conditioner, self.seconds = codec, conditioner, seconds
         self.device = torch.device(device)
         self.samples = codec.latent_len(seconds) * codec.samples_per_latent
@@ -113,9 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         return _work(given)
-    except AvBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (AvBenchError, OSError) as error:
+        return report_error(error)
 
 
 def _work(given: argparse.Namespace) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from av_bench.contracts import MissingRequirement
+from av_bench.contracts import AvBenchError, MissingRequirement
 from av_bench.store import write_atomically
+
+log = logging.getLogger(__name__)
 
 Value = float | int | str | list[float] | list[int] | dict[str, Any]
 
@@ -45,12 +48,18 @@ class Journal:
             print(f"step {step} {kind}: {shown}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Close all writers."""
-        self._handle.close()
-        if self._board is not None:
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        """Close all writers. One that cannot be closed is warned about: the error that ends the run comes first.
+
+        No event is lost by that, ``write`` has put each on disk or said that it could not.
+        """
+        closing = [self._handle.close]
+        closing += [self._board.close] if self._board is not None else []
+        closing += [self._wandb.finish] if self._wandb is not None else []
+        for close in closing:
+            try:
+                close()
+            except OSError as error:
+                log.warning("%s: a log could not be closed (%s)", self.path.parent, error)
 
     def _drop_after(self, step: int) -> None:
         if not self.path.is_file():
@@ -64,6 +73,16 @@ class Journal:
             except (ValueError, KeyError):  # a line cut off by a kill
                 continue
         write_atomically(self.path, "".join(kept).encode())
+
+
+def report_error(error: AvBenchError | OSError) -> int:
+    """Say it in one line on stderr; returns the exit code of its kind (4: disk or file system)."""
+    if isinstance(error, AvBenchError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+    return 4
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

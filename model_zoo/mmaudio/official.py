@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from av_bench import weights
-from av_bench.contracts import UsageError
+from av_bench import weights as files
 from av_bench.store import Store, home
 from model_zoo import mmaudio
 from model_zoo.mmaudio import clip
 from model_zoo.mmaudio.config import variant
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import Codec, Conditioner, MMAudio
-from model_zoo.mmaudio.settings import Settings
+from model_zoo.mmaudio.settings import Settings, read_settings
+from model_zoo.mmaudio.trained import load_trained
 
 TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
 LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
@@ -25,46 +25,36 @@ VAES = {
 }
 
 
-def settings(name: str, options: dict[str, Any]) -> Settings:
-    """Options of a model spec (``mmaudio-l:steps=10,cfg=3``) as settings; UsageError names an unknown one."""
-    known = {f.name: f for f in fields(Settings)}
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}")
-    return Settings(**{"window": LONGEST, **{key: _typed(name, key, value) for key, value in options.items()}})
+def load(name: str, weights: str | None = None, **options: Any) -> MMAudio:
+    """A variant with its official files. MissingRequirement names the first that is absent and the command for it.
 
-
-def _typed(name: str, key: str, value: Any) -> Any:
-    """An option as its own type; UsageError when the text does not say one. Specs give numbers as floats."""
-    if key in ("steps", "batch") and isinstance(value, int | float) and float(value).is_integer():
-        return int(value)
-    if key in ("cfg", "window") and isinstance(value, int | float):
-        return float(value)
-    if key == "compile" and value in ("yes", "no", "graphs"):
-        return value
-    if key in ("negative", "solver", "conditions"):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
-    raise UsageError(f"{name}: {key} must be {wanted}, got {value!r}")
-
-
-def load(name: str, **options: Any) -> MMAudio:
-    """A variant with its official files. MissingRequirement names the first that is absent and the command for it."""
+    ``weights`` is a file that training wrote (``<out>/weights/*.safetensors``) in place of the published flow network:
+    its sizes and switches are those of the file, codec and conditions stay the variant's.
+    """
     found = variant(name)
-    chosen = settings(name, options)
-    needed = (found.weights, *VAES[found.rate], clip.ENTRY, "synchformer")
-    for entry in needed:
-        if weights.find(entry) is None:
-            weights.require(entry)  # says what is missing and how to get it, before gigabytes are hashed
+    chosen = read_settings(name, options, window=LONGEST)
+    own = None if weights is None else load_trained(Path(weights), found.network, found.name)
+    needed = present(*([found.weights] if own is None else []), *VAES[found.rate], clip.ENTRY, "synchformer")
     from model_zoo.mmaudio.codec import OfficialCodec
     from model_zoo.mmaudio.conditions import OfficialConditioner
 
-    network = mmaudio.build(name, weights.load_state_dict(weights.require(found.weights)))
+    network = own or mmaudio.build(name, files.load_state_dict(files.require(found.weights)))
     codec, conditioner = OfficialCodec(found.rate), OfficialConditioner(autocast=True)
-    store = Store(home() / "store")
-    made = MMAudio(found.name, network, codec, conditioner, chosen, TRAINING_SETS, store, rows_of_the_paper(found.name))
-    made.identity = "-".join(weights.file_sha256(weights.require(entry))[:16] for entry in needed)
+    made = MMAudio(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
+    made.identity = "-".join(files.file_sha256(files.require(entry))[:16] for entry in needed)
+    if weights is None:
+        made.training_sets, made.paper = TRAINING_SETS, rows_of_the_paper(found.name)
+    else:
+        made.identity = f"{files.file_sha256(Path(weights))[:16]}-{made.identity}"
     return made
+
+
+def present(*entries: str) -> tuple[str, ...]:
+    """The entries, when all their files are there: what is missing is said before gigabytes are hashed."""
+    for entry in entries:
+        if files.find(entry) is None:
+            files.require(entry)  # says how to get it
+    return entries
 
 
 def rows_of_the_paper(name: str) -> tuple[dict[str, str], ...]:
@@ -77,8 +67,12 @@ def rows_of_the_paper(name: str) -> tuple[dict[str, str], ...]:
 
 
 def around(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:
-    """From a network in training to a generator, with the published codec and conditions, built on first use."""
+    """From a network in training to a generator, with the published codec and conditions, built on first use.
+
+    Their files are looked for at once: MissingRequirement before training, not at its first sampling.
+    """
     found = variant(name)
+    present(*VAES[found.rate], clip.ENTRY, "synchformer")
 
     @cache
     def parts() -> tuple[Codec, Conditioner]:

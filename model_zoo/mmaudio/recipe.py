@@ -149,7 +149,8 @@ class Recipe:
         content = asdict(self) | {"ema": list(self.ema.sigma_rel)}
         for name in ("run", "every", "name", "steps", "empty_text"):
             del content[name]
-        del content["data"]["threads"], content["data"]["verify"], content["data"]["validation"]
+        for name in ("threads", "verify", "validation", "exclude"):  # a checkpoint holds what the list leaves
+            del content["data"][name]
         for source in content["data"]["train"]:
             del source["path"]  # folders may move; the number of samples is compared instead
         return json.dumps(content, sort_keys=True)
@@ -159,12 +160,15 @@ def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
     """Read a config file, or a config of this package by name, and apply ``key.key=value`` changes (YAML values)."""
     import yaml
 
-    content = _read(_find(path, Path.cwd()), ())
+    content = _read(_find(path, Path.cwd()).resolve(), ())
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key:
             raise UsageError(f"--set {change}: write key=value, e.g. --set batch=64 or --set run.compile=false")
-        content = merge(content, _nested(key.split("."), yaml.safe_load(value)))
+        try:
+            content = merge(content, _nested(key.split("."), yaml.safe_load(value)))
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {change}: the value is no YAML: {error}") from error
     recipe: Recipe = build(Recipe, content, str(path))
     return recipe
 
@@ -199,12 +203,16 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UsageError(f"config {path}: its bases lead back to itself")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"config {path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"config {path}: expected keys and values at the top")
     base = content.pop("base", None)
-    return content if base is None else merge(_read(_find(base, path.parent), (*seen, path)), content)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UsageError(f"config {path}: base: expected the name of a config, got {base!r}")
+    return merge(_read(_find(base, path.parent).resolve(), (*seen, path)), content)
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
@@ -227,7 +235,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as text
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif origin is Mapping or kind in (int, str, bool):
         wanted = Mapping if origin is Mapping else kind

@@ -8,12 +8,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.ema import LEAST_SNAPSHOTS, gamma_of, synthesis_error, thin
+from model_zoo.mmaudio.ema import LEAST_SNAPSHOTS, WORST, gamma_of, kept_at, synthesis_error
 
 if TYPE_CHECKING:
     from model_zoo.mmaudio.recipe import Ema, Recipe
-
-WORST = 0.1  # distance from the wanted average, relative to its norm, beyond which it would not be what its name says
 
 
 def check(recipe: Recipe) -> None:
@@ -80,8 +78,5 @@ def _check_averages(ema: Ema, every: int, steps: int, where: str) -> None:
 
 
 def snapshots_at_end(steps: int, every: int, limit: int) -> list[int]:
-    """Steps of the snapshots of one width when training ends; the last step's is made for the synthesis."""
-    kept: list[int] = []
-    for step in [*(range(every, steps, every) if every else ()), steps]:
-        kept = thin([*kept, step], limit)
-    return kept
+    """Steps of the averages of one width that the synthesis has: the snapshots, and the average of the last step."""
+    return sorted({*kept_at(steps, every, limit), steps})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -48,6 +48,32 @@ class Settings:
             )
         if not math.isfinite(self.cfg):
             raise UsageError(f"cfg must be a number, got {self.cfg}")
+
+
+def read_settings(name: str, options: Mapping[str, Any], fixed: tuple[str, ...] = (), **defaults: Any) -> Settings:
+    """Options of a model spec (``mmaudio-l:steps=10,cfg=3``) as settings; those in ``fixed`` cannot be set.
+
+    UsageError names an unknown option, and a value that is not of its type.
+    """
+    known = [f.name for f in fields(Settings) if f.name not in fixed]
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
+    return Settings(**{**defaults, **{key: _typed(name, key, value) for key, value in options.items()}})
+
+
+def _typed(name: str, key: str, value: Any) -> Any:
+    """An option as its own type. Specs give what looks like a number as one that knows its ``text``."""
+    if key in ("steps", "batch") and isinstance(value, int | float) and float(value).is_integer():
+        return int(value)
+    if key in ("cfg", "window") and isinstance(value, int | float):
+        return float(value)
+    if key == "compile" and value in ("yes", "no", "graphs"):
+        return value
+    if key in ("negative", "solver", "conditions"):
+        return str(getattr(value, "text", f"{value:g}" if isinstance(value, float) else value))
+    wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
+    raise UsageError(f"{name}: {key} must be {wanted}, got {getattr(value, 'text', value)!r}")
 
 
 def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,9 +14,11 @@ import torch
 from av_bench import weights
 from av_bench.contracts import AvBenchError, UsageError
 from av_bench.registry import miss
+from model_zoo.mmaudio.checkpoints import Checkpoint
 from model_zoo.mmaudio.config import NetworkConfig, variant
 from model_zoo.mmaudio.dataset import FeatureSet
 from model_zoo.mmaudio.distributed import Cluster
+from model_zoo.mmaudio.exclusion import Exclusion
 from model_zoo.mmaudio.mix import Mix, Source
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.recipe import Recipe, build
@@ -48,8 +51,10 @@ def row_shapes(config: NetworkConfig) -> Shapes:
     return {"mean": latent, "std": latent, "clip": clip, "sync": sync, "text": (config.text_len, config.text_dim)}
 
 
-def mixes(recipe: Recipe, processes: Cluster) -> tuple[Mix, Mix | None]:
-    """The training mix and, when the recipe has one, the validation mix."""
+def mixes(recipe: Recipe, processes: Cluster, excluded: frozenset[str] | None = None) -> tuple[Mix, Mix | None]:
+    """The training mix without ``excluded`` (None: the recipe's list), and the validation mix if there is one."""
+    if excluded is None:
+        excluded = excluded_names(recipe)
     shapes = row_shapes(network_config(recipe))
     opened: dict[str, FeatureSet] = {}
 
@@ -60,7 +65,7 @@ def mixes(recipe: Recipe, processes: Cluster) -> tuple[Mix, Mix | None]:
                 opened[source.path] = FeatureSet(source.path, recipe.data.verify, part)
         return Mix([(source, opened[source.path]) for source in sources], shapes, recipe.seed, excluded)
 
-    return mix(recipe.data.train, _excluded(recipe)), mix(recipe.data.validation) if recipe.data.validation else None
+    return mix(recipe.data.train, excluded), mix(recipe.data.validation) if recipe.data.validation else None
 
 
 def data_digest(recipe: Recipe) -> list[str]:
@@ -72,14 +77,53 @@ def data_digest(recipe: Recipe) -> list[str]:
     return [found[source.path] for source in recipe.data.train]
 
 
-def _excluded(recipe: Recipe) -> frozenset[str]:
+def kept_digest(mix: Mix, excluded: frozenset[str]) -> str:
+    """sha256 over (recording, crop) of all samples that ``excluded`` leaves, in stored order, source by source."""
+    found, exclusion = hashlib.sha256(), Exclusion(excluded)
+    for number, (_, features) in enumerate(mix.sources):
+        for key, crop in zip(features.ids, features.crops, strict=True):
+            if key not in exclusion:
+                found.update(f"{number}\0{key}\0{crop}\n".encode())
+    return found.hexdigest()
+
+
+def check_same(out: Path, found: Checkpoint, recipe: Recipe, content: Mapping[str, Any]) -> None:
+    """UsageError when a checkpoint is of another recipe, of other samples, or of a later step than the recipe's last.
+
+    ``content``: what tells today's samples from others. A checkpoint without ``data`` or ``kept`` is of before they
+    were kept, and goes by the number of samples alone.
+    """
+    state = found.state
+    theirs, ours = json.loads(state["recipe"]), json.loads(recipe.identity())
+    theirs["data"].pop("exclude", None)  # once the path of a list
+    differs = sorted(k for k in ours if ours[k] != theirs.get(k))
+    count, same_data = content["samples"], state.get("data", content["data"]) == content["data"]
+    if state["samples"] != count:
+        differs.append(f"number of samples ({state['samples']} then, {count} now)")
+    elif not same_data:
+        differs.append("content of the training features")  # as many samples, but not the same ones
+    if "data" in state and same_data and state.get("kept", content["kept"]) != content["kept"]:
+        differs.append("list of excluded recordings (--exclude, data.exclude)")
+    if differs:
+        raise UsageError(
+            f"{out} holds a training run with another {', '.join(differs)}; choose another --out, "
+            "or the config it was started with"
+        )
+    if found.step > recipe.steps:
+        raise UsageError(
+            f"{out} holds a training run of {found.step} steps, the config asks for {recipe.steps}; its weights would "
+            f"be those of step {found.step}. Set steps to {found.step} or more, or choose another --out"
+        )
+
+
+def excluded_names(recipe: Recipe) -> frozenset[str]:
     """Names that the recipe leaves out of training; UsageError when its file cannot be read."""
     if recipe.data.exclude is None:
         return frozenset()
     try:
         lines = Path(recipe.data.exclude).read_text(encoding="utf8").splitlines()
-    except OSError as error:
-        raise UsageError(f"config {recipe.name}: data.exclude: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {recipe.name}: data.exclude: {recipe.data.exclude}: {error}") from error
     return frozenset(line.strip() for line in lines if line.strip())
 
 

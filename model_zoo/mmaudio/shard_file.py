@@ -20,6 +20,7 @@ from av_bench.contracts import UsageError
 
 FORMAT, VERSION = "mmaudio-features", 1
 INDEX = "index.json"
+WRITER = ".writer.lock"  # in folders that a ``ShardWriter`` fills
 ARRAYS = ("mean", "std", "clip", "sync", "text")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -109,7 +110,8 @@ class _Rows:
     def drop(self) -> None:
         """Close without caring for the content."""
         if self._handle is not None:
-            self._handle.close()
+            with contextlib.suppress(OSError):  # a full disk refuses what is buffered, and was reported already
+                self._handle.close()
             self._handle = None
 
 
@@ -195,17 +197,33 @@ class ShardFile:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of one shard, checked. UsageError names the shard that is damaged."""
+    """The index of one shard, checked. UsageError names the shard that is damaged, or the folder that is none."""
     try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"shard {folder}: its index cannot be read ({error}); {_CURE}") from error
+        index = json.loads((folder / INDEX).read_bytes())
+    except FileNotFoundError:
+        if not any(folder.glob("*.bin")):
+            raise UsageError(_no_shard(folder)) from None
+        raise UsageError(f"shard {folder}: its index is missing; {_CURE}") from None
+    except ValueError as error:
+        raise UsageError(f"shard {folder}: its index is damaged ({error}); {_CURE}") from error
+    if not isinstance(index, dict):
+        raise UsageError(f"shard {folder}: its index is damaged (holds a {type(index).__name__}); {_CURE}")
     if index.get("format") != FORMAT or index.get("version") != VERSION:
         found = f"{index.get('format')!r} version {index.get('version')!r}"
         raise UsageError(f"shard {folder}: holds {found}, expected {FORMAT} version {VERSION}; extract it again")
     if index.get("digest") != digest_of(index):
         raise UsageError(f"shard {folder}: its index is damaged (checksum differs); {_CURE}")
     return index
+
+
+def _no_shard(folder: Path) -> str:
+    """What is wrong with a sub-folder that holds no shard: most often the path is one level too high."""
+    root = folder.parent
+    nested = [d.name for d in shard_folders(root) if any(d.glob(f"*/{INDEX}"))]
+    message = f"{folder} is no feature shard (it has no {INDEX}); is {root} the right path?"
+    if nested:
+        return f"{message} It holds what looks like feature folders: {', '.join(nested[:5])}"
+    return f"{message} A feature folder holds shards only"
 
 
 _CURE = "remove this folder and run the extraction again, it makes only what is missing"

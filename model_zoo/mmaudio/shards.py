@@ -20,7 +20,8 @@ from types import TracebackType
 import torch
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.shard_file import Sample, ShardFile, lock, read_index, shard_folders
+from model_zoo.mmaudio.plan import FILE
+from model_zoo.mmaudio.shard_file import WRITER, Sample, ShardFile, lock, read_index, shard_folders
 
 __all__ = ["Sample", "ShardWriter"]
 
@@ -38,21 +39,33 @@ class ShardWriter:
 
     def __init__(self, root: Path | str, shard_size: int = 4096, dtype: str = "bf16") -> None:
         self.root, self.shard_size, self.dtype = Path(root), shard_size, dtype
+        if (self.root / FILE).exists():
+            raise UsageError(f"{self.root} was made by an extraction, which adds to it; choose another folder")
         self._held = contextlib.ExitStack()
-        if not self._held.enter_context(lock(self.root / ".writer.lock")):
+        if not self._held.enter_context(lock(self.root / WRITER)):
             self._held.close()
             raise UsageError(f"{self.root} is being written by another process; wait, or choose another folder")
         self._keys: set[tuple[str, int]] = set()
         self._texts: set[str] = set()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._number = 0
+        try:
+            self._take_up()
+        except BaseException:
+            self._held.close()
+            raise
+        self._open: ShardFile | None = None
+
+    def _take_up(self) -> None:
+        """Learn what earlier writers have left."""
         for folder in shard_folders(self.root):
             index = read_index(folder)
+            if not folder.name.isdecimal():
+                raise UsageError(f"{self.root}: {folder.name} is no shard of a ShardWriter; choose another folder")
             self._keys.update(zip(index["ids"], index["crops"], strict=True))
             self._texts.update(index["texts"])
             self._shapes |= {name: tuple(a["shape"]) for name, a in index["arrays"].items()}
             self._number = max(self._number, int(folder.name) + 1)
-        self._open: ShardFile | None = None
 
     def __contains__(self, key: str | tuple[str, int]) -> bool:
         return (key if isinstance(key, tuple) else (key, 0)) in self._keys
@@ -87,14 +100,18 @@ class ShardWriter:
         """Complete the open shard."""
         if self._open is not None:
             self._shapes |= self._open.shapes
-            self._open.close()
-            self._open = None
+            done, self._open = self._open, None
+            try:
+                done.close()
+            except BaseException:
+                done.abandon()
+                raise
             self._number += 1
 
     def close(self) -> None:
         """Complete the open shard and let the folder go."""
-        self.flush()
-        self._held.close()
+        with self._held:
+            self.flush()
 
     def _shard(self) -> ShardFile:
         """The open shard, a new one when there is none."""

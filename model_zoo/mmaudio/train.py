@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from av_bench.contracts import AvBenchError
+from model_zoo.mmaudio.logs import report_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,9 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model_zoo.mmaudio.training import train
 
         weights = train(read_recipe(given.config, given.set), given.out, quiet=given.quiet)
-    except AvBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (AvBenchError, OSError) as error:
+        return report_error(error)
     if not given.quiet and os.environ.get("RANK", "0") == "0":
         print(weights)
     return 0

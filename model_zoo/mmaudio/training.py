@@ -10,20 +10,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from av_bench.contracts import AvBenchError, ClipSet, Evaluator, Generator, UsageError
+from av_bench.contracts import AvBenchError, MissingRequirement, UsageError
 from av_bench.store import write_atomically
 from model_zoo.mmaudio import checkpoints, setup
 from model_zoo.mmaudio.averages import Averages
 from model_zoo.mmaudio.distributed import Cluster, check_batch, cluster, gathered, like, spread, whole
-from model_zoo.mmaudio.logs import Journal
+from model_zoo.mmaudio.evaluation import Evaluation
+from model_zoo.mmaudio.logs import Journal, read_log
 from model_zoo.mmaudio.mix import Loader
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, update
@@ -31,17 +32,7 @@ from model_zoo.mmaudio.recipe import Recipe
 from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.validation import validate
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics during training, handed in by whoever starts it: training itself knows no pipeline.
-
-    ``generator`` turns a network with the current weights into something that makes sound for ``clips``.
-    """
-
-    evaluator: Evaluator
-    clips: ClipSet
-    generator: Callable[[FlowNetwork], Generator]
+__all__ = ["Evaluation", "Trainer", "TrainingFailed", "train"]
 
 
 class TrainingFailed(AvBenchError):
@@ -50,17 +41,24 @@ class TrainingFailed(AvBenchError):
     exit_code = 1
 
 
-def train(recipe: Recipe, out: Path | str, evaluation: Evaluation | None = None, quiet: bool = False) -> Path:
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    evaluation: Evaluation | None = None,
+    quiet: bool = False,
+    excluded: frozenset[str] = frozenset(),
+) -> Path:
     """Train, or go on with the training in ``out``; returns the folder of the final weights.
 
-    ``out``: recipe.json, log.jsonl, checkpoints/, snapshots/, and at the end weights/.
+    ``out``: recipe.json, log.jsonl, checkpoints/, snapshots/, and at the end weights/. ``excluded``: recordings to
+    leave out, besides those of the recipe's own list; all their names are written to excluded.txt.
     """
     out = Path(out)
     with cluster(recipe.run) as processes, lock(out / ".lock") if processes.first else nullcontext(True) as mine:
         if not mine:
             raise UsageError(f"{out} is being written by another training run; wait for it, or choose another --out")
         check_batch(recipe, processes.world)
-        trainer = Trainer(recipe, out, processes, evaluation, quiet)
+        trainer = Trainer(recipe, out, processes, evaluation, quiet, excluded)
         try:
             trainer.run()
         finally:
@@ -72,17 +70,24 @@ class Trainer:
     """State of one training run in one process."""
 
     def __init__(
-        self, recipe: Recipe, out: Path, processes: Cluster, evaluation: Evaluation | None = None, quiet: bool = False
+        self,
+        recipe: Recipe,
+        out: Path,
+        processes: Cluster,
+        evaluation: Evaluation | None = None,
+        quiet: bool = False,
+        excluded: frozenset[str] = frozenset(),
     ) -> None:
         self.recipe, self.out, self.cluster, self.evaluation = recipe, out, processes, evaluation
         self.weights = out / "weights"
-        self.mix, self.validation_mix = setup.mixes(recipe, processes)
-        self.data = setup.data_digest(recipe)
+        self.excluded = excluded | setup.excluded_names(recipe)
+        self.mix, self.validation_mix = setup.mixes(recipe, processes, self.excluded)
+        self.data, self.kept = setup.data_digest(recipe), setup.kept_digest(self.mix, self.excluded)
         self.network = setup.network(recipe, self.mix).to(processes.device)
         self.module = spread(self.network, recipe.run, processes)
         o = recipe.optimiser
         self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps)
-        self.averages = Averages(self.network, recipe.ema, out / "snapshots", processes)
+        self.averages = Averages(self.network, recipe.ema, recipe.every.snapshot, out / "snapshots", processes)
         self.step = 0
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)  # sums since the last log line
         self._resume()
@@ -95,6 +100,8 @@ class Trainer:
     def run(self) -> None:
         """Steps until the recipe's last one, then the final weights."""
         every = self.recipe.every
+        if self._metrics_are_due():
+            self._metrics()
         while self.step < self.recipe.steps:
             self.train_step()
             if _due(self.step, every.log) or self.step == self.recipe.steps:
@@ -105,10 +112,10 @@ class Trainer:
                 self.averages.snapshot(self.step)
             if self.validation_mix is not None and _due(self.step, every.validate):
                 self._validate()
+            if _due(self.step, every.checkpoint):
+                self.save()  # before metrics: whatever becomes of them, these steps are kept
             if self.evaluation is not None and _due(self.step, every.metrics):
                 self._metrics()
-            if _due(self.step, every.checkpoint):
-                self.save()
         if not _due(self.step, every.checkpoint):
             self.save()
         self._finish()
@@ -136,8 +143,7 @@ class Trainer:
             values += [(f"{key}/{name}", state[key]) for key in ("exp_avg", "exp_avg_sq")]
         tensors = gathered(values, self.cluster.first) | self.averages.tensors()
         if self.cluster.first:
-            state = {"recipe": self.recipe.identity(), "samples": len(self.mix), "window": window.tolist()}
-            state["data"] = self.data
+            state = {"recipe": self.recipe.identity(), "window": window.tolist(), **self._content()}
             checkpoints.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
         self.cluster.wait()
 
@@ -165,6 +171,10 @@ class Trainer:
     def _journal(self, quiet: bool) -> Journal:
         self.out.mkdir(parents=True, exist_ok=True)
         content = {"recipe": asdict(self.recipe), "network": asdict(self.network.config), "samples": len(self.mix)}
+        content["excluded"] = len(self.excluded)
+        if self.excluded:  # now that no check refuses the run any more: the list of the one before is replaced
+            names = "".join(f"{name}\n" for name in sorted(self.excluded))
+            write_atomically(self.out / "excluded.txt", names.encode())
         write_atomically(self.out / "recipe.json", (json.dumps(content, indent=1, default=dict) + "\n").encode())
         run = self.recipe.run
         return Journal(self.out, self.step, tensorboard=run.tensorboard, wandb=run.wandb, quiet=quiet)
@@ -174,7 +184,7 @@ class Trainer:
         found = checkpoints.load_agreed(self.out / "checkpoints", self.cluster)
         if found is None:
             return
-        self._check_same(found.state)
+        setup.check_same(self.out, found, self.recipe, self._content())
         state = self.network.state_dict()
         self.network.load_state_dict({k: like(found.tensors[f"weights/{k}"], v) for k, v in state.items()})
         for name, parameter in self._trainable():
@@ -186,22 +196,13 @@ class Trainer:
         if self.cluster.first:  # sums are totals over all processes
             self.window += torch.tensor(found.state["window"], dtype=torch.float64, device=self.cluster.device)
 
+    def _content(self) -> dict[str, Any]:
+        """What tells the training samples from others, wherever they lie."""
+        return {"samples": len(self.mix), "data": self.data, "kept": self.kept}
+
     def _normaliser(self) -> Normaliser:
         mean, std = (whole(v.detach()).clone() for v in (self.network.latent_mean, self.network.latent_std))
         return Normaliser(mean, std)
-
-    def _check_same(self, state: Mapping[str, Any]) -> None:
-        theirs, ours = json.loads(state["recipe"]), json.loads(self.recipe.identity())
-        differs = sorted(k for k in ours if ours[k] != theirs.get(k))
-        if state["samples"] != len(self.mix):
-            differs.append(f"number of samples ({state['samples']} then, {len(self.mix)} now)")
-        elif state.get("data", self.data) != self.data:
-            differs.append("content of the training features")  # as many samples, but not the same ones
-        if differs:
-            raise UsageError(
-                f"{self.out} holds a training run with another {', '.join(differs)}; choose another --out, "
-                "or the config it was started with"
-            )
 
     def _log(self) -> None:
         total = self.cluster.total(self.window)
@@ -239,26 +240,40 @@ class Trainer:
         assert self.evaluation is not None
         network = self.whole_network()
         if network is not None and self.journal is not None:
-            generator = self.evaluation.generator(network)
-            values = self.evaluation.evaluator(generator, self.evaluation.clips)
-            if hasattr(generator, "place"):
-                generator.place("cpu")  # codec and conditions are gigabytes that training wants back
-                torch.cuda.empty_cache()
-            self.journal.write(self.step, "metrics", dict(values))
+            kind, values = self.evaluation.attempt(network, self.step)
+            self.journal.write(self.step, kind, values)
         self.cluster.wait()
 
+    def _metrics_are_due(self) -> bool:
+        """Whether the run was killed between the checkpoint it goes on from and the metrics of that step."""
+        if self.evaluation is None or not self.step or not _due(self.step, self.recipe.every.metrics):
+            return False
+        events = read_log(self.journal.path) if self.journal is not None else []
+        done = any(e["step"] == self.step and e["kind"].startswith("metrics") for e in events)
+        return self.cluster.any(self.cluster.first and not done)
+
     def _finish(self) -> None:
-        """Final weights: the last ones, and the averages of the widths asked for, in the official key layout."""
+        """Final weights: the last ones, and the averages of the widths asked for, in the official key layout.
+
+        MissingRequirement in all processes when an average cannot be made; everything else is written before.
+        """
         state = gathered(self.network.state_dict().items(), self.cluster.first)
-        averages = self.averages.final(self.step)
         if self.cluster.first:
-            shared = {"network": json.dumps(asdict(self.network.config)), "recipe": self.recipe.name}
-            shared["step"] = str(self.step)
-            made = {"last": state} | {f"ema-{width:g}": state | average for width, average in averages.items()}
-            for name, tensors in made.items():
-                file = self.weights / f"{name}.safetensors"
-                checkpoints.write_weights(file, tensors, {**shared, "weights": name})
-        self.cluster.wait()
+            self._write("last", state)
+        failed = []
+        for width, average in self.averages.final(self.step):
+            name = f"ema-{width:g}"
+            if isinstance(average, AvBenchError):
+                failed.append(f"{self.weights / name}.safetensors is not written: {average}")
+            else:
+                self._write(name, state | average)
+        if self.cluster.any(bool(failed)):
+            raise MissingRequirement("\n".join(failed) or "the first process could not make all averages; it says why")
+
+    def _write(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        about = {"network": json.dumps(asdict(self.network.config)), "recipe": self.recipe.name}
+        about |= {"step": str(self.step), "weights": name}
+        checkpoints.write_weights(self.weights / f"{name}.safetensors", tensors, about)
 
 
 def _due(step: int, *every: int) -> bool:

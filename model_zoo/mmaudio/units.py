@@ -15,18 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from av_bench.contracts import Clip, MediaError, Reason, UsageError
-from av_bench.store import write_atomically
-from model_zoo.mmaudio.shard_file import Sample, ShardFile, lock
+from model_zoo.mmaudio.plan import Plan, read_plan, write_plan
+from model_zoo.mmaudio.shard_file import WRITER, Sample, ShardFile, lock, shard_folders
 
 if TYPE_CHECKING:
     from av_bench.media import DecodedMedia
-
-CODE_SECONDS = 8.1  # the published code asks for this much sound per crop
 
 
 class Encoder(Protocol):
@@ -46,26 +44,6 @@ class Encoder(Protocol):
 
     def video(self, media: DecodedMedia) -> tuple[torch.Tensor, torch.Tensor]:
         """Visual (Lc, Dc) and synchronisation (Ls, Ds) features of the first seconds."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to cut recordings, and how many crops go into a shard.
-
-    ``rule``: ``paper`` (section 3.5.1: under 16 s one crop, else up to five of 8 s that don't overlap) or ``code`` (the
-    published code counts in steps of 8.1 s, so a recording needs at least 8.1 s). ``video``: the first seconds only,
-    with visual features; the paper takes VGGSound so.
-    """
-
-    rule: Literal["paper", "code"] = "paper"
-    most: int = 5
-    video: bool = False
-    shard_size: int = 4096
-    dtype: str = "bf16"
-
-    def step(self, window: float) -> float:
-        """Seconds that the rule counts a crop of ``window`` seconds as."""
-        return CODE_SECONDS if self.rule == "code" else window
 
 
 def partition(seconds: float, step: float, most: int = 5) -> list[float]:
@@ -177,23 +155,25 @@ class Work:
 def prepare(root: Path, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> Work:
     """Make the list of units, or read the one that another worker made.
 
-    UsageError when the folder was begun with other clips, another plan or other networks.
+    UsageError when the folder was begun with other clips, another plan, other networks or by a ``ShardWriter``.
     """
-    rows = [[c.id, c.text, str(c.reference_audio)] for c in clips]
-    named = {"clips": rows, "plan": asdict(plan), "encoder": encoder.fingerprint, "window": encoder.window}
+    listed = [[c.id, c.text, str(c.reference_audio)] for c in clips]
+    named = {"clips": listed, "plan": asdict(plan), "encoder": encoder.fingerprint, "window": encoder.window}
     key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-    path = root / ".plan.json"
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf8"))
+    content = read_plan(root)
+    if content is not None:
         if content["key"] != key:
             raise UsageError(f"{root} was begun with other clips, settings or networks; choose another folder")
         crops = [Crop(*row) for row in content["crops"]]
         return Work(clips, plan, crops, content["texts"], content["excluded"])
+    if (root / WRITER).exists() and shard_folders(root):
+        raise UsageError(f"{root} holds features that came from elsewhere (ShardWriter); choose another folder")
     crops, excluded = crops_of(clips, plan, encoder.window)
     texts = sorted({"", *(clip.text for clip in clips if clip.text is not None)})
-    content = {"key": key, "crops": [[c.clip, c.number, c.start] for c in crops], "texts": texts, "excluded": excluded}
-    write_atomically(path, json.dumps(content, allow_nan=False).encode())  # workers that race write the same bytes
-    return Work(clips, plan, crops, texts, excluded)
+    work = Work(clips, plan, crops, texts, excluded)
+    rows = [[c.clip, c.number, c.start] for c in crops]
+    write_plan(root, {"key": key, "crops": rows, "texts": texts, "excluded": excluded, "units": work.units})
+    return work
 
 
 def extract(root: Path | str, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> Iterator[str]:
@@ -214,10 +194,10 @@ def extract(root: Path | str, clips: Sequence[Clip], plan: Plan, encoder: Encode
             shard = ShardFile(root, name, plan.dtype)
             try:
                 _fill(shard, name, work, encoder)
+                shard.close()
             except BaseException:
                 shard.abandon()
                 raise
-            shard.close()
         yield name
 
 

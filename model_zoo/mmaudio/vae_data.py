@@ -6,8 +6,8 @@ Items are drawn without replacement within an epoch. Which items and which crops
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ class Items(Protocol):
 
 
 AUDIO = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm"})
+_PROBES = 64
 PACK_WINDOWS = 2  # a packed item is at most this many training windows long, so that an epoch hears most of it
 
 
@@ -56,9 +57,11 @@ class Windows:
 
     def _row(self, position: int) -> int:
         epoch, place = divmod(position, self.count)
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.recipe.seed, epoch, 1]).permutation(self.count)
-        return int(self._order[1][place])
+        order = self._order  # read once: a thread that prepares a batch may replace it
+        if order is None or order[0] != epoch:
+            order = epoch, np.random.default_rng([self.recipe.seed, epoch, 1]).permutation(self.count)
+            self._order = order
+        return int(order[1][place])
 
     def batch(self, step: int, share: slice = slice(None)) -> Tensor:
         """A process's share of a step's windows: waves ``(n, length)`` or mels ``(n, n_mels, frames)``, float32."""
@@ -104,15 +107,30 @@ class Windows:
         return mean.float(), std.float()
 
 
-def open_items(source: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None] = print) -> Items:
+def digest(items: Items) -> str:
+    """sha256 of what tells data sets apart: number of items, a pack's files and pieces, and up to 64 items' content.
+
+    The items are spread evenly over all, so that large data need not be read through.
+    """
+    listing = items.listing if isinstance(items, Pack) else ""
+    found = hashlib.sha256(f"{len(items)} {listing}".encode())
+    for row in np.unique(np.linspace(0, len(items) - 1, _PROBES).astype(np.int64)).tolist():
+        item = np.ascontiguousarray(items[row])
+        found.update(f"{item.shape} {item.dtype.str}".encode() + item.tobytes())
+    return found.hexdigest()
+
+
+def open_items(
+    source: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None] = print, decode: bool = True
+) -> Items:
     """Items of a ``.npy`` file ``(n, samples)`` or ``(n, n_mels, frames)``, memory-mapped, or of a folder of sound.
 
     A folder is decoded once into ``work/pack.raw``: mono int16 at the mel's sample rate, every file cut into equal
     items of one to two windows. Files that are unreadable or shorter than a window are named in ``work/pack.json`` and
-    left out.
+    left out. One process at a time may decode; with ``decode`` False the pack must be there (UsageError).
     """
     if source.is_dir():
-        return _pack(source, recipe, work, report)
+        return _pack(source, recipe, work, report if decode else None)
     try:
         array = np.load(source, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -126,10 +144,12 @@ def open_items(source: Path, recipe: VAERecipe, work: Path, report: Callable[[st
 class Pack:
     """Pieces of sound of different lengths, mono int16, one after another in a memory-mapped file of raw samples.
 
-    ``starts`` holds the first sample of each piece and the end of the last.
+    ``starts`` holds the first sample of each piece and the end of the last, ``listing`` is a sha256 of that and of what
+    the sound is from.
     """
 
-    def __init__(self, path: Path, starts: Sequence[int]) -> None:
+    def __init__(self, path: Path, starts: Sequence[int], listing: str) -> None:
+        self.listing = hashlib.sha256(f"{listing} {list(starts)}".encode()).hexdigest()
         self.starts = np.array(starts, dtype=np.int64)
         self._samples = np.memmap(path, dtype=np.int16, mode="r", shape=(int(self.starts[-1]),))
 
@@ -140,7 +160,7 @@ class Pack:
         return self._samples[self.starts[row] : self.starts[row + 1]]
 
 
-def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None]) -> Items:
+def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None] | None) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
     window = recipe.frames * recipe.mel.hop
     listing = {
@@ -149,14 +169,39 @@ def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], N
         "files": [[str(path.relative_to(folder)), path.stat().st_size] for path in files],
     }
     pack, index = work / "pack.raw", work / "pack.json"
-    known = json.loads(index.read_text()) if index.exists() else {}
-    if all(known.get(key) == value for key, value in listing.items()):
+    try:
+        known = json.loads(index.read_bytes()) if index.exists() else {}
+    except ValueError:  # damaged: as good as none
+        known = {}
+    if isinstance(known, dict) and all(known.get(key) == value for key, value in listing.items()):
         if "starts" in known and pack.exists():
-            return Pack(pack, known["starts"])
+            return Pack(pack, known["starts"], json.dumps(listing))
         if "starts" not in known and (work / "pack.npy").exists():
             return _mapped(work / "pack.npy")  # a run that was begun when all pieces had one length goes on with them
-    starts, left_out = [0], {}
-    raw = work / f".pack.{os.getpid()}.raw"
+    if report is None:
+        raise UsageError(
+            f"{work}: the sound that the first process decoded is not here; --out must be one shared folder"
+        )
+    for old in work.glob(".pack*.raw"):  # half a pack, left by a killed run
+        old.unlink()
+    raw = work / ".pack.raw"
+    try:
+        starts, left_out = _decoded(files, folder, recipe, raw)
+        index.unlink(missing_ok=True)  # never an index beside another pack
+        raw.replace(pack)
+    finally:
+        raw.unlink(missing_ok=True)
+    write_atomically(index, json.dumps({**listing, "starts": starts, "left_out": left_out}).encode())
+    items = len(starts) - 1
+    report(f"{folder}: {len(files) - len(left_out)} files, {items} items; {len(left_out)} files left out, see {index}")
+    return Pack(pack, starts, json.dumps(listing))
+
+
+def _decoded(files: Sequence[Path], folder: Path, recipe: VAERecipe, raw: Path) -> tuple[list[int], dict[str, str]]:
+    """Decode into ``raw``; returns where pieces start, and files left out with the reason. UsageError when all are."""
+    window = recipe.frames * recipe.mel.hop
+    starts: list[int] = [0]
+    left_out: dict[str, str] = {}
     with raw.open("wb") as out:
         for path in files:
             try:
@@ -167,14 +212,8 @@ def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], N
             out.write(sound.tobytes())
             starts += [starts[-1] + end for end in _ends(len(sound), PACK_WINDOWS * window)]
     if len(starts) == 1:
-        raw.unlink()
         raise UsageError(f"{folder}: none of {len(files)} audio files holds {window} samples ({left_out})")
-    index.unlink(missing_ok=True)  # never an index beside another pack
-    raw.replace(pack)
-    write_atomically(index, json.dumps({**listing, "starts": starts, "left_out": left_out}).encode())
-    items = len(starts) - 1
-    report(f"{folder}: {len(files) - len(left_out)} files, {items} items; {len(left_out)} files left out, see {index}")
-    return Pack(pack, starts)
+    return starts, left_out
 
 
 def _ends(samples: int, longest: int) -> list[int]:

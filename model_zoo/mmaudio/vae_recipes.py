@@ -9,7 +9,8 @@ and the crop is the paper's 8 s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -53,12 +54,17 @@ class VAERecipe:
             raise UsageError(f"recipe {self.name}: VAE of {self.vae.data_dim} bins, mel of {self.mel.n_mels}")
         if self.frames % self.vae.stride or self.frames <= 0:
             raise UsageError(f"recipe {self.name}: frames {self.frames} must be a multiple of {self.vae.stride}")
-        counts = ("batch", "steps", "log_every", "validate_every", "save_every", "statistics_items", "disc_start")
-        wrong = [name for name in counts if getattr(self, name) < 1] + [
-            name for name in ("rate", "kl_weight", "micro_batch", "holdout") if getattr(self, name) < 0
-        ]
+        counts = ("batch", "steps", "log_every", "validate_every", "save_every", "statistics_items")
+        sizes = ("disc_start", "disc_width", "disc_layers")
+        wrong = [name for name in (*counts, *sizes) if getattr(self, name) < 1]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be positive")
+        free = ("rate", "kl_weight", "disc_weight", "micro_batch", "holdout", "warmup", "decay_from", "seed")
+        wrong = [name for name in free if not 0 <= getattr(self, name) < math.inf]
+        if wrong:
+            raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be numbers that are not negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"recipe {self.name}: betas must be two numbers in [0, 1), got {list(self.betas)}")
         if self.save_every % self.log_every or self.validate_every % self.log_every:
             raise UsageError(f"recipe {self.name}: save_every and validate_every must be multiples of log_every")
 
@@ -124,7 +130,7 @@ def _changed(base: Any, changes: Mapping[str, Any], where: str) -> Any:
         if isinstance(old, (MelConfig, VAEConfig)):
             value = _changed(old, value, f"{where}: {key}") if isinstance(value, Mapping) else None
         elif isinstance(old, tuple):
-            value = tuple(value) if isinstance(value, (list, tuple)) else None
+            value = _alike(value, type(old[0])) if isinstance(value, (list, tuple)) else None
         elif isinstance(old, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
             value = _number(value)  # YAML reads 1e-6 as a text
         if type(value) is not type(old):
@@ -133,10 +139,17 @@ def _changed(base: Any, changes: Mapping[str, Any], where: str) -> Any:
     return replace(base, **values)
 
 
-def _number(value: float | str) -> float | None:
+def _alike(values: Sequence[Any], kind: type) -> tuple[Any, ...] | None:
+    """The values as a tuple of one kind, None when one is of another kind."""
+    if kind is float:
+        values = [value if isinstance(value, bool) else _number(value) for value in values]
+    return tuple(values) if all(type(value) is kind for value in values) else None
+
+
+def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,25 @@ from torch import Tensor
 
 from av_bench.contracts import MetricError, UsageError
 from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from model_zoo.mmaudio.mix import Loader
 from model_zoo.mmaudio.vae import VAE
-from model_zoo.mmaudio.vae_data import Items, Windows
+from model_zoo.mmaudio.vae_data import Items, Windows, digest
 from model_zoo.mmaudio.vae_recipes import VAERecipe, difference, plain
 from model_zoo.mmaudio.weight_files import load_strictly, read_checkpoint
 
 Losses = dict[str, float]
+
+
+@dataclass
+class Share:
+    """One process's part of a step: ``windows`` of sound or mel, and ``noise`` (n, embed_dim, latent frames)."""
+
+    windows: Tensor
+    noise: Tensor
+
+    def pin(self) -> Share:
+        """In page-locked memory."""
+        return Share(self.windows.pin_memory(), self.noise.pin_memory())
 
 
 class VAETrainer:
@@ -43,6 +57,8 @@ class VAETrainer:
             "discriminator": torch.optim.Adam(self.discriminator.parameters(), recipe.rate, recipe.betas),
         }
         self.done = 0
+        self.data = {"items": len(items), "sha256": digest(items)}
+        self._loader = Loader(self._share, 1, self.device.type == "cuda")  # the next steps while the device computes
 
     def start(self) -> None:
         """Measure the data's statistics; they become part of the VAE's weights."""
@@ -53,8 +69,8 @@ class VAETrainer:
     def step(self) -> Losses:
         """One step on this process's share of the batch; losses are means over the whole batch."""
         step, recipe = self.done + 1, self.recipe
-        share = slice(self.rank, None, self.world)
-        windows, noise = self.windows.batch(step, share), self._noise(step, recipe.batch)[share]
+        prepared: Any = self._loader(step)
+        windows, noise = prepared.windows, prepared.noise
         size = recipe.micro_batch or len(windows)
         adversarial = recipe.adversarial and step >= recipe.disc_start
         for optimiser in self.optimisers.values():
@@ -62,8 +78,9 @@ class VAETrainer:
             optimiser.zero_grad(set_to_none=True)
         total: dict[str, Tensor] = {}
         for start in range(0, len(windows), size):
-            part = windows[start : start + size].to(self.device)
-            part_noise, fraction = noise[start : start + size].to(self.device), len(part) / len(windows)
+            part = windows[start : start + size].to(self.device, non_blocking=True)
+            part_noise = noise[start : start + size].to(self.device, non_blocking=True)
+            fraction = len(part) / len(windows)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
                 found = self._backward(self.windows.mel(part), part_noise, adversarial, fraction)
             for name, value in found.items():
@@ -71,6 +88,14 @@ class VAETrainer:
         losses = self._apply(total, adversarial)
         self.done = step
         return losses
+
+    def close(self) -> None:
+        """Stop preparing batches."""
+        self._loader.close()
+
+    def _share(self, step: int) -> Share:
+        share = slice(self.rank, None, self.world)
+        return Share(self.windows.batch(step, share), self._noise(step, self.recipe.batch)[share])
 
     def _noise(self, step: int, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + step)
@@ -139,17 +164,23 @@ class VAETrainer:
         return {
             "step": self.done,
             "recipe": json.dumps(plain(self.recipe)),
+            "data": json.dumps(self.data),
             "weights": self.vae.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
         }
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint. UsageError when it is of another recipe; the fields are named."""
+        """Continue from a checkpoint. UsageError when it is of another recipe (the fields are named) or other data."""
         content = read_checkpoint(path)
         changed = difference(json.loads(content["recipe"]), self.recipe)
         if changed:
             raise UsageError(f"{path}: begun with another recipe ({', '.join(changed)} differ); use another folder")
+        before = json.loads(content["data"]) if "data" in content else self.data  # absent in earlier versions
+        if before != self.data:
+            counts = f"{before['items']} items then, {self.data['items']} now"
+            what = f"({counts})" if before["items"] != self.data["items"] else "of the same number of items"
+            raise UsageError(f"{path}: begun with other data {what}; bring the data back, or use another folder")
         load_strictly(self.vae, content["weights"], str(path))
         load_strictly(self.discriminator, content["discriminator"], str(path))
         for name, optimiser in self.optimisers.items():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from av_bench.contracts import AvBenchError, UsageError
 from model_zoo.mmaudio.distributed import Cluster, cluster
-from model_zoo.mmaudio.logs import Journal
+from model_zoo.mmaudio.logs import Journal, report_error
 from model_zoo.mmaudio.recipe import Run
 from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.vae import VAE
@@ -54,8 +54,21 @@ def train(
         trainer.start()
     if processes is not None and processes.any(processes.agree(trainer.done) != trainer.done):
         raise UsageError(f"{out}: not every process sees the first one's checkpoint; --out must be one shared folder")
-    main = trainer.rank == 0
-    journal = Journal(out, trainer.done, quiet=True) if main else None
+    journal = Journal(out, trainer.done, quiet=True) if trainer.rank == 0 else None
+    try:
+        _steps(trainer, out, journal, report)
+    finally:
+        trainer.close()
+        if journal:
+            journal.close()
+    if journal:
+        save_weights(trainer.vae, recipe, out)
+    return trainer.vae
+
+
+def _steps(trainer: VAETrainer, out: Path, journal: Journal | None, report: Callable[[str], None]) -> None:
+    """Steps until the recipe's last one. The process with the journal validates and saves."""
+    recipe = trainer.recipe
     window: list[Losses] = []
     started = time.perf_counter()
     while trainer.done < recipe.steps:
@@ -70,12 +83,8 @@ def train(
                 journal.write(step, "train", {name: float(f"{value:.6g}") for name, value in line.items()})
                 report(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in line.items()))
             window, started = [], time.perf_counter()
-        if main and (step % recipe.save_every == 0 or step == recipe.steps):
+        if journal and (step % recipe.save_every == 0 or step == recipe.steps):
             save_checkpoint(out / CHECKPOINT, trainer.state())
-    if journal:
-        journal.close()
-        save_weights(trainer.vae, recipe, out)
-    return trainer.vae
 
 
 def _means(window: list[Losses]) -> Losses:
@@ -105,9 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         _run(read_recipe(options.config), options.data, options.out, options.device)
-    except AvBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (AvBenchError, OSError) as error:
+        return report_error(error)
     return 0
 
 
@@ -119,7 +127,7 @@ def _run(recipe: VAERecipe, data: Path, out: Path, device: str) -> None:
         items = open_items(data, recipe, out) if processes.first else None
         processes.wait()  # as long as decoding takes
         if items is None:
-            items = open_items(data, recipe, out, _silent)
+            items = open_items(data, recipe, out, decode=False)
         train(recipe, items, out, str(processes.device), print if processes.first else _silent, processes)
 
 

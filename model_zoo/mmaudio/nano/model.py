@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, ClassVar
 
-from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.contracts import MissingRequirement
 from av_bench.weights import file_sha256
-from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.sight import Sight
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import MMAudio
-from model_zoo.mmaudio.settings import Conditions, Settings
+from model_zoo.mmaudio.settings import read_settings
+from model_zoo.mmaudio.trained import header_config
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"
@@ -27,23 +27,14 @@ class MMAudioNano(MMAudio):
     Longer clips are generated in overlapping windows of 8 s. Shorter ones (0.5 s and more) are generated as 8 s whose
     video stands still after the clip's end, and the sound is cut to the clip.
 
-    Parameters are the sampler's; ``weights`` is a folder with the three files in place of the embedded ones.
+    Options are those of ``Settings`` but ``window``, which is 8 s; ``weights`` is a folder with the three files in
+    place of the embedded ones.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: float = 25,
-        cfg: float = GUIDANCE,
-        negative: str = "",
-        solver: Literal["euler", "adaptive"] = "euler",
-        conditions: Conditions = "both",
-        weights: str | Path = WEIGHTS,
-        device: str = "cpu",
-    ) -> None:
-        if conditions not in get_args(Conditions):
-            raise UsageError(f"mmaudio-nano: conditions must be one of {', '.join(get_args(Conditions))}")
-        settings = Settings(steps=int(steps), cfg=float(cfg), negative=negative, solver=solver, conditions=conditions)
+    bounds: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
+
+    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: Any) -> None:
+        settings = read_settings("mmaudio-nano", options, fixed=("window",), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(
             "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
@@ -66,7 +57,7 @@ def load(folder: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
     for name in (FLOW, CODEC, SIGHT):
         if not (folder / name).is_file():
             raise MissingRequirement(f"{folder / name} is missing; train it again with `av-bench train mmaudio-nano`")
-    network = FlowNetwork(network_config(folder / FLOW))
+    network = FlowNetwork(header_config(folder / FLOW))
     codec, sight = NanoCodec(), Sight()
     for module, name in ((network, FLOW), (codec, CODEC), (sight, SIGHT)):
         tensors, where = read_tensors(folder / name, name)
@@ -77,19 +68,3 @@ def load(folder: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
         codec.eval().requires_grad_(False),
         sight.eval().requires_grad_(False),
     )
-
-
-def network_config(file: Path) -> NetworkConfig:
-    """Sizes of the flow network in a file that training wrote. UsageError when the header does not hold them."""
-    import json
-
-    from safetensors import safe_open
-
-    from model_zoo.mmaudio.recipe import build
-
-    with safe_open(str(file), "pt") as content:
-        header = content.metadata() or {}
-    if "network" not in header:
-        raise UsageError(f"{file}: its header has no network sizes; use weights that this package's training wrote")
-    config: NetworkConfig = build(NetworkConfig, json.loads(header["network"]), str(file))
-    return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from safetensors.torch import load_file
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig
-from model_zoo.mmaudio.logs import read_log
+from model_zoo.mmaudio.logs import Journal, read_log
+from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.recipe import CONFIGS, Recipe, build, merge, read_recipe
 from model_zoo.mmaudio.setup import network_config
+from model_zoo.mmaudio.train import main
 from model_zoo.mmaudio.training import train
-from tests.model_zoo.mmaudio.training_tools import NETWORK, folder, tiny_recipe
+from tests.model_zoo.mmaudio.goldens import full_disk
+from tests.model_zoo.mmaudio.training_tools import NETWORK, config_file, folder, tiny_recipe
 
 NAMES = [
     p.relative_to(CONFIGS).with_suffix("").as_posix() for p in sorted(CONFIGS.rglob("*.yaml")) if "nano" not in p.name
@@ -68,6 +72,7 @@ def shrunken(name: str, features: tuple[Path, Path]) -> Recipe:
 @pytest.mark.parametrize("name", NAMES)
 def test_config_trains_two_steps(name: str, features: tuple[Path, Path], tmp_path: Path) -> None:
     train(shrunken(name, features), tmp_path, quiet=True)
+    # that its switches are on is seen below: two small steps from closed gates cannot tell them apart
     losses = [e["loss"] for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "train"]
     assert len(losses) == 2
     weights = load_file(tmp_path / "weights" / "last.safetensors")
@@ -84,6 +89,116 @@ def test_ablation_changes_what_its_row_says(name: str) -> None:
         if getattr(found, f.name) != getattr(default, f.name)
     }
     assert changed == CHANGES.get(name.removeprefix("ablations/"), {})
+
+
+# ----------------------------------------------------------------------- what the switches do
+
+
+def random_network(config: NetworkConfig) -> FlowNetwork:
+    """All that is trained is random, so no gate is closed; alike in networks that have a tensor in common."""
+    constants = {"latent_mean": torch.zeros(config.latent_dim), "latent_std": torch.ones(config.latent_dim)}
+    network = FlowNetwork(config, **constants)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+@torch.no_grad()
+def velocity(network: FlowNetwork, drop: bool = False, **changed: torch.Tensor) -> torch.Tensor:
+    """Velocity (1, N, C) at inputs that are always the same, but for those ``changed``."""
+    config, generator = network.config, torch.Generator().manual_seed(1)
+    lengths = {"latent": config.latent_len, "clip": config.clip_len, "sync": config.sync_len, "text": config.text_len}
+    widths = {"latent": config.latent_dim, "clip": config.clip_dim, "sync": config.sync_dim, "text": config.text_dim}
+    given = {name: torch.randn(1, lengths[name], widths[name], generator=generator) for name in lengths} | changed
+    found = network(**given, t=torch.tensor([0.4]), drop_video=torch.tensor([drop]))
+    assert bool(found.isfinite().all())
+    assert float(found.std()) > 0.01
+    return found  # type: ignore[no-any-return]
+
+
+def switched(name: str, features: tuple[Path, Path], **more: Any) -> FlowNetwork:
+    return random_network(replace(network_config(shrunken(f"ablations/{name}", features)), **more))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("ablations/")])
+def test_the_velocity_differs_where_the_network_does(name: str, features: tuple[Path, Path]) -> None:
+    row = name.removeprefix("ablations/")
+    network, default = switched(row, features), random_network(network_config(shrunken("small_16k", features)))
+    for drop in (False, True):
+        changes = row in CHANGES and (drop or row != "tablea3_zero")  # empty tokens are seen when video is dropped
+        assert torch.equal(velocity(network, drop), velocity(default, drop)) is not changes
+
+
+def test_version_2_is_another_network(features: tuple[Path, Path]) -> None:
+    one, two = (random_network(network_config(shrunken(n, features))) for n in ("large_44k", "large_44k_v2"))
+    assert not torch.equal(velocity(one), velocity(two))
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"), [("table6_sync_module", True), ("table6_sync_sum", True), ("table6_sync_none", False)]
+)
+def test_sync_features_are_seen_where_there_is_a_way_in(name: str, seen: bool, features: tuple[Path, Path]) -> None:
+    network = switched(name, features)
+    other = torch.ones(1, network.config.sync_len, network.config.sync_dim)
+    assert torch.equal(velocity(network), velocity(network, sync=other)) is not seen
+
+
+@pytest.mark.parametrize(
+    ("name", "placed"), [("table6_sync_module", True), ("table6_rope_default", True), ("table6_rope_none", False)]
+)
+def test_without_rotations_frames_have_no_place(name: str, placed: bool, features: tuple[Path, Path]) -> None:
+    """Frames in another order, in a network whose visual layers see one frame at a time."""
+    network = switched(name, features, ffn="mlp")
+    clip = torch.randn(1, network.config.clip_len, network.config.clip_dim, generator=torch.Generator().manual_seed(2))
+    there, back = velocity(network, clip=clip), velocity(network, clip=clip.flip(1))
+    assert torch.allclose(there, back, rtol=1e-3, atol=1e-4) is not placed
+
+
+def test_aligned_rotations_are_the_default_at_equal_rates(features: tuple[Path, Path]) -> None:
+    for clip_len, same in ((4, False), (NETWORK["latent_len"], True)):
+        aligned, default = (
+            switched(n, features, clip_len=clip_len) for n in ("table6_sync_module", "table6_rope_default")
+        )
+        assert torch.equal(velocity(aligned), velocity(default)) is same
+
+
+@pytest.mark.parametrize(("name", "reach"), [("table7_convmlp", 3), ("table7_mlp", 1)])
+def test_conv_mlps_mix_neighbours(name: str, reach: int, features: tuple[Path, Path]) -> None:
+    """How many visual tokens a change of the first frame reaches before attention: two kernels of 3, or none."""
+    network = switched(name, features)
+    config = network.config
+    clip, sync, text = (
+        torch.zeros(1, getattr(config, f"{n}_len"), getattr(config, f"{n}_dim")) for n in ("clip", "sync", "text")
+    )
+    changed = clip.clone()
+    changed[0, 0] = 1
+    with torch.no_grad():
+        moved = network.preprocess(changed, sync, text).clip - network.preprocess(clip, sync, text).clip
+    assert moved[0].abs().amax(1).gt(1e-6).nonzero().flatten().tolist() == list(range(reach))
+
+
+@pytest.mark.parametrize(("name", "learned"), [("tablea3_learned", True), ("tablea3_zero", False)])
+def test_dropped_video_becomes_the_empty_tokens(name: str, learned: bool, features: tuple[Path, Path]) -> None:
+    network = switched(name, features)
+    config = network.config
+    nothing = {"clip": torch.zeros(1, config.clip_len, 12), "sync": torch.zeros(1, config.sync_len, 10)}
+    tokens = {
+        "clip": network.empty_clip_feat.expand(1, config.clip_len, -1),
+        "sync": network.empty_sync_feat.expand(1, config.sync_len, -1),
+    }
+    dropped = velocity(network, drop=True)
+    assert torch.equal(dropped, velocity(network, **tokens))
+    assert torch.equal(dropped, velocity(network, **nothing)) is not learned
+
+
+@pytest.mark.parametrize("name", [n for n in CHANGES if n.startswith("table7_n1")])
+def test_blocks_are_as_many_as_the_name_says(name: str, features: tuple[Path, Path]) -> None:
+    network = switched(name, features)
+    joint, fused = re.fullmatch(r"table7_n1_(\d+)_n2_(\d+)", name).groups()  # type: ignore[union-attr]
+    assert (len(network.joint_blocks), len(network.fused_blocks)) == (int(joint), int(fused))
 
 
 def test_every_row_of_the_tables_has_a_config() -> None:
@@ -155,6 +270,14 @@ def test_learnable_empty_text_is_trained_and_zeros_stay(features: tuple[Path, Pa
         ("data.train=[]", "data.train is empty"),
         ("batch=0", "must be positive"),
         ("batch=true", "expected int, got True"),
+        ("network.heads=0", "network: heads must be at least 1, got 0"),
+        ("network.hidden=0", "network: hidden must be at least 1, got 0"),
+        ("network.depth=-3", "network: depth must be at least 1, got -3"),
+        ("network.sync_dim=0", "network: sync_dim must be at least 1, got 0"),
+        ("network.mlp_ratio=0", "network: mlp_ratio must be a number above 2 / hidden, got 0"),
+        ("network.mlp_ratio=.nan", "mlp_ratio must be a number above 2 / hidden, got nan"),
+        ("network.mlp_ratio=0.004", "mlp_ratio must be a number above 2 / hidden, got 0.004"),
+        ("network.mlp_ratio=0.01", ""),
         ("network.sinc=none", "unknown key 'sinc'. Did you mean 'sync'"),
         ("network.variant=mmaudio-xl", "mmaudio-xl"),
         ("batch", "write key=value"),
@@ -228,3 +351,27 @@ def test_identity_covers_what_is_learned_and_not_how(tmp_path: Path) -> None:
     base = tiny_recipe(tmp_path).identity()
     assert all(tiny_recipe(tmp_path, **change).identity() == base for change in same)
     assert all(tiny_recipe(tmp_path, **change).identity() != base for change in other)
+
+
+# ----------------------------------------------------------------------- the command
+
+
+def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny_recipe(tmp_path, steps=2, every={"checkpoint": 0, "snapshot": 0}, ema={"final": []})
+    command = ["--config", str(config_file(tmp_path / "a.yaml", recipe)), "--out", str(tmp_path / "out"), "--quiet"]
+    with full_disk(500):  # the run's recipe.json does not fit
+        assert main(command) == 4
+    assert capsys.readouterr().err == "error: File too large\n"
+    assert main(command) == 0
+
+
+def test_closing_a_log_does_not_hide_why_the_run_ends(tmp_path: Path) -> None:
+    """What a full disk has refused lies in the buffer, and closing tries it again."""
+    with full_disk(100):
+        journal = Journal(tmp_path, 0, tensorboard=False, quiet=True)
+        journal.write(1, "train", {"loss": 1.0})
+        with pytest.raises(OSError, match="too large"):
+            journal.write(2, "train", {"text": "long " * 30})
+        journal.close()
+    Journal(tmp_path, 1, tensorboard=False, quiet=True).close()  # drops the line that was cut off
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "kind": "train", "loss": 1.0}]

@@ -16,6 +16,7 @@ from model_zoo.mmaudio import official
 from model_zoo.mmaudio.clip import CONFIG, Clip
 from model_zoo.mmaudio.conditions import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
 from model_zoo.mmaudio.config import sequence_lengths
+from model_zoo.mmaudio.settings import read_settings
 from model_zoo.mmaudio.windows import plan
 from model_zoo.networks.synchformer import VideoEncoder
 from tests.media_files import write_video
@@ -140,11 +141,13 @@ def test_a_video_that_is_exactly_long_enough_fills_every_window(seconds: float) 
 
 
 def test_options_of_a_model_spec() -> None:
-    found = official.settings("mmaudio-l", {"steps": 10.0, "cfg": 3.0, "compile": "no", "negative": 3.0})
+    found = read_settings("mmaudio-l", {"steps": 10.0, "cfg": 3.0, "compile": "no", "negative": 3.0})
     assert (found.steps, found.cfg, found.compile, found.negative) == (10, 3.0, "no", "3")
-    assert official.settings("mmaudio-l", {"compile": "graphs"}).compile == "graphs"
+    assert read_settings("mmaudio-l", {"compile": "graphs"}).compile == "graphs"
     latent, total = sequence_lengths("16k", official.LONGEST)[0], sequence_lengths("16k", 10.0)[0]
-    assert len(plan(10.0, official.settings("mmaudio-l", {}).window, 2.0, latent, total)) == 1  # AudioCaps: one piece
+    assert (
+        len(plan(10.0, read_settings("mmaudio-l", {}, window=official.LONGEST).window, 2.0, latent, total)) == 1
+    )  # AudioCaps: one piece
 
 
 @pytest.mark.parametrize(
@@ -159,4 +162,4 @@ def test_options_of_a_model_spec() -> None:
 )
 def test_options_that_say_nothing_are_named(option: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        official.settings("mmaudio-l", {option: value})
+        read_settings("mmaudio-l", {option: value})

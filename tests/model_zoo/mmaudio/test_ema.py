@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from av_bench.contracts import MissingRequirement, UsageError
 from model_zoo.mmaudio import ema
-from model_zoo.mmaudio.ema import PostHocEMA, Snapshots, gamma_of
+from model_zoo.mmaudio.ema import PostHocEMA, gamma_of
+from model_zoo.mmaudio.recipe import Recipe
+from model_zoo.mmaudio.snapshots import Snapshots
+from model_zoo.mmaudio.training import Trainer, train
 from tests.model_zoo.mmaudio.goldens import close, full_disk, golden, needs_golden, recipe
+from tests.model_zoo.mmaudio.training_tools import tiny_recipe
 
 WIDTHS = (0.05, 0.1)
 
@@ -50,7 +56,7 @@ def test_hundred_updates_and_synthesis(published: Any, tmp_path: Path) -> None:
     def weights(step: int) -> dict[str, torch.Tensor]:
         return {name: rule.inp(f"ema{step}{name}", shape) for name, shape in (("weight", (2, 3)), ("bias", (2,)))}
 
-    averages, store = PostHocEMA(weights(0), WIDTHS), Snapshots(tmp_path)
+    averages, store = PostHocEMA(weights(0), WIDTHS), Snapshots(tmp_path, 20)
     for step in range(100):
         averages.update(weights(step))
         if averages.updates % 20 == 0:
@@ -93,7 +99,7 @@ def test_thinned_synthesis_meets_the_average_itself(tmp_path: Path) -> None:
     value = torch.zeros(200)
     goal = (0.07, 0.12)
     tracked, direct = (PostHocEMA({"w": value}, widths) for widths in (WIDTHS, goal))
-    store = Snapshots(tmp_path, limit=12)
+    store = Snapshots(tmp_path, 50, limit=12)
     for step in range(1, 2_001):
         value = 0.999 * value + torch.randn(200, generator=rng)
         for averages in (tracked, direct):
@@ -116,9 +122,9 @@ def test_broken_run_goes_on_as_if_unbroken(tmp_path: Path) -> None:
                 averages.snapshot(store)
 
     start = {"w": torch.zeros(3)}
-    whole, folder = PostHocEMA(start), Snapshots(tmp_path / "whole", limit=4)
+    whole, folder = PostHocEMA(start), Snapshots(tmp_path / "whole", 2, limit=4)
     walk(whole, folder, range(1, 31))
-    broken, other = PostHocEMA(start), Snapshots(tmp_path / "broken", limit=4)
+    broken, other = PostHocEMA(start), Snapshots(tmp_path / "broken", 2, limit=4)
     walk(broken, other, range(1, 16))
     state = broken.state_dict()
     state = {**state, "averages": {s: {k: v.clone() for k, v in a.items()} for s, a in state["averages"].items()}}
@@ -135,7 +141,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="between 0 and"):
         gamma_of(0.3)
     with pytest.raises(MissingRequirement, match="no snapshots"):
-        Snapshots(tmp_path / "nothing").synthesise(0.1)
+        Snapshots(tmp_path / "nothing", 1).synthesise(0.1)
     with pytest.raises(UsageError, match="at least 4"):
         ema.thin([1, 2, 3], 3)
     averages = PostHocEMA({"w": torch.zeros(1)})
@@ -146,9 +152,116 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_unwritable_snapshot_leaves_the_others(tmp_path: Path) -> None:
-    store = Snapshots(tmp_path, limit=4)
+    store = Snapshots(tmp_path, 1, limit=4)
     store.add(0.1, 1, {"w": torch.ones(2)})
     with full_disk(10_000), pytest.raises(MissingRequirement, match="cannot be written"):
         store.add(0.1, 2, {"w": torch.ones(20_000)})
     assert store.entries() == [(0.1, 1)]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_snapshot_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[list[str]] = []
+    sync = os.fsync
+
+    def noted(handle: int) -> None:
+        names.append([p.name for p in tmp_path.iterdir()])
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    Snapshots(tmp_path, 1).add(0.1, 1, {"w": torch.ones(2)})
+    assert names == [[".sigma-0.1-step-000000001.safetensors.part"]]
+
+
+# ----------------------------------------------------------------------- which snapshots are kept
+
+
+@pytest.mark.parametrize(("every", "limit"), [(1, 4), (1, 24), (3, 5), (10, 8)])
+def test_what_is_kept_later_was_kept_before(every: int, limit: int) -> None:
+    """So the steps that a resumed run does again find nothing missing that an unbroken run would have."""
+    before: list[int] = []
+    for step in range(every, 60 * every, every):
+        kept = ema.kept_at(step, every, limit)
+        assert len(kept) <= limit
+        assert kept[-1] == step
+        assert set(kept) <= {*before, step}
+        before = kept
+    assert ema.kept_at(59, 0, limit) == []
+
+
+def test_another_interval_on_the_way_keeps_old_snapshots_spread(tmp_path: Path) -> None:
+    for step in range(10, 160, 10):
+        Snapshots(tmp_path, 10, limit=8).add(0.1, step, {"w": torch.ones(1)})
+    for step in range(153, 180, 3):
+        Snapshots(tmp_path, 3, limit=8).add(0.1, step, {"w": torch.ones(1)})
+    left = [step for _, step in Snapshots(tmp_path, 3).entries()]
+    assert len(left) == 8
+    assert {174, 177} <= set(left)
+    assert min(left) < 60
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the package catches it."""
+
+
+def thinned(tmp_path: Path, width: float = 0.08) -> Recipe:
+    """Many snapshots, few kept, checkpoints more seldom, and a width that is made from the snapshots."""
+    ema_ = {"snapshots": 8, "final": [width, 0.05]}
+    every = {"log": 0, "validate": 0, "snapshot": 1, "checkpoint": 5}
+    return tiny_recipe(tmp_path, steps=40, batch=4, ema=ema_, every=every, schedule={"milestones": []})
+
+
+def killed_at(step: int, recipe_: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Trainer.train_step
+
+    def until(self: Trainer) -> torch.Tensor:
+        if self.step == step:
+            raise Killed
+        return plain(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", until)
+        with pytest.raises(Killed):
+            train(recipe_, out, quiet=True)
+
+
+def test_a_width_made_from_thinned_snapshots_survives_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when snapshots of before the checkpoint had been thinned for later ones: the same bits in the end."""
+    run, whole, broken = thinned(tmp_path), tmp_path / "whole", tmp_path / "broken"
+    train(run, whole, quiet=True)
+    for step in (14, 19, 29, 34):
+        killed_at(step, run, broken, monkeypatch)
+        assert len(list((broken / "snapshots").iterdir())) <= 2 * 8
+    train(run, broken, quiet=True)
+    names = [sorted(p.name for p in (out / "snapshots").iterdir()) for out in (whole, broken)]
+    assert names[0] == names[1]
+    assert len(names[0]) == 2 * 8
+    for name in ("last", "ema-0.05", "ema-0.08"):
+        found, expected = (load_file(out / "weights" / f"{name}.safetensors") for out in (broken, whole))
+        assert all(torch.equal(found[k], v) for k, v in expected.items()), name
+
+
+def test_a_width_that_cannot_be_made_is_refused_and_nothing_else_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snapshots are missing at the end: the average would be another than its name says."""
+    run, out = thinned(tmp_path, 0.15), tmp_path / "out"
+    killed_at(39, run, out, monkeypatch)
+    for path in (out / "snapshots").iterdir():
+        path.unlink()
+    with pytest.raises(MissingRequirement, match=r"ema-0\.15.* is not written: .*width 0\.15 at step 40 .*by \d\d%"):
+        train(run, out, quiet=True)
+    assert {p.name for p in (out / "weights").iterdir()} == {"last.safetensors", "ema-0.05.safetensors"}
+
+
+def test_a_damaged_snapshot_is_named_and_can_be_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, out = thinned(tmp_path), tmp_path / "out"
+    killed_at(39, run, out, monkeypatch)
+    damaged = Snapshots(out / "snapshots", 1).path(*Snapshots(out / "snapshots", 1).entries()[1])
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(MissingRequirement, match=f"snapshot {damaged} cannot be read .*Remove this file"):
+        train(run, out, quiet=True)
+    assert {p.name for p in (out / "weights").iterdir()} == {"last.safetensors", "ema-0.05.safetensors"}
+    damaged.unlink()
+    train(run, out, quiet=True)
+    assert (out / "weights" / "ema-0.08.safetensors").is_file()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,9 +19,13 @@ import torch
 from av_bench.contracts import Clip, MediaError, Reason, UsageError, VideoRequest
 from av_bench.media import DecodedMedia, decode
 from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
-from model_zoo.mmaudio.extract import MediaFeatures
-from model_zoo.mmaudio.units import Crop, Plan, duration, extract, partition, prepare, start_in, unfinished
+from model_zoo.mmaudio.extract import MediaFeatures, main
+from model_zoo.mmaudio.plan import Plan
+from model_zoo.mmaudio.shards import ShardWriter
+from model_zoo.mmaudio.units import Crop, duration, extract, partition, prepare, start_in, unfinished
 from tests.media_files import tone, write_video
+from tests.model_zoo.mmaudio.goldens import full_disk
+from tests.model_zoo.mmaudio.training_tools import folder as features_folder
 
 RATE, WINDOW = 1000, 8.0
 
@@ -178,6 +184,86 @@ def test_begun_with_something_else_is_refused(tmp_path: Path) -> None:
             list(extract(tmp_path / "out", clips, other, Toy()))
 
 
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        (["000001"], r"1 of 6 shards are missing \(000001\)"),
+        (["text-000000"], r"1 of 6 shards are missing \(text-000000\)"),
+        (["000000", "000001", "000002", "000003"], r"4 of 6 shards are missing \(000000, 000001, 000002, \.\.\.\)"),
+        (["text-000001", "000000", "000001", "000002", "000003"], "5 of 6 shards are missing"),
+    ],
+)
+def test_training_refuses_an_extraction_that_is_not_complete(tmp_path: Path, gone: list[str], words: str) -> None:
+    clips, plan = recordings(tmp_path / "in", [8.0] * 7 + [2.0]), Plan(shard_size=2, dtype="fp32")
+    out = tmp_path / "out"
+    list(extract(out, clips, plan, Toy()))
+    assert len(FeatureSet(out)) == 7
+    for name in gone:
+        shutil.rmtree(out / name)
+    with pytest.raises(UsageError, match=rf"{words}.*run the extraction again, it goes on"):
+        FeatureSet(out)
+    assert sorted(extract(out, clips, plan, Toy())) == sorted(gone)
+    assert len(FeatureSet(out)) == 7
+
+
+def test_a_running_extraction_is_not_trained_on(tmp_path: Path) -> None:
+    clips, plan = recordings(tmp_path / "in", [8.0] * 4), Plan(shard_size=2, dtype="fp32")
+    running = extract(tmp_path / "out", clips, plan, Toy())
+    for left in (3, 2, 1):
+        next(running)
+        with pytest.raises(UsageError, match=f"{left} of 4 shards are missing"):
+            FeatureSet(tmp_path / "out")
+    next(running)
+    assert len(FeatureSet(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"shard_size": 0}, "samples per shard must be at least 1, got 0"),
+        ({"most": 0}, "crops of a recording must be at least 1, got 0"),
+        ({"rule": "papers"}, "unknown rule 'papers'; choose paper or code"),
+        ({"dtype": "fp16"}, "unknown storage type 'fp16'; choose one of bf16, fp32"),
+    ],
+)
+def test_plans_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Plan(**settings)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
+def test_the_length_of_a_clip_is_positive(seconds: float) -> None:
+    with pytest.raises(UsageError, match="length of a training clip must be a positive number"):
+        MediaFeatures(SumCodec(), GreyConditioner(), seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", None])
+def test_a_damaged_plan_is_named_and_made_again(tmp_path: Path, damage: bytes | None) -> None:
+    clips, plan = recordings(tmp_path / "in", [8.0] * 4), Plan(shard_size=2, dtype="fp32")
+    list(extract(tmp_path / "out", clips, plan, Toy()))
+    path = tmp_path / "out" / ".plan.json"
+    path.write_bytes(path.read_bytes().replace(b"000001", b"000002") if damage is None else damage)
+    for use in (lambda: FeatureSet(tmp_path / "out"), lambda: list(extract(tmp_path / "out", clips, plan, Toy()))):
+        with pytest.raises(UsageError, match=r"\.plan\.json is damaged.*remove this file"):
+            use()
+    path.unlink()
+    assert list(extract(tmp_path / "out", clips, plan, Toy())) == []  # as the message says: nothing is made twice
+    assert len(FeatureSet(tmp_path / "out")) == 4
+
+
+def test_extraction_and_writer_keep_out_of_each_others_folders(tmp_path: Path) -> None:
+    clips = recordings(tmp_path / "in", [9.0])
+    list(extract(tmp_path / "out", clips, Plan(), Toy()))
+    with pytest.raises(UsageError, match=r"out was made by an extraction.*choose another folder"):
+        ShardWriter(tmp_path / "out")
+    (tmp_path / "out" / ".plan.json").unlink()
+    with pytest.raises(UsageError, match="text-000000 is no shard of a ShardWriter"):
+        ShardWriter(tmp_path / "out")
+    features_folder(tmp_path / "mine", 3)
+    with pytest.raises(UsageError, match="came from elsewhere"):
+        list(extract(tmp_path / "mine", clips, Plan(), Toy()))
+
+
 def worker(root: Path, done: Path) -> None:
     """One worker as a process of its own; writes the units it has finished."""
     torch.set_num_threads(1)
@@ -278,3 +364,26 @@ def test_video_folder_to_features(tmp_path: Path) -> None:
     torch.testing.assert_close(rows.mean[0, :, 0], expected)
     assert torch.equal(rows.text[0], torch.full((2, 3), 4.0))
     assert torch.equal(features.text_features(""), torch.zeros(2, 3))
+
+
+def test_a_full_disk_is_one_line_and_the_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("model_zoo.mmaudio.codec.OfficialCodec", lambda _rate: SumCodec())
+    monkeypatch.setattr("model_zoo.mmaudio.conditions.OfficialConditioner", GreyConditioner)
+    recordings(tmp_path / "in", [8.0] * 3)
+    (tmp_path / "list.csv").write_text("file,text\n" + "".join(f"0{n}.wav,beep\n" for n in range(3)))
+    command = ["--data", str(tmp_path / "in"), "--table", str(tmp_path / "list.csv"), "--rate", "16k"]
+    command += ["--out", str(tmp_path / "out")]
+    with full_disk(200):  # the plan does not fit
+        assert main(command) == 4
+    assert capsys.readouterr().err == "error: File too large\n"
+    with full_disk(500):  # the plan does, the shard's index does not
+        assert main(command) == 4
+    assert capsys.readouterr().err.endswith("error: File too large\n")
+    assert [p.name for p in (tmp_path / "out").glob(".*") if "part" in p.name] == []
+    assert main(command) == 0
+    assert "complete" in capsys.readouterr().out
+    assert FeatureSet(tmp_path / "out").ids == ["00", "01", "02"]
+    assert main([*command, "--shard-size", "0"]) == 2
+    assert "samples per shard must be at least 1" in capsys.readouterr().err

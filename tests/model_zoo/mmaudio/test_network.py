@@ -204,6 +204,16 @@ def test_ablations_train(change: dict[str, Any]) -> None:
     assert losses[2] < losses[0]
 
 
+def test_every_block_can_use_the_fused_attention() -> None:
+    """Its kernels refuse interleaved channels; on a GPU the way round them is many times slower."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    network = FlowNetwork(TINY).eval()
+    raw = torch.randn(1, 8, 32), torch.randn(1, 24, 24), torch.randn(1, 7, 40)
+    with torch.no_grad(), sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
+        network(torch.randn(1, 31, 5), *raw, torch.ones(1))
+
+
 def test_without_sync_module_the_sync_features_change_nothing() -> None:
     torch.manual_seed(0)
     for switch, differs in (("none", False), ("module", True), ("sum", True)):

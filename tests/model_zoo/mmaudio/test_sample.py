@@ -45,7 +45,7 @@ class Conditioner:
     """Mean colours of frames, at 2 and 25 per second; a text is its letters."""
 
     requests: tuple[VideoRequest, ...] = (REQUEST,)
-    fingerprint = "test"
+    fingerprint, precision = "test", "fp32"
     device = torch.device("cpu")
 
     def lengths(self, seconds: float) -> tuple[int, int]:
@@ -228,6 +228,21 @@ def test_guidance_in_one_batch_equals_two_passes(clips: ClipSet) -> None:
         wanted = Codec().decode(network.unnormalize(x))
     torch.testing.assert_close(ours, wanted[:, :3200], rtol=1e-4, atol=1e-5)
     assert not torch.equal(ours, run(generator(cfg=0.0), clips, [0])["c0~0"].audio)
+
+
+def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU another batch size is another compilation; the rows that fill it up leave no trace."""
+    alone = run(generator(), clips, [0, 1, 3])
+    model, sizes = generator(), []
+    flow_of = model.network.flow
+    model.settings = Settings(steps=4, compile="yes", batch=2)
+    monkeypatch.setattr(MMAudio, "_at_once", 2)
+    model._flow = lambda x, t, pre: (sizes.append(len(x)), flow_of(x, t, pre))[1]
+    found = run(model, clips, [0, 1, 2, 3])  # clip 2 is too short
+    assert set(sizes) == {4}  # two samples, with and without condition
+    assert [g.audio is None for g in found.values()] == [False, False, True, False]
+    for key, sample in alone.items():
+        torch.testing.assert_close(found[key].audio, sample.audio, rtol=0, atol=1e-5)
 
 
 def test_adaptive_and_euler_agree_when_both_are_fine(clips: ClipSet) -> None:

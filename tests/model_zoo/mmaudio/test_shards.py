@@ -16,6 +16,7 @@ import torch
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
 from model_zoo.mmaudio.shards import Sample, ShardWriter
+from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import SHAPES, folder, samples, text_features
 
 
@@ -124,6 +125,52 @@ def test_cut_off_file_is_named_even_unverified(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(UsageError, match=r"000001: std.bin has \d+ bytes"):
         FeatureSet(tmp_path, verify=False)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{", "\udcff"])
+def test_an_index_that_is_no_object_is_damaged(tmp_path: Path, text: str) -> None:
+    folder(tmp_path, 20, shard_size=10)
+    (tmp_path / "000000" / "index.json").write_bytes(text.encode(errors="surrogateescape"))
+    for reader in (FeatureSet, ShardWriter):
+        with pytest.raises(UsageError, match=r"000000: its index is damaged .*; remove this folder"):
+            reader(tmp_path)
+
+
+def test_a_shard_without_its_index_is_one_still(tmp_path: Path) -> None:
+    folder(tmp_path, 20, shard_size=10)
+    (tmp_path / "000001" / "index.json").unlink()
+    with pytest.raises(UsageError, match="000001: its index is missing; remove this folder"):
+        FeatureSet(tmp_path)
+
+
+def test_a_path_that_is_too_high_costs_no_features(tmp_path: Path) -> None:
+    """Nobody is told to remove folders that are none of this path's shards."""
+    for name in ("c1", "c2"):
+        folder(tmp_path / name, 4)
+    with pytest.raises(UsageError, match=r"c1 is no feature shard .*right path\? .*feature folders: c1, c2$") as found:
+        FeatureSet(tmp_path)
+    assert "remove" not in str(found.value)
+    with pytest.raises(UsageError, match="no feature shard"):
+        ShardWriter(tmp_path)
+    (tmp_path / "c1" / "notes").mkdir()
+    with pytest.raises(UsageError, match=r"notes is no feature shard .*holds shards only"):
+        FeatureSet(tmp_path / "c1")
+
+
+def test_a_full_disk_leaves_whole_shards_only(tmp_path: Path) -> None:
+    given = samples(8)
+
+    def write() -> None:
+        with ShardWriter(tmp_path, 4, "fp32") as writer:
+            for sample in given:
+                if sample.id not in writer:
+                    writer.append(sample)
+
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        write()
+    assert not list(tmp_path.glob(".*.part"))
+    write()
+    assert FeatureSet(tmp_path).ids == [s.id for s in given]
 
 
 def killed(root: Path) -> None:

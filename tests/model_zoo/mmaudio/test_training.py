@@ -1,24 +1,29 @@
-"""The loop: golden step, analytic floor, schedules, exact resume, validation, metrics."""
+"""The loop: golden step, analytic floor, schedules, what a run is taken up by, failing metrics, configs."""
 
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from av_bench.contracts import Clip, ClipSet, Generator, MetricError, MissingRequirement, UsageError
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.dataset import Rows
 from model_zoo.mmaudio.logs import read_log
 from model_zoo.mmaudio.mix import Batch
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, losses, update
-from model_zoo.mmaudio.recipe import Schedule, build
+from model_zoo.mmaudio.recipe import Recipe, Schedule, build, read_recipe
 from model_zoo.mmaudio.shards import Sample, ShardWriter
-from model_zoo.mmaudio.training import train
+from model_zoo.mmaudio.training import Evaluation, train
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 from tests.model_zoo.mmaudio.training_tools import SHAPES, text_features, tiny_recipe
 
@@ -136,3 +141,135 @@ def test_overfitting_one_batch_reaches_the_floor(tmp_path: Path) -> None:
     print(f"floor {least:.4f}, reached {loss:.4f}, first hundred steps {start:.4f}")
     assert 0.97 * least < loss < 1.1 * least  # 3 % for the finite sample of noise
     assert start > 1.3 * least
+
+
+# ----------------------------------------------------------------------- metrics that fail
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the package catches it."""
+
+
+def evaluation(out: Path, *failures: BaseException | None) -> Evaluation:
+    """Raises its failures one call after the other; what is saved by then is its metric."""
+    left = list(failures)
+
+    def evaluator(_: Generator, __: ClipSet) -> Mapping[str, float]:
+        failure = left.pop(0) if left else None
+        if failure is not None:
+            raise failure
+        return {"saved": float(max(int(p.name[5:]) for p in (out / "checkpoints").glob("step-*")))}
+
+    clips = ClipSet("set", "1", (Clip("a"),))
+    return Evaluation(evaluator, clips, lambda network: network)  # type: ignore[arg-type, return-value]
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [e for e in read_log(out / "log.jsonl") if e["kind"].startswith("metrics")]
+
+
+@pytest.mark.parametrize(
+    "failure", [MissingRequirement("weights 'x' are missing"), MetricError("too few"), OSError(28, "No space left")]
+)
+def test_failing_metrics_are_said_and_training_goes_on(
+    tmp_path: Path, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, out = tiny_recipe(tmp_path, every={"metrics": 2}), tmp_path / "out"
+    with caplog.at_level(logging.WARNING):
+        train(recipe, out, evaluation(out, None, failure), quiet=True)
+    reason = f"{type(failure).__name__}: {failure}"
+    assert metrics(out) == [
+        {"step": 2, "kind": "metrics", "saved": 2.0},
+        {"step": 4, "kind": "metrics-failed", "reason": reason},
+        {"step": 6, "kind": "metrics", "saved": 6.0},  # the step's own checkpoint was there before
+    ]
+    assert f"step 4: no metrics, training goes on: {reason}" in caplog.text
+    assert (out / "weights" / "last.safetensors").is_file()
+
+
+def test_metrics_that_a_kill_cut_off_are_made_on_the_way_on(tmp_path: Path) -> None:
+    recipe, out = tiny_recipe(tmp_path, every={"metrics": 2}), tmp_path / "out"
+    with pytest.raises(Killed):
+        train(recipe, out, evaluation(out, None, Killed()), quiet=True)
+    assert [e["step"] for e in metrics(out)] == [2]
+    train(recipe, out, evaluation(out), quiet=True)
+    assert [(e["step"], e["kind"], e["saved"]) for e in metrics(out)] == [(s, "metrics", s) for s in (2, 4, 6)]
+    train(recipe, out, evaluation(out), quiet=True)
+    assert len(metrics(out)) == 3
+
+
+# ----------------------------------------------------------------------- what a run is taken up by
+
+
+def without(tmp_path: Path, *names: str, steps: int, file: str = "names.txt") -> Recipe:
+    """A recipe that leaves recordings out by a text file."""
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("".join(f"{name}\n" for name in names))
+    return tiny_recipe(tmp_path, steps=steps, data={"exclude": str(tmp_path / file)})
+
+
+def test_an_exclusion_list_is_known_by_what_it_leaves(tmp_path: Path) -> None:
+    """Another list that leaves as many samples is refused, the same one goes on wherever it lies."""
+    out = tmp_path / "out"
+    train(without(tmp_path, "0-003", steps=2), out, quiet=True)
+    assert (out / "excluded.txt").read_text() == "0-003\n"
+    with pytest.raises(UsageError, match=r"another list of excluded recordings \(--exclude, data.exclude\)"):
+        train(without(tmp_path, "0-007", steps=4), out, quiet=True)
+    with pytest.raises(UsageError, match=r"another number of samples \(46 then, 48 now\), list of excluded"):
+        train(tiny_recipe(tmp_path, steps=4), out, quiet=True)
+    assert (out / "excluded.txt").read_text() == "0-003\n"
+    shutil.move(out, tmp_path / "moved")
+    train(without(tmp_path, "0-003", steps=3, file="elsewhere/other.txt"), tmp_path / "moved", quiet=True)
+    train(tiny_recipe(tmp_path, steps=4), tmp_path / "moved", quiet=True, excluded=frozenset({"0-003"}))
+
+
+def test_a_checkpoint_of_before_lists_were_kept_goes_by_the_count(tmp_path: Path) -> None:
+    """It holds the list's path, and no digest."""
+    train(without(tmp_path, "0-003", steps=2), tmp_path / "out", quiet=True)
+    file = tmp_path / "out" / "checkpoints" / "step-000000002" / "state.json"
+    content = json.loads(file.read_text())
+    del content["state"]["kept"]
+    old = json.loads(content["state"]["recipe"])
+    old["data"]["exclude"] = "out/excluded.txt"
+    content["state"]["recipe"] = json.dumps(old, sort_keys=True)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"number of samples \(46 then, 44 now\)"):
+        train(without(tmp_path, "0-003", "0-004", steps=4), tmp_path / "out", quiet=True)
+    train(without(tmp_path, "0-003", steps=4), tmp_path / "out", quiet=True)
+
+
+def test_fewer_steps_than_were_done_are_refused(tmp_path: Path) -> None:
+    train(tiny_recipe(tmp_path, steps=4), tmp_path / "out", quiet=True)
+    before = (tmp_path / "out" / "weights" / "last.safetensors").read_bytes()
+    with pytest.raises(UsageError, match=r"a training run of 4 steps, the config asks for 3.*Set steps to 4 or more"):
+        train(tiny_recipe(tmp_path, steps=3), tmp_path / "out", quiet=True)
+    assert (tmp_path / "out" / "weights" / "last.safetensors").read_bytes() == before
+
+
+# ----------------------------------------------------------------------- configs that cannot be read
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "message"),
+    [
+        (b"base: small_16k\n", ["batch=[1"], r"--set batch=\[1: the value is no YAML"),
+        ("base: small_16k\nname: caf\xe9\n".encode("latin-1"), [], r"mine.yaml cannot be read: 'utf-8' codec"),
+        (b"base: 3\nname: mine\n", [], "mine.yaml: base: expected the name of a config, got 3"),
+        (b"base: [small_16k]\n", [], r"mine.yaml: base: expected the name of a config, got \['small_16k'\]"),
+        (b"base: ../here/mine.yaml\n", [], "its bases lead back to itself"),
+        (b"base: small_16k\n", ["optimiser.rate=1" + "0" * 400], "optimiser: rate: expected float"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_a_usage_error(
+    tmp_path: Path, content: bytes, changes: list[str], message: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        read_recipe(tmp_path / "here" / "mine.yaml", changes)
+
+
+def test_an_exclusion_list_of_another_encoding_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("caf\xe9\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"data.exclude: .*names.txt: 'utf-8' codec"):
+        train(tiny_recipe(tmp_path, data={"exclude": str(tmp_path / "names.txt")}), tmp_path / "out", quiet=True)

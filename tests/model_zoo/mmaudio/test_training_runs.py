@@ -24,13 +24,14 @@ from safetensors.torch import load_file, save_file
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
 from model_zoo.mmaudio import checkpoints
 from model_zoo.mmaudio.distributed import Cluster
-from model_zoo.mmaudio.ema import Snapshots, decay, gamma_of
+from model_zoo.mmaudio.ema import decay, gamma_of
 from model_zoo.mmaudio.logs import read_log
 from model_zoo.mmaudio.objective import update
 from model_zoo.mmaudio.recipe import Recipe, read_recipe
 from model_zoo.mmaudio.recipe_checks import snapshots_at_end
 from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.shards import ShardWriter
+from model_zoo.mmaudio.snapshots import Snapshots
 from model_zoo.mmaudio.training import Evaluation, Trainer, TrainingFailed, train
 from tests.model_zoo.mmaudio.training_tools import SHAPES, config_file, samples, text_features, tiny_recipe
 
@@ -305,7 +306,7 @@ def test_final_averages_are_those_of_the_weights_of_every_step(tmp_path: Path) -
     )
     out = tmp_path / "out"
     train(recipe, out, quiet=True)
-    taken = sorted({step for _, step in Snapshots(out / "snapshots").entries()})
+    taken = sorted({step for _, step in Snapshots(out / "snapshots", 2).entries()})
     assert taken == snapshots_at_end(48, 2, 12)  # what the config was judged by
     key = "fused_blocks.0.linear1.weight"
     saved = sorted((out / "checkpoints").iterdir())

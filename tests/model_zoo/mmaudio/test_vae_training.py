@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,17 @@ from torch import nn
 
 from av_bench.contracts import MetricError, MissingRequirement, UsageError
 from av_bench.weights import load_state_dict
-from model_zoo.mmaudio import vae_training
+from model_zoo.mmaudio import vae_data, vae_training
 from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from model_zoo.mmaudio.distributed import Cluster
 from model_zoo.mmaudio.mel import MelConfig, log_mel
+from model_zoo.mmaudio.mix import Loader
 from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.vae import VAE, VAEConfig
-from model_zoo.mmaudio.vae_data import Windows, open_items
+from model_zoo.mmaudio.vae_data import Windows, digest, open_items
 from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, read_recipe
 from model_zoo.mmaudio.vae_trainer import VAETrainer
-from model_zoo.mmaudio.weight_files import read_checkpoint
+from model_zoo.mmaudio.weight_files import read_checkpoint, save_checkpoint
 from tests.conftest import ROOT
 from tests.model_zoo.mmaudio.goldens import full_disk
 
@@ -95,7 +97,7 @@ def test_schedule() -> None:
 
 def test_recipe_files(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("recipe: 16k\nrate: 1e-3\nadversarial: false\nvae: {ch_mult: [1, 2]}\n")
+    path.write_text("recipe: 16k\nrate: 1e-3\nadversarial: false\nbetas: [5e-1, 0.9]\nvae: {ch_mult: [1, 2]}\n")
     recipe = read_recipe(path)
     assert (recipe.rate, recipe.adversarial, recipe.vae.ch_mult) == (1e-3, False, (1, 2))
     assert replace(recipe, rate=2e-3, adversarial=True, vae=RECIPES["16k"].vae) == RECIPES["16k"]
@@ -112,6 +114,16 @@ def test_recipe_files(tmp_path: Path) -> None:
         ("recipe: 16k\nvae: 3\n", "vae must be"),
         ("recipe: 16k\nsave_every: 5050\nlog_every: 100\n", "multiples of log_every"),
         ("recipe: 16k\nbatch: 0\n", "batch must be positive"),
+        ("recipe: 16k\ndisc_width: 0\n", "disc_width must be positive"),
+        ("recipe: 16k\nbetas: [2, 3]\n", r"betas must be two numbers in \[0, 1\), got \[2.0, 3.0\]"),
+        ("recipe: 16k\nbetas: [0.9]\n", "betas must be two numbers"),
+        ("recipe: 16k\nbetas: [0.5, .nan]\n", "betas must be two numbers"),
+        ("recipe: 16k\nbetas: [0.5, true]\n", "betas must be tuple"),
+        ("recipe: 16k\nbetas: [0.5, high]\n", "betas must be tuple"),
+        ("recipe: 16k\nvae: {ch_mult: [1, wide]}\n", "ch_mult must be tuple"),
+        ("recipe: 16k\ndisc_weight: .nan\n", "disc_weight must be numbers that are not negative"),
+        ("recipe: 16k\nrate: .inf\nkl_weight: -1\n", "rate, kl_weight must be numbers that are not negative"),
+        ("recipe: 16k\nwarmup: -5\nseed: -1\n", "warmup, seed must be numbers"),
     ],
 )
 def test_refuses_odd_recipe_files(tmp_path: Path, text: str, words: str) -> None:
@@ -175,6 +187,31 @@ def test_folder_is_packed_once(tmp_path: Path) -> None:
     assert len(said) == 1  # taken as it is
     soundfile.write(folder / "c.wav", sounds(1, 5_000)[0], 8_000)
     assert len(open_items(folder, SMALL, work, said.append)) == 5 + 2
+
+
+def test_half_a_pack_is_removed_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import soundfile
+
+    folder, work = tmp_path / "sounds", tmp_path / "work"
+    folder.mkdir()
+    work.mkdir()
+    for number, wave in enumerate(sounds(3, 10_000)):
+        soundfile.write(folder / f"{number}.wav", wave, 8_000)
+    with full_disk(30_000), pytest.raises(OSError, match="too large"):
+        open_items(folder, SMALL, work, silent)
+    assert list(work.iterdir()) == []  # a full disk is not left fuller
+    (work / ".pack.raw").write_bytes(b"killed")
+    (work / ".pack.4711.raw").write_bytes(b"killed, by an earlier version")
+    with pytest.raises(UsageError, match="one shared folder"):
+        open_items(folder, SMALL, work, silent, decode=False)
+    items = open_items(folder, SMALL, work, silent)
+    assert sorted(path.name for path in work.iterdir()) == ["pack.json", "pack.raw"]
+    with monkeypatch.context() as patch:
+        patch.setattr(vae_data, "_sound", None)  # taken as it is
+        again = open_items(folder, SMALL, work, silent, decode=False)
+    assert digest(again) == digest(items)
+    (work / "pack.json").write_text("[")
+    assert len(open_items(folder, SMALL, work, silent)) == len(items)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +397,75 @@ def test_another_recipe_is_not_continued(tmp_path: Path) -> None:
         vae_training.train(replace(SMALL, rate=1e-3, kl_weight=0.5), sounds(), tmp_path, report=silent)
 
 
+@pytest.mark.parametrize("change", ["content", "more", "length", "kind"])
+def test_other_data_is_not_continued(tmp_path: Path, change: str) -> None:
+    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    before = (tmp_path / "last.pt").read_bytes()
+    other = {
+        "content": sounds()[::-1].copy(), "more": sounds(13), "length": sounds(12, 4_000),
+        "kind": sounds().astype(np.float32),
+    }[change]  # fmt: skip
+    words = r"\(12 items then, 13 now\)" if change == "more" else "of the same number of items"
+    with pytest.raises(UsageError, match=f"other data {words}"):
+        vae_training.train(SMALL, other, tmp_path, report=silent)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """They don't say what data they are of."""
+    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    content = read_checkpoint(tmp_path / "last.pt")
+    del content["data"]
+    save_checkpoint(tmp_path / "last.pt", content)
+    said: list[str] = []
+    vae_training.train(SMALL, sounds(), tmp_path, report=said.append)
+    assert said[0] == "resumed at step 3"
+
+
+def test_renamed_and_reordered_files_are_other_data(tmp_path: Path) -> None:
+    import soundfile
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}-work").mkdir()
+        soundfile.write(tmp_path / name / f"{name}.wav", sounds(1, 10_000)[0], 8_000)
+    one, two = (digest(open_items(tmp_path / n, SMALL, tmp_path / f"{n}-work", silent)) for n in ("one", "two"))
+    assert one != two
+    (tmp_path / "one").rename(tmp_path / "moved")  # the folder itself may move
+    assert digest(open_items(tmp_path / "moved", SMALL, tmp_path / "one-work", silent)) == one
+
+
+def test_the_next_batches_are_prepared_while_a_step_computes() -> None:
+    class Counted:
+        """Says which thread asks for which item."""
+
+        def __init__(self) -> None:
+            self.waves, self.asked = sounds(), dict[str, int]()
+
+        def __len__(self) -> int:
+            return len(self.waves)
+
+        def __getitem__(self, row: int) -> NDArray[Any]:
+            name = threading.current_thread().name
+            self.asked[name] = self.asked.get(name, 0) + 1
+            return self.waves[row]  # type: ignore[no-any-return]
+
+    items = Counted()
+    ahead, plain_one = VAETrainer(SMALL, items), VAETrainer(SMALL, sounds())
+    plain_one._loader = Loader(plain_one._share, 0)
+    for trainer in (ahead, plain_one):
+        trainer.start()
+    before = items.asked[threading.current_thread().name]
+    for _ in range(3):
+        assert ahead.step() == plain_one.step()
+    ahead.close()
+    assert items.asked[threading.current_thread().name] == before
+    assert items.asked["batches_0"] >= 3 * SMALL.batch
+    for ours, theirs in zip(ahead.vae.parameters(), plain_one.vae.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
     good = (tmp_path / "last.pt").read_bytes()
@@ -403,6 +509,28 @@ def test_errors_are_one_line_and_a_code(tmp_path: Path, capsys: pytest.CaptureFi
     assert "none of 0 audio files holds 2048 samples" in capsys.readouterr().err
     assert vae_training.main([*command, "--device", "gpu"]) == 2
     assert "'gpu' is not one of" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = command_line(tmp_path)
+    with full_disk(10_000):  # three sounds take 15 kB
+        assert vae_training.main(command) == 4
+    assert capsys.readouterr().err == "error: File too large\n"
+    assert vae_training.main(command) == 0
+
+
+def test_a_log_that_cannot_be_written_is_what_the_command_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Closing the log fails a second time then; the first error is the one that is told, and threads end."""
+    others = set(threading.enumerate())
+    np.save(tmp_path / "waves.npy", sounds(5))
+    (tmp_path / "mine.yaml").write_text(SETTINGS.replace("log_every: 2", "log_every: 1") + "holdout: 1\n")
+    command = ["--config", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
+    with full_disk(100):
+        assert vae_training.main([*command, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 4
+    assert capsys.readouterr().err == "error: File too large\n"
+    assert set(threading.enumerate()) <= others
 
 
 def test_a_launched_process_joins_and_leaves_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
