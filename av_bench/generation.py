@@ -68,9 +68,10 @@ def generate(plan: Plan, clips: Sequence[Clip], reporter: Reporter) -> None:
         with reporter.stage("generate", len(clips) * per_clip) as stage:
             _generate_elsewhere(plan, clips, stage)
         return
+    size = getattr(plan.generator, "chunk", BATCH)  # a call is done again when one of its files is missing
     with reporter.stage("generate", len(clips)) as stage:
-        for start in range(0, len(clips), BATCH):
-            batch = clips[start : start + BATCH]
+        for start in range(0, len(clips), size):
+            batch = clips[start : start + size]
             stems = {(c.id, k): sample_stem(c.id, k, per_clip) for c in batch for k in range(per_clip)}
             if any(existing(folder, stem) is None for stem in stems.values()):
                 _generate_batch(plan, batch, stems)

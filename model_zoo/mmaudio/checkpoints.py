@@ -125,6 +125,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(temporary), dict(metadata or {}))
+        temporary.chmod(_ordinary_mode(path.parent))
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
@@ -132,6 +133,16 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         raise OSError(str(error)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _ordinary_mode(folder: Path) -> int:
+    """Permissions that a new file gets here; safetensors makes its files for their owner alone."""
+    probe = folder / f".{uuid.uuid4().hex[:8]}.part"
+    try:
+        probe.touch()
+        return probe.stat().st_mode & 0o777
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

@@ -82,10 +82,32 @@ def cluster(run: Run) -> Iterator[Cluster]:
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     if run.parallel == "fsdp" and not launched:
         raise UsageError("run.parallel is fsdp: start with torchrun --nproc-per-node N -m model_zoo.mmaudio.train ...")
-    if not launched:
-        yield Cluster(rank, world, device)
+    with _fixed_order(run.deterministic):
+        if not launched:
+            yield Cluster(rank, world, device)
+            return
+        with _joined(rank, world, device) as processes:
+            yield processes
+
+
+@contextmanager
+def _fixed_order(wanted: bool) -> Iterator[None]:
+    """Deterministic algorithms where torch has them, a warning where it has none."""
+    if not wanted:
+        yield
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is made
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextmanager
+def _joined(rank: int, world: int, device: torch.device) -> Iterator[Cluster]:
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Cluster(rank, world, device, dist.new_group(backend="gloo", timeout=_PATIENCE))
     finally:

@@ -101,11 +101,13 @@ class Run:
     ``precision`` bf16: autocast with float32 weights. ``batch`` is cut over processes, each part into ``accumulate``
     pieces. ``checkpointing`` recomputes each block's activations in the backward pass. ``device``: auto, cpu, cuda, or
     one GPU of this machine as cuda:N; processes of a launcher each take the GPU of their own local rank.
+    ``deterministic``: operations whose sums have a fixed order, so that a GPU gives the same bits again (slower).
     """
 
     precision: Literal["bf16", "fp32"] = "bf16"
     accumulate: int = 1
     checkpointing: bool = False
+    deterministic: bool = False
     compile: bool = True
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"

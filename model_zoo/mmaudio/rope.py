@@ -21,7 +21,7 @@ def rotations(length: int, dim: int, scale: float = 1.0) -> Tensor:
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn ``(B, heads, length, dim)`` by ``rotations``; computed in float32, returned in x's type."""
-    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    first, second = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
     (a, b), (c, d) = (row.unbind(-1) for row in rotation[:, None].unbind(-2))
     turned = torch.stack([a * first + b * second, c * first + d * second], dim=-1)
     return turned.flatten(-2).to(x.dtype)

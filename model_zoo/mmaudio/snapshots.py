@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from av_bench.contracts import AvBenchError, MissingRequirement
+from model_zoo.mmaudio.checkpoints import write_tensors
 from model_zoo.mmaudio.ema import WORST, gamma_of, kept_at, synthesis_error, synthesis_weights
 
 _NAME = re.compile(r"sigma-([0-9.]+)-step-(\d+)\.safetensors$")
@@ -32,20 +32,11 @@ class Snapshots:
 
     def add(self, sigma_rel: float, step: int, average: Mapping[str, Tensor]) -> None:
         """Write one average at once, then thin its width. MissingRequirement when the disk is full; nothing is lost."""
-        from safetensors.torch import save_file
-
         path = self.path(sigma_rel, step)
-        part = path.with_name(f".{path.name}.part")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.detach().cpu().contiguous() for name, value in average.items()}, part)
-            with part.open("rb") as handle:
-                os.fsync(handle.fileno())
-            part.replace(path)
-        except Exception as error:  # safetensors has its own class for a short write
+            write_tensors(path, average)
+        except OSError as error:
             raise MissingRequirement(f"{path}: the snapshot cannot be written ({error}). Make room") from error
-        finally:
-            part.unlink(missing_ok=True)
         steps = [found for sigma, found in self.entries() if sigma == float(f"{sigma_rel:g}")]
         for old in self._surplus(steps, step):
             self.path(sigma_rel, old).unlink()

@@ -76,3 +76,11 @@ def test_weights_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert said.startswith(f"MissingRequirement: {path} could not be written")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_others_may_read_weights_as_they_may_any_new_file(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    checkpoints.write_weights(tmp_path / "w.safetensors", tensors(1), {})
+    assert (tmp_path / "w.safetensors").stat().st_mode == plain.stat().st_mode
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "w.safetensors"]

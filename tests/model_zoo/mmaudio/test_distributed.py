@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.distributed import check_batch
+from model_zoo.mmaudio.distributed import check_batch, cluster
 from model_zoo.mmaudio.logs import read_log
-from model_zoo.mmaudio.recipe import read_recipe
+from model_zoo.mmaudio.recipe import Run, read_recipe
 from model_zoo.mmaudio.training import train
 from tests.model_zoo.mmaudio.training_tools import config_file, tiny_recipe
 
@@ -136,3 +136,11 @@ def test_uneven_batch_is_refused(tmp_path: Path, world: int, accumulate: int) ->
 def test_fsdp_without_launcher_says_how(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="start with torchrun"):
         train(tiny_recipe(tmp_path, run={"parallel": "fsdp"}), tmp_path / "out", quiet=True)
+
+
+def test_a_fixed_order_of_sums_is_asked_for_and_given_back() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    for wanted in (False, True):
+        with cluster(Run(device="cpu", deterministic=wanted)):
+            assert torch.are_deterministic_algorithms_enabled() == (wanted or before)
+    assert torch.are_deterministic_algorithms_enabled() == before
