@@ -24,7 +24,7 @@ from model_zoo.networks.packages import on_meta
 from model_zoo.networks.synchformer import VideoEncoder
 
 if TYPE_CHECKING:
-    from model_zoo.mmaudio.sample import Conditioner
+    from model_zoo.mmaudio.interfaces import Conditioner
 
 CLIP_REQUEST = VideoRequest(float(CLIP_FPS), SIZE, "squash")
 SYNC_REQUEST = VideoRequest(float(SYNC_FPS), 224, "center")

@@ -22,9 +22,9 @@ import torch
 from av_bench.contracts import AvBenchError, Decoded, MediaError, Reason, UsageError
 from av_bench.devices import check_device
 from av_bench.media import DecodedMedia, decode
+from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.logs import report_error
 from model_zoo.mmaudio.plan import Plan
-from model_zoo.mmaudio.sample import Codec, Conditioner
 from model_zoo.mmaudio.units import extract, prepare, unfinished
 
 SILENCE = 1e-6  # peak below which the published code refuses a crop

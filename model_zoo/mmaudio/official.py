@@ -12,8 +12,9 @@ from av_bench.store import Store, home
 from model_zoo import mmaudio
 from model_zoo.mmaudio import clip
 from model_zoo.mmaudio.config import variant
+from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import Codec, Conditioner, MMAudio
+from model_zoo.mmaudio.sample import MMAudio
 from model_zoo.mmaudio.settings import Settings, read_settings
 from model_zoo.mmaudio.trained import load_trained
 

@@ -7,66 +7,24 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from av_bench.contracts import Clip, ClipSet, Decoded, Generated, MediaError, Modality, Reason, UsageError, VideoRequest
+from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError
 from av_bench.devices import finish, own_stream, single_precision
 from av_bench.engines.local import ahead
 from av_bench.store import Store
 from model_zoo.mmaudio import flow, solvers, windows
 from model_zoo.mmaudio.conditions import stretches, words
+from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.network import FlowNetwork, Preprocessed
 from model_zoo.mmaudio.settings import Conditions, Settings, cast_once, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 OVERLAP = 2.0  # seconds that windows of a long clip share
 READERS = 3  # threads that decode videos for a GPU; on a CPU one reads while the other cores compute
-
-
-class Codec(Protocol):
-    """Between waves and latents. ``latent_len`` covers the seconds; ``decode`` gives at least as many samples."""
-
-    sample_rate: int
-    latent_dim: int
-
-    def latent_len(self, seconds: float) -> int:
-        """Latent frames of a clip."""
-
-    def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """Waves ``(B, T)`` -> mean and deviation ``(B, N, C)``."""
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Latents ``(B, N, C)``, not normalised -> waves ``(B, T)``."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move the networks."""
-
-
-class Conditioner(Protocol):
-    """Between media and condition tokens. ``requests`` are the frames it wants from the decoder."""
-
-    requests: tuple[VideoRequest, ...]
-    fingerprint: str
-    device: torch.device
-
-    @property
-    def precision(self) -> str:
-        """What the networks compute in: "fp32" or "bf16"."""
-
-    def lengths(self, seconds: float) -> tuple[int, int]:
-        """Tokens of the clip and of the sync sequence."""
-
-    def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Clip tokens ``(Lc, Dc)`` and sync tokens ``(Ls, Ds)`` of a stretch; MediaError when it is not filled."""
-
-    def text(self, text: str) -> Tensor:
-        """Text tokens ``(Lt, Dt)``."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move the networks."""
 
 
 @dataclass
