@@ -16,13 +16,12 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
+from plain_flow import velocity
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,9 +32,6 @@ from model_zoo.mmaudio.config import SAMPLE_RATES, VARIANTS, NetworkConfig, Rate
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.sample import MMAudio
 from model_zoo.mmaudio.settings import Compile, Settings
-
-sys.path.insert(0, str(Path(__file__).parent))
-from plain_flow import velocity
 
 SECONDS, SEED = 8.0, 1
 PLAIN = "two passes"
