@@ -77,6 +77,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     NO_AUDIO = "no-audio"
     NO_VIDEO = "no-video"
+    NO_TEXT = "no-text"
     TOO_SHORT_AUDIO = "too-short-audio"
     TOO_SHORT_VIDEO = "too-short-video"
     NOT_FINITE = "not-finite"

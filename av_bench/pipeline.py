@@ -118,6 +118,8 @@ def make_plan(options: RunOptions, reporter: Reporter, generator: Any = None) ->
         clips = _read_set(definition, options, reporter)
     if reference is not None:
         reference.check(clips, protocol, flavour, networks)
+    if options.store is not None and getattr(generator, "store", None) is not None:
+        generator.store = Store(options.store)
     if hasattr(generator, "place"):
         generator.place(options.device)
     generator.setup(clips, protocol.seconds, options.seed)

@@ -12,7 +12,6 @@ ends with the same bytes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import Reason, UsageError
-from av_bench.store import write_atomically
+from av_bench.store import lock, write_atomically
 
 SCHEMA = 1
 _PACKAGES = ("av-bench", "torch", "numpy", "scipy", "av", "librosa", "pandas", "scikit-learn", "soundfile")
@@ -109,12 +108,9 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time; the lock goes with the process, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(f"{self.path} is being written by another process; wait or choose --out") from error
+        with lock(self.path / ".lock") as mine:
+            if not mine:
+                raise UsageError(f"{self.path} is being written by another process; wait or choose --out")
             yield
 
     def log(self, clip: str, stage: str, *, reason: Reason | None = None, detail: str = "", **more: Any) -> None:

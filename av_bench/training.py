@@ -78,10 +78,18 @@ def train_mmaudio_nano(
     device = "cpu" if device is None else device
     check_device(device)
     folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
-    say = Reporter(quiet).say
-    return recipe.train_nano(
-        out, clips=clips, corpus_folder=folder, device=device, workers=workers, changes=tuple(changes), report=say
-    )
+    reporter = Reporter(quiet)
+    with reporter.stage("render corpus", clips) as stage:
+        return recipe.train_nano(
+            out,
+            clips=clips,
+            corpus_folder=folder,
+            device=device,
+            workers=workers,
+            progress=lambda done, _: stage.advance(done - stage.done),
+            changes=tuple(changes),
+            report=reporter.say,
+        )
 
 
 def train_mmaudio(

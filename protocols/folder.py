@@ -1,10 +1,14 @@
-"""Set kind ``folder``: any folder of videos, optionally with a table of id, file, text, label, onsets, group."""
+"""Set kind ``folder``: any folder of videos, optionally with a table.
+
+Columns: id, file, audio, text (or caption), label, onsets, group.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ from av_bench.media import VIDEO_SUFFIXES, media_files
 from protocols.load import SetDefinition, SetRequest, limited
 
 _TABLES = ("clips.jsonl", "clips.csv", "clips.tsv")
-_COLUMNS = ("id", "file", "audio", "text", "label", "onsets", "group")
+_COLUMNS = ("id", "file", "audio", "text", "caption", "label", "onsets", "group")
+
+log = logging.getLogger(__name__)
 
 
 def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
@@ -43,6 +49,9 @@ def _from_files(folder: Path) -> list[Clip]:
 
 def _from_table(table: Path, folder: Path) -> list[Clip]:
     rows = _rows(table)
+    unused = sorted({str(key) for _, row in rows for key in row} - set(_COLUMNS))
+    if unused:
+        log.warning("%s: columns %s are not used; known are %s", table, ", ".join(unused), ", ".join(_COLUMNS))
     seen: dict[str, int] = {}
     clips = []
     for line, row in rows:
@@ -55,7 +64,8 @@ def _from_table(table: Path, folder: Path) -> list[Clip]:
         video = _inside(folder, str(row.get("file") or f"{clip_id}.mp4"), where)
         audio = _inside(folder, str(row["audio"]), where) if row.get("audio") else None
         onsets = _onsets(row.get("onsets"), where)
-        clips.append(Clip(clip_id, video, audio, _text(row, "text"), _text(row, "label"), onsets, _text(row, "group")))
+        text = _text(row, "text") or _text(row, "caption")
+        clips.append(Clip(clip_id, video, audio, text, _text(row, "label"), onsets, _text(row, "group")))
     return clips
 
 

@@ -113,6 +113,17 @@ def test_bad_tables_are_named_by_line(tmp_path: Path, table: str, message: str) 
         read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))
 
 
+def test_captions_are_texts_and_columns_that_nobody_reads_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("id,caption,speaker\na,rain on tin,x\nb,,y\n")
+    clips = read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path, table=table)).clips
+    assert [clip.text for clip in clips] == ["rain on tin", None]
+    (said,) = caplog.messages
+    assert "columns speaker are not used" in said
+
+
 def test_equal_stems_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no videos"):
         read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))

@@ -170,7 +170,10 @@ def variant_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_missing_weights_to_sample_with_are_said_before_training(
     tmp_path: Path, variant_config: str, started: list[Recipe]
 ) -> None:
-    with pytest.raises(MissingRequirement, match="'mmaudio-vae-16k' are missing"):
+    with pytest.raises(
+        MissingRequirement,
+        match=r"4 weight files are missing .*: mmaudio-vae-16k, mmaudio-vocoder-16k, dfn5b-clip, synchformer",
+    ):
         training.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
     assert not started
 

@@ -57,15 +57,26 @@ def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapp
     except OSError as error:
         good = _steps(root)
         last = f"the last good one is step {max(good)}" if good else "there is none before it"
+        again = "it goes on from there" if good else "it begins anew"
         raise MissingRequirement(
             f"checkpoint of step {step} in {root} could not be written ({error}); {last}. "
-            "Free space and start the same command again, it goes on from there"
+            f"Free space and start the same command again, {again}"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     for old in sorted(_steps(root))[:-keep]:
         shutil.rmtree(root / f"step-{old:09d}")
     return target
+
+
+def sweep(*folders: Path) -> None:
+    """Remove what killed writers had begun. For who holds the run's lock: nobody else writes there then."""
+    for folder in folders:
+        for part in folder.glob(".*.part") if folder.is_dir() else ():
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def load_latest(root: Path) -> Checkpoint | None:
@@ -75,7 +86,7 @@ def load_latest(root: Path) -> Checkpoint | None:
         folder = root / f"step-{step:09d}"
         try:
             return _load(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("checkpoint %s is damaged (%s); trying the one before it", folder, error)
     if steps:
         raise UsageError(
@@ -89,7 +100,7 @@ def load(root: Path, step: int) -> Checkpoint:
     folder = root / f"step-{step:09d}"
     try:
         return _load(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"checkpoint {folder} is not there or damaged ({error})") from error
 
 
@@ -143,6 +154,16 @@ def _ordinary_mode(folder: Path) -> int:
         return probe.stat().st_mode & 0o777
     finally:
         probe.unlink(missing_ok=True)
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of tensors by name, wherever they lie."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return found.hexdigest()
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

@@ -116,9 +116,9 @@ def _identity(source: Source, entry: str) -> str:
 
 def stretches(
     conditioner: Conditioner, path: Path, seconds: float, window: float, starts: Sequence[float], store: Store | None
-) -> tuple[Tensor, Tensor, bool]:
-    """Clip tokens ``(W, Lc, Dc)`` and sync tokens ``(W, Ls, Ds)`` of the windows of one video, and whether the store
-    had them.
+) -> tuple[Tensor, Tensor, float | None]:
+    """Clip tokens ``(W, Lc, Dc)`` and sync tokens ``(W, Ls, Ds)`` of the windows of one video, and the seconds that
+    computing them took, without decoding; None when the store had them.
 
     Keyed by the video's bytes, the window and the networks; a video whose tokens are all known is not decoded.
     """
@@ -132,14 +132,16 @@ def stretches(
             clip, sync = (
                 torch.stack([torch.from_numpy(known[key][part]) for key in keys]) for part in ("clip", "sync")
             )
-            return clip, sync, True
+            return clip, sync, None
     media = decode(path, conditioner.requests, seconds, audio=False)
+    started = time.perf_counter()
     found = [conditioner.video(media, window, start) for start in starts]
+    seconds_taken = time.perf_counter() - started
     if store is not None:
         entries = {key: {"clip": c.numpy(), "sync": s.numpy()} for key, (c, s) in zip(keys, found, strict=True)}
         store.put(_folder(conditioner), entries)
     clip, sync = (torch.stack(part) for part in zip(*found, strict=True))
-    return clip, sync, False
+    return clip, sync, seconds_taken
 
 
 def words(conditioner: Conditioner, text: str, store: Store | None) -> tuple[Tensor, float]:

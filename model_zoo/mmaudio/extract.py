@@ -25,7 +25,7 @@ from av_bench.media import DecodedMedia, decode
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.logs import report_error
 from model_zoo.mmaudio.plan import Plan
-from model_zoo.mmaudio.units import extract, prepare, unfinished
+from model_zoo.mmaudio.units import extract, prepare, said, unfinished
 
 SILENCE = 1e-6  # peak below which the published code refuses a crop
 PEAK = 0.95  # crops are scaled to this peak for training (published code)
@@ -106,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--set", default="clips", help="set by name or YAML file; clips is any folder")
     parser.add_argument("--data", required=True, type=Path, help="folder of the media files")
-    parser.add_argument("--table", type=Path, help="jsonl, csv or tsv with id or file, and text")
+    parser.add_argument("--table", type=Path, help="jsonl, csv or tsv with id or file, and text, caption or label")
     parser.add_argument("--out", required=True, type=Path, help="feature folder")
     parser.add_argument("--rate", required=True, choices=("16k", "44k"), help="audio rate of the codec")
+    parser.add_argument("--vae", type=Path, help="a VAE that vae_training wrote, in place of the published one")
     parser.add_argument("--video", action="store_true", help="with visual features, of the first seconds of each file")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a training clip")
     parser.add_argument("--rule", choices=("paper", "code"), default="paper", help="how recordings are cut into crops")
@@ -130,11 +131,13 @@ def _work(given: argparse.Namespace) -> int:
     check_device(given.device)
     found = read_clips(load_set(given.set), SetRequest(data=given.data, table=given.table)).clips
     clips = [replace(clip, text=clip.text or clip.label) for clip in found]  # class names are texts (section 3.5.1)
-    encoder = MediaFeatures(OfficialCodec(given.rate), OfficialConditioner(), given.seconds, given.device)
+    encoder = MediaFeatures(OfficialCodec(given.rate, given.vae), OfficialConditioner(), given.seconds, given.device)
     plan = Plan(given.rule, given.crops, given.video, given.shard_size)
     for name in extract(given.out, clips, plan, encoder):
         print(f"{given.out / name}: done", file=sys.stderr, flush=True)
-    left = unfinished(given.out, prepare(given.out, clips, plan, encoder))
+    work = prepare(given.out, clips, plan, encoder)
+    print(f"{given.out}: {said(given.out, work)}")
+    left = unfinished(given.out, work)
     print(f"{given.out}: {len(left)} shards are still in other workers' hands" if left else f"{given.out}: complete")
     return 0
 

@@ -70,7 +70,7 @@ class Journal:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except (ValueError, KeyError):  # a line cut off by a kill
+            except (ValueError, KeyError, TypeError):  # a line cut off by a kill, or no event
                 continue
         write_atomically(self.path, "".join(kept).encode())
 

@@ -43,6 +43,11 @@ class Preprocessed:
             torch.cat([self.pooled_text, other.pooled_text]),
         )
 
+    def rows(self, part: slice) -> Preprocessed:
+        """Some rows of the batch."""
+        sync = None if self.sync is None else self.sync[part]
+        return Preprocessed(self.clip[part], sync, self.text[part], self.pooled_clip[part], self.pooled_text[part])
+
 
 class FlowNetwork(nn.Module):
     """Velocity of the audio latent given time, video, sync features and text."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench import weights as files
+from av_bench.contracts import MissingRequirement
 from av_bench.store import Store, home
 from model_zoo import mmaudio
 from model_zoo.mmaudio import clip
@@ -26,35 +27,44 @@ VAES = {
 }
 
 
-def load(name: str, weights: str | None = None, **options: Any) -> MMAudio:
-    """A variant with its official files. MissingRequirement names the first that is absent and the command for it.
+def load(name: str, weights: str | None = None, vae: str | None = None, **options: Any) -> MMAudio:
+    """A variant with its official files. MissingRequirement names those that are absent and the command for them.
 
     ``weights`` is a file that training wrote (``<out>/weights/*.safetensors``) in place of the published flow network:
-    its sizes and switches are those of the file, codec and conditions stay the variant's.
+    its sizes and switches are those of the file, codec and conditions stay the variant's. ``vae`` is a file of VAE
+    training in place of the published VAE; the flow network must have learned its latents.
     """
     found = variant(name)
     chosen = read_settings(name, options, window=LONGEST)
     own = None if weights is None else load_trained(Path(weights), found.network, found.name)
-    needed = present(*([found.weights] if own is None else []), *VAES[found.rate], clip.ENTRY, "synchformer")
+    published = [found.weights] * (own is None) + list(VAES[found.rate][vae is not None :])
+    needed = present(*published, clip.ENTRY, "synchformer")
     from model_zoo.mmaudio.codec import OfficialCodec
     from model_zoo.mmaudio.conditions import OfficialConditioner
 
     network = own or mmaudio.build(name, files.load_state_dict(files.require(found.weights)))
-    codec, conditioner = OfficialCodec(found.rate), OfficialConditioner(autocast=True)
+    codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True)
     made = MMAudio(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
     made.identity = "-".join(files.file_sha256(files.require(entry))[:16] for entry in needed)
+    given = [files.file_sha256(Path(file))[:16] for file in (weights, vae) if file is not None]
+    made.identity = "-".join([*given, made.identity])
     if weights is None:
         made.training_sets, made.paper = TRAINING_SETS, rows_of_the_paper(found.name)
-    else:
-        made.identity = f"{files.file_sha256(Path(weights))[:16]}-{made.identity}"
     return made
 
 
 def present(*entries: str) -> tuple[str, ...]:
-    """The entries, when all their files are there: what is missing is said before gigabytes are hashed."""
-    for entry in entries:
-        if files.find(entry) is None:
-            files.require(entry)  # says how to get it
+    """The entries, when all their files are there; MissingRequirement names all that are not, before hashing any."""
+    missing = [entry for entry in entries if files.find(entry) is None]
+    if len(missing) == 1:
+        files.require(missing[0])  # says how to get it
+    if missing:
+        raise MissingRequirement(
+            f"{len(missing)} weight files are missing in {home() / 'weights'}: {', '.join(missing)}. Get them with\n"
+            f"    av-bench weights pull {' '.join(missing)}\n"
+            "or, without network, bring each file along and run\n"
+            "    av-bench weights add FILE --name NAME"
+        )
     return entries
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,15 @@ from model_zoo.mmaudio import flow, solvers, windows
 from model_zoo.mmaudio.conditions import stretches, words
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.network import FlowNetwork, Preprocessed
-from model_zoo.mmaudio.settings import Conditions, Settings, cast_once, compiled
+from model_zoo.mmaudio.settings import OVERLAP, Conditions, Settings, cast_once, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
-OVERLAP = 2.0  # seconds that windows of a long clip share
-READERS = 3  # threads that decode videos for a GPU; on a CPU one reads while the other cores compute
+READERS = 3  # threads that decode videos for a GPU
+
+
+def _text(clip: Clip) -> str:
+    """A clip's text; one of blanks is none."""
+    return (clip.text or "").strip()
 
 
 @dataclass
@@ -36,8 +41,7 @@ class _Inputs:
     sync: Tensor | None = None
     text: Tensor | None = None
     problem: MediaError | None = None
-    seconds: float = 0.0
-    known: bool = False  # the store had the video's tokens, so ``seconds`` is not what they cost
+    seconds: float | None = 0.0  # what the networks took for them; None when the store had the video's tokens
 
 
 @dataclass
@@ -46,9 +50,10 @@ class MMAudio:
 
     The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
     are the same bit for bit whatever they are generated with; on a GPU ``batch`` samples run together and may differ
-    in the last bits of bf16 arithmetic. The state stays float32; the network runs under bf16 autocast on a GPU, the
-    codec in full float32. A GPU reads, samples and decodes on streams of their own; with ``batch`` 1 one thing comes
-    after the other, so that the seconds per sample are those of one sample.
+    in the last bits of bf16 arithmetic. ``batch`` also bounds the windows of long clips that run together. The state
+    stays float32; the network runs under bf16 autocast on a GPU, the codec in full float32. A GPU reads, samples and
+    decodes on streams of their own. With ``batch`` 1, and on a CPU, one thing comes after the other, and the seconds of
+    a sample are its own.
     """
 
     name: str
@@ -99,7 +104,12 @@ class MMAudio:
 
     @property
     def _at_once(self) -> int:
-        return 1 if self.device.type == "cpu" else self.settings.batch
+        return 1 if self.device.type == "cpu" else max(1, self.settings.batch // len(self.windows))
+
+    @property
+    def _alone(self) -> bool:
+        """One thing after the other, one sample at a time: only then are seconds those of a sample."""
+        return self.device.type == "cpu" or self.settings.batch == 1
 
     @property
     def chunk(self) -> int:
@@ -107,10 +117,15 @@ class MMAudio:
         return 16 if self.device.type == "cpu" else 8 * self.settings.batch
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
-        """Fix the duration; UsageError when no clip has any condition that is to be used."""
+        """Fix the duration, in seconds; UsageError when no clip has any condition that is to be used."""
         del seed
-        if "video" in self.conditions and "text" not in self.conditions and all(c.video is None for c in clips.clips):
-            raise UsageError(f"{self.name}: no clip of set {clips.name} has a video; try {self.name}:conditions=text")
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise UsageError(f"{self.name}: a clip must last longer than 0 s, got {seconds:g} s")
+        if self.conditions and not any(map(self._has_condition, clips.clips)):
+            wanted = " or a ".join(sorted(self.conditions, reverse=True))
+            raise UsageError(
+                f"{self.name}: no clip of set {clips.name} has a {wanted}; `conditions` names what is used"
+            )
         self._plan(seconds)
 
     def _plan(self, seconds: float) -> None:
@@ -125,9 +140,9 @@ class MMAudio:
 
     @torch.no_grad()
     def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
-        """Samples in order. The features of the next clips are read, and finished latents decoded, in threads."""
-        at_once, gpu = self._at_once, self.device.type == "cuda"
-        if gpu and at_once == 1:
+        """Samples in order. On a GPU the next clips are read, and finished latents decoded, in threads."""
+        at_once = self._at_once
+        if self._alone:
             for inputs in map(self._read, clips):
                 for k in range(samples):
                     yield from self._decode(*self._latents([(inputs, k)], seed))
@@ -135,7 +150,7 @@ class MMAudio:
         jobs: list[tuple[_Inputs, int]] = []
         waiting: deque[Future[list[Generated]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
-            for inputs in ahead(self._read, clips, READERS if gpu else 1, 2 * at_once):
+            for inputs in ahead(self._read, clips, READERS, 2 * at_once):
                 jobs += [(inputs, k) for k in range(samples)]
                 while len(jobs) >= at_once:
                     waiting.append(decoder.submit(self._decode, *self._latents(jobs[:at_once], seed)))
@@ -149,7 +164,7 @@ class MMAudio:
 
     def _has_condition(self, clip: Clip) -> bool:
         """Whether a clip has any of the conditions that are to be used."""
-        seen, told = clip.video is not None, bool(clip.text)
+        seen, told = clip.video is not None, bool(_text(clip))
         return ("video" in self.conditions and seen) or ("text" in self.conditions and told)
 
     @torch.no_grad()
@@ -160,19 +175,18 @@ class MMAudio:
             if self.conditions and not self._has_condition(clip):
                 wanted = " or ".join(sorted(self.conditions))
                 detail = f"no {wanted} to generate from; conditions=none generates from nothing"
-                raise MediaError(clip.id, Reason.NO_VIDEO if clip.video is None else Reason.GENERATOR_FAILED, detail)
+                raise MediaError(clip.id, Reason.NO_VIDEO if "video" in self.conditions else Reason.NO_TEXT, detail)
             if "video" in self.conditions and clip.video is not None:
-                cut, started = self.windows, time.perf_counter()
+                cut = self.windows
                 with own_stream(self.device):
-                    inputs.visual, inputs.sync, inputs.known = stretches(
+                    inputs.visual, inputs.sync, inputs.seconds = stretches(
                         self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
                     )
-                inputs.seconds = time.perf_counter() - started
-            if "text" in self.conditions and clip.text:
+            if "text" in self.conditions and (text := _text(clip)):
                 with own_stream(self.device):
-                    tokens, seconds = words(self.conditioner, clip.text, self.store)
+                    tokens, seconds = words(self.conditioner, text, self.store)
                 inputs.text = tokens.expand(len(self.windows), -1, -1)
-                inputs.seconds += seconds
+                inputs.seconds = None if inputs.seconds is None else inputs.seconds + seconds
         except MediaError as error:
             inputs.problem = error
         return inputs
@@ -222,18 +236,34 @@ class MMAudio:
         """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
         guided, strength, cut = self.settings.cfg >= 1, self.settings.cfg, self.windows
         fade = cut.weights().to(noise.device)
+        groups = self._groups(len(noise) * len(cut), condition)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             parts, times = cut.split(x), t.repeat_interleave(len(cut))
-            if not guided:
-                return cut.merge(self._flow(parts, times, condition).float(), fade)
-            both = self._flow(torch.cat([parts, parts]), torch.cat([times, times]), condition).float()
-            real, empty = both.chunk(2)
-            return cut.merge(empty + strength * (real - empty), fade)
+            found = []
+            for rows, given in groups:
+                some, when = parts[rows], times[rows]
+                if not guided:
+                    found.append(self._flow(some, when, given).float())
+                    continue
+                real, empty = self._flow(torch.cat([some, some]), torch.cat([when, when]), given).float().chunk(2)
+                found.append(empty + strength * (real - empty))
+            return cut.merge(torch.cat(found), fade)
 
         if self.settings.solver == "adaptive":
             return solvers.adaptive(velocity, noise)
         return solvers.euler(velocity, noise, self.settings.steps)
+
+    def _groups(self, windows: int, condition: Preprocessed) -> list[tuple[slice, Preprocessed]]:
+        """At most ``batch`` windows at once, with their conditions: memory does not grow with the length of a clip."""
+        batch = self.settings.batch
+        parts = [slice(i, min(i + batch, windows)) for i in range(0, windows, batch)]
+        if len(parts) == 1:
+            return [(parts[0], condition)]
+        if self.settings.cfg < 1:
+            return [(part, condition.rows(part)) for part in parts]
+        real, empty = condition.rows(slice(0, windows)), condition.rows(slice(windows, 2 * windows))
+        return [(part, real.rows(part).join(empty.rows(part))) for part in parts]
 
     @torch.no_grad()
     def _decode(self, jobs: Sequence[tuple[_Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
@@ -251,9 +281,9 @@ class MMAudio:
                 continue
             wave = next(waves)[:length]
             self._warm += 1
-            timings = {"features": inputs.seconds, "generation": seconds, "decoding": decoding}
-            if self._warm <= WARM_UP or len(jobs) > 1 or inputs.known:
-                timings = {}  # seconds per sample are those of a warm batch of one that computed everything
+            timings = {}
+            if self._warm > WARM_UP and self._alone and inputs.seconds is not None:
+                timings = {"features": inputs.seconds, "generation": seconds, "decoding": decoding}
             if len(wave) < length:
                 detail = f"the codec gave {len(wave)} samples, {length} are needed"
                 found.append(Generated(inputs.clip.id, k, reason=Reason.GENERATOR_FAILED, detail=detail))

@@ -16,6 +16,8 @@ Conditions = Literal["both", "video", "text", "none"]
 Solver = Literal["euler", "adaptive"]
 Compile = Literal["no", "yes", "graphs"]
 STEPS, GUIDANCE = 25, 4.5
+OVERLAP = 2.0  # seconds that windows of a long clip share
+SHORTEST_WINDOW = OVERLAP + 1
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Settings:
             raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
         if self.conditions not in get_args(Conditions):
             raise UsageError(f"conditions must be one of {', '.join(get_args(Conditions))}, got {self.conditions!r}")
-        if self.steps < 1 or self.batch < 1 or self.window < 1:
-            raise UsageError(
-                f"steps, batch and window must be at least 1, got {self.steps}, {self.batch}, {self.window}"
-            )
+        if self.steps < 1 or self.batch < 1:
+            raise UsageError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
+        if not (math.isfinite(self.window) and self.window >= SHORTEST_WINDOW):
+            raise UsageError(f"window must be {SHORTEST_WINDOW:g} s or longer, got {self.window:g} s")
+        if self.negative and self.cfg < 1:
+            raise UsageError(f"negative text is used by the unconditional pass, which cfg={self.cfg:g} leaves out")
         if not math.isfinite(self.cfg):
             raise UsageError(f"cfg must be a number, got {self.cfg}")
 
@@ -59,6 +63,8 @@ def read_settings(name: str, options: Mapping[str, Any], fixed: tuple[str, ...] 
     unknown = [key for key in options if key not in known]
     if unknown:
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
+    if "steps" in options and options.get("solver") == "adaptive":
+        raise UsageError(f"{name}: steps are those of solver=euler; the adaptive solver chooses its own")
     return Settings(**{**defaults, **{key: _typed(name, key, value) for key, value in options.items()}})
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -52,19 +51,6 @@ def digest_of(index: dict[str, Any]) -> str:
 def shard_folders(root: Path) -> list[Path]:
     """Complete shards below ``root``, by name."""
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else []
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[bool]:
-    """Try to hold ``path`` for this process; yields whether it worked. A killed process holds nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 class _Rows:
@@ -119,11 +105,17 @@ class ShardFile:
     """One shard while it is written. ``close`` makes it visible, ``abandon`` removes it."""
 
     def __init__(
-        self, root: Path, name: str, dtype: str = "bf16", shapes: Mapping[str, tuple[int, ...]] | None = None
+        self,
+        root: Path,
+        name: str,
+        dtype: str = "bf16",
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        key: str | None = None,
     ) -> None:
+        """``shapes``: rows that other shards have; ``key``: names the extraction that the shard belongs to."""
         if dtype not in DTYPES:
             raise UsageError(f"unknown storage type {dtype!r}; choose one of {', '.join(DTYPES)}")
-        self.path, self.dtype = root / name, dtype
+        self.path, self.dtype, self.key = root / name, dtype, key
         self.part = root / f".{name}.part"
         shutil.rmtree(self.part, ignore_errors=True)  # left by a killed writer
         self.part.mkdir(parents=True)
@@ -175,6 +167,8 @@ class ShardFile:
         hashes = {name: rows.close() for name, rows in self._arrays.items()}
         index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "dtype": self.dtype, **self._index}
         index["labels"] = list(self._labels)
+        if self.key is not None:
+            index["key"] = self.key
         index["arrays"] = {
             name: {"rows": rows.count, "shape": list(rows.shape or ()), "sha256": hashes[name]}
             for name, rows in self._arrays.items()

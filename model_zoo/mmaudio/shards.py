@@ -20,8 +20,9 @@ from types import TracebackType
 import torch
 
 from av_bench.contracts import UsageError
+from av_bench.store import lock
 from model_zoo.mmaudio.plan import FILE
-from model_zoo.mmaudio.shard_file import WRITER, Sample, ShardFile, lock, read_index, shard_folders
+from model_zoo.mmaudio.shard_file import WRITER, Sample, ShardFile, read_index, shard_folders
 
 __all__ = ["Sample", "ShardWriter"]
 

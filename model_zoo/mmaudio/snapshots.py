@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from av_bench.contracts import AvBenchError, MissingRequirement
-from model_zoo.mmaudio.checkpoints import write_tensors
+from model_zoo.mmaudio.checkpoints import digest, write_tensors
 from model_zoo.mmaudio.ema import WORST, gamma_of, kept_at, synthesis_error, synthesis_weights
 
 _NAME = re.compile(r"sigma-([0-9.]+)-step-(\d+)\.safetensors$")
@@ -34,9 +34,12 @@ class Snapshots:
         """Write one average at once, then thin its width. MissingRequirement when the disk is full; nothing is lost."""
         path = self.path(sigma_rel, step)
         try:
-            write_tensors(path, average)
+            write_tensors(path, average, {"digest": digest(average)})
         except OSError as error:
-            raise MissingRequirement(f"{path}: the snapshot cannot be written ({error}). Make room") from error
+            raise MissingRequirement(
+                f"{path}: the snapshot cannot be written ({error}); nothing is lost. Free space and start "
+                "the same command again, it goes on from the last checkpoint"
+            ) from error
         steps = [found for sigma, found in self.entries() if sigma == float(f"{sigma_rel:g}")]
         for old in self._surplus(steps, step):
             self.path(sigma_rel, old).unlink()
@@ -102,16 +105,28 @@ class Snapshots:
     def _read(
         self, found: Sequence[tuple[float, int]], now: Mapping[tuple[float, int], Mapping[str, Tensor]]
     ) -> Iterator[Mapping[str, Tensor]]:
-        from av_bench.weights import load_state_dict
-
         for key in found:
             if key in now:
                 yield now[key]
                 continue
             try:
-                yield load_state_dict(self.path(*key))
+                yield _intact(self.path(*key))
             except (AvBenchError, OSError) as error:
                 raise MissingRequirement(
                     f"snapshot {self.path(*key)} cannot be read ({error}). Remove this file and start the same command "
                     "again: the average is then made from the others, or refused if they are too few"
                 ) from error
+
+
+def _intact(path: Path) -> dict[str, Tensor]:
+    """A snapshot whose digest is the one it was written with (those of earlier versions have none)."""
+    from safetensors import safe_open
+
+    from av_bench.weights import BadWeights, load_state_dict
+
+    tensors = load_state_dict(path)
+    with safe_open(str(path), "pt") as file:
+        written = (file.metadata() or {}).get("digest")
+    if written not in (None, digest(tensors)):
+        raise BadWeights("its checksum differs")
+    return tensors

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from av_bench.contracts import AvBenchError, MissingRequirement, UsageError
-from av_bench.store import write_atomically
+from av_bench.store import lock, write_atomically
 from model_zoo.mmaudio import checkpoints, setup
 from model_zoo.mmaudio.averages import Averages
 from model_zoo.mmaudio.distributed import Cluster, check_batch, cluster, gathered, like, spread, whole
@@ -29,7 +29,6 @@ from model_zoo.mmaudio.mix import Loader
 from model_zoo.mmaudio.network import FlowNetwork
 from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, update
 from model_zoo.mmaudio.recipe import Recipe
-from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.validation import validate
 
 __all__ = ["Evaluation", "Trainer", "TrainingFailed", "train"]
@@ -58,6 +57,8 @@ def train(
         if not mine:
             raise UsageError(f"{out} is being written by another training run; wait for it, or choose another --out")
         check_batch(recipe, processes.world)
+        if processes.first:
+            checkpoints.sweep(out / "checkpoints", out / "snapshots", out / "weights")
         trainer = Trainer(recipe, out, processes, evaluation, quiet, excluded)
         try:
             trainer.run()

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from av_bench.contracts import Clip, MediaError, Reason, UsageError
+from av_bench.store import lock
 from model_zoo.mmaudio.plan import Plan, read_plan, write_plan
-from model_zoo.mmaudio.shard_file import WRITER, Sample, ShardFile, lock, shard_folders
+from model_zoo.mmaudio.shard_file import WRITER, Sample, ShardFile, read_index, shard_folders
 
 if TYPE_CHECKING:
     from av_bench.media import DecodedMedia
@@ -139,6 +140,7 @@ class Work:
     crops: list[Crop]
     texts: list[str]
     excluded: list[dict[str, str]]
+    key: str  # of clips, plan and networks together
 
     @cached_property
     def planned(self) -> Counter[int]:
@@ -165,12 +167,16 @@ def prepare(root: Path, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> 
         if content["key"] != key:
             raise UsageError(f"{root} was begun with other clips, settings or networks; choose another folder")
         crops = [Crop(*row) for row in content["crops"]]
-        return Work(clips, plan, crops, content["texts"], content["excluded"])
+        return Work(clips, plan, crops, content["texts"], content["excluded"], key)
     if (root / WRITER).exists() and shard_folders(root):
         raise UsageError(f"{root} holds features that came from elsewhere (ShardWriter); choose another folder")
+    strange = [shard.name for shard in shard_folders(root) if read_index(shard).get("key", key) != key]
+    if strange:
+        some = ", ".join(strange[:3])
+        raise UsageError(f"{root} holds shards of other clips, settings or networks ({some}); choose another folder")
     crops, excluded = crops_of(clips, plan, encoder.window)
     texts = sorted({"", *(clip.text for clip in clips if clip.text is not None)})
-    work = Work(clips, plan, crops, texts, excluded)
+    work = Work(clips, plan, crops, texts, excluded, key)
     rows = [[c.clip, c.number, c.start] for c in crops]
     write_plan(root, {"key": key, "crops": rows, "texts": texts, "excluded": excluded, "units": work.units})
     return work
@@ -191,7 +197,7 @@ def extract(root: Path | str, clips: Sequence[Clip], plan: Plan, encoder: Encode
         with lock(root / f".{name}.lock") as mine:
             if not mine or (root / name).exists():
                 continue
-            shard = ShardFile(root, name, plan.dtype)
+            shard = ShardFile(root, name, plan.dtype, key=work.key)
             try:
                 _fill(shard, name, work, encoder)
                 shard.close()
@@ -204,6 +210,16 @@ def extract(root: Path | str, clips: Sequence[Clip], plan: Plan, encoder: Encode
 def unfinished(root: Path | str, work: Work) -> list[str]:
     """Units that no worker has finished."""
     return [name for name in work.units if not (Path(root) / name).exists()]
+
+
+def said(root: Path | str, work: Work) -> str:
+    """How many samples there are so far, how many have a text, and what was left out for which reason."""
+    indices = [read_index(shard) for shard in shard_folders(Path(root))]
+    labels = [label for index in indices for label in index["label"]]
+    reasons = Counter(row["reason"] for rows in (work.excluded, *(i["excluded"] for i in indices)) for row in rows)
+    left = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "nothing"
+    with_text = sum(label is not None for label in labels)
+    return f"{len(labels)} samples of {len(work.clips)} recordings, {with_text} with a text; left out: {left}"
 
 
 def _fill(shard: ShardFile, name: str, work: Work, encoder: Encoder) -> None:

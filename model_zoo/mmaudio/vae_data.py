@@ -212,7 +212,8 @@ def _decoded(files: Sequence[Path], folder: Path, recipe: VAERecipe, raw: Path) 
             out.write(sound.tobytes())
             starts += [starts[-1] + end for end in _ends(len(sound), PACK_WINDOWS * window)]
     if len(starts) == 1:
-        raise UsageError(f"{folder}: none of {len(files)} audio files holds {window} samples ({left_out})")
+        why = f" ({left_out})" if left_out else f"; looked for {', '.join(sorted(AUDIO))}"
+        raise UsageError(f"{folder}: none of {len(files)} audio files holds {window} samples{why}")
     return starts, left_out
 
 

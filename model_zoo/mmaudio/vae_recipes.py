@@ -31,7 +31,7 @@ class VAERecipe:
     batch: int  # windows per step, over all processes
     steps: int
     rate: float
-    micro_batch: int = 0  # windows per forward pass and process; 0: all at once
+    micro_batch: int = 0  # windows per forward pass and process, each with an adversary weight of its own; 0: all
     warmup: int = 0  # the rate rises linearly
     decay_from: int = 0  # from here on the rate falls as 1 / sqrt(step); 0: never
     betas: tuple[float, float] = (0.5, 0.9)
@@ -65,6 +65,13 @@ class VAERecipe:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be numbers that are not negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"recipe {self.name}: betas must be two numbers in [0, 1), got {list(self.betas)}")
+        if self.seed >= 2**32:
+            raise UsageError(f"recipe {self.name}: seed must be below 2**32, got {self.seed}")
+        if self.adversarial and min(self.frames, self.mel.n_mels) < 3 * 2**self.disc_layers:
+            raise UsageError(
+                f"recipe {self.name}: disc_layers {self.disc_layers} leave nothing of a mel of {self.mel.n_mels} bins "
+                f"and {self.frames} frames; use fewer"
+            )
         if self.save_every % self.log_every or self.validate_every % self.log_every:
             raise UsageError(f"recipe {self.name}: save_every and validate_every must be multiples of log_every")
 
@@ -109,13 +116,13 @@ def read_recipe(name_or_file: str | Path) -> VAERecipe:
     path = Path(name_or_file)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         known = ", ".join(RECIPES)
         raise UsageError(f"{path}: neither a recipe ({known}) nor a readable YAML file: {error}") from None
-    if not isinstance(content, Mapping) or content.get("recipe") not in RECIPES:
+    if not isinstance(content, Mapping) or str(content.get("recipe")) not in RECIPES:
         raise UsageError(f"{path}: expected a mapping with `recipe:` one of {', '.join(RECIPES)}, then what differs")
     changes = {key: value for key, value in content.items() if key != "recipe"}
-    recipe: VAERecipe = _changed(RECIPES[content["recipe"]], changes, str(path))
+    recipe: VAERecipe = _changed(RECIPES[str(content["recipe"])], changes, str(path))
     return recipe
 
 
@@ -134,7 +141,8 @@ def _changed(base: Any, changes: Mapping[str, Any], where: str) -> Any:
         elif isinstance(old, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
             value = _number(value)  # YAML reads 1e-6 as a text
         if type(value) is not type(old):
-            raise UsageError(f"{where}: {key} must be {hints[key]}, got {changes[key]!r}")
+            kind = getattr(hints[key], "__name__", hints[key])
+            raise UsageError(f"{where}: {key} must be {kind}, got {changes[key]!r}")
         values[key] = value
     return replace(base, **values)
 
@@ -155,7 +163,9 @@ def _number(value: Any) -> float | None:
 
 def difference(old: Mapping[str, Any], recipe: VAERecipe) -> list[str]:
     """Fields of a stored recipe that decide the weights and are not those of ``recipe``."""
-    free = {"name", "steps", "log_every", "validate_every", "save_every", "micro_batch"}
+    free = {"name", "steps", "log_every", "validate_every", "save_every"}
+    if not recipe.adversarial:
+        free.add("micro_batch")  # with an adversary its weight is found for each part of a batch
     new = plain(recipe)
     return [key for key in new if key not in free and old.get(key) != new[key]]
 

@@ -6,22 +6,23 @@ the adversarial loss, weighted so that its gradient at the last layer is ``disc_
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from av_bench.contracts import MetricError, UsageError
+from model_zoo.mmaudio.checkpoints import Checkpoint
 from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from model_zoo.mmaudio.mix import Loader
 from model_zoo.mmaudio.vae import VAE
 from model_zoo.mmaudio.vae_data import Items, Windows, digest
 from model_zoo.mmaudio.vae_recipes import VAERecipe, difference, plain
-from model_zoo.mmaudio.weight_files import load_strictly, read_checkpoint
+from model_zoo.mmaudio.weight_files import load_strictly
 
 Losses = dict[str, float]
 
@@ -141,7 +142,7 @@ class VAETrainer:
                 f"VAE training: losses of step {self.done + 1} are not finite ({losses}); the last checkpoint is from "
                 "before it. Lower the rate, or look at the data"
             )
-        for name, module in (("vae", self.vae), ("discriminator", self.discriminator)):
+        for name, module in self._modules():
             if name == "vae" or adversarial:
                 if self.world > 1:
                     _average([p.grad for p in module.parameters() if p.grad is not None])
@@ -159,33 +160,50 @@ class VAETrainer:
         self.vae.train()
         return {"validation_l1": total / len(held_out)}
 
-    def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
-        return {
-            "step": self.done,
-            "recipe": json.dumps(plain(self.recipe)),
-            "data": json.dumps(self.data),
-            "weights": self.vae.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-        }
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that a resumed run needs, by name."""
+        found: dict[str, Tensor] = {}
+        for name, module in self._modules():
+            found |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
+        for name, optimiser in self.optimisers.items():
+            for row, state in optimiser.state_dict()["state"].items():
+                found |= {f"adam.{name}/{row}/{key}": value for key, value in state.items()}
+        return found
 
-    def resume(self, path: Path) -> None:
-        """Continue from a checkpoint. UsageError when it is of another recipe (the fields are named) or other data."""
-        content = read_checkpoint(path)
-        changed = difference(json.loads(content["recipe"]), self.recipe)
+    def about(self) -> dict[str, Any]:
+        """What tells this run from others."""
+        return {"recipe": plain(self.recipe), "data": self.data}
+
+    def resume(self, found: Checkpoint, where: Path) -> None:
+        """Continue from a checkpoint. UsageError when it is of another recipe (the fields are named), of other data, or
+        of a later step than the recipe's last."""
+        changed = difference(found.state["recipe"], self.recipe)
         if changed:
-            raise UsageError(f"{path}: begun with another recipe ({', '.join(changed)} differ); use another folder")
-        before = json.loads(content["data"]) if "data" in content else self.data  # absent in earlier versions
+            raise UsageError(f"{where}: begun with another recipe ({', '.join(changed)} differ); use another folder")
+        before = found.state["data"]
         if before != self.data:
             counts = f"{before['items']} items then, {self.data['items']} now"
             what = f"({counts})" if before["items"] != self.data["items"] else "of the same number of items"
-            raise UsageError(f"{path}: begun with other data {what}; bring the data back, or use another folder")
-        load_strictly(self.vae, content["weights"], str(path))
-        load_strictly(self.discriminator, content["discriminator"], str(path))
+            raise UsageError(f"{where}: begun with other data {what}; bring the data back, or use another folder")
+        if found.step > self.recipe.steps:
+            raise UsageError(f"{where}: already at step {found.step}, the recipe ends at {self.recipe.steps}")
+        for name, module in self._modules():
+            load_strictly(module, _below(found.tensors, f"{name}/"), str(where))
         for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(content["optimisers"][name])
-        self.done = int(content["step"])
+            state: dict[int, dict[str, Tensor]] = {}
+            for path, value in _below(found.tensors, f"adam.{name}/").items():
+                row, _, key = path.partition("/")
+                state.setdefault(int(row), {})[key] = value
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        self.done = found.step
+
+    def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
+        return ("vae", self.vae), ("discriminator", self.discriminator)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose names begin with ``prefix``, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _average(tensors: list[Tensor]) -> None:

@@ -17,18 +17,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
+
 from av_bench.contracts import AvBenchError, UsageError
+from av_bench.store import lock
+from model_zoo.mmaudio import checkpoints
 from model_zoo.mmaudio.distributed import Cluster, cluster
 from model_zoo.mmaudio.logs import Journal, report_error
 from model_zoo.mmaudio.recipe import Run
-from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.vae import VAE
 from model_zoo.mmaudio.vae_data import Items, open_items
 from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, plain, read_recipe
 from model_zoo.mmaudio.vae_trainer import Losses, VAETrainer
-from model_zoo.mmaudio.weight_files import save_checkpoint
 
-CHECKPOINT, WEIGHTS = "last.pt", "vae.safetensors"
+CHECKPOINTS, WEIGHTS = "checkpoints", "vae.safetensors"
 
 
 def train(
@@ -39,21 +41,23 @@ def train(
     report: Callable[[str], None] = print,
     processes: Cluster | None = None,
 ) -> VAE:
-    """Train to ``recipe.steps``, from ``out/last.pt`` where that exists; returns the VAE, ready for ``fuse``.
+    """Train to ``recipe.steps``, from the newest intact checkpoint; returns the VAE, ready for ``fuse``.
 
-    ``out`` holds ``log.jsonl`` (means since the last line), ``last.pt`` (everything, replaced at once) and in the end
+    ``out`` holds ``log.jsonl`` (means since the last line), ``checkpoints`` (everything, the newest two) and in the end
     ``vae.safetensors`` (raw weights in the published layout) with ``vae.json`` (the recipe). ``processes``: those that
     train together; UsageError when they do not all see the same checkpoint.
     """
+    processes = processes or Cluster(0, 1, torch.device(device))
     trainer = VAETrainer(recipe, items, device)
     out.mkdir(parents=True, exist_ok=True)
-    if (out / CHECKPOINT).exists():
-        trainer.resume(out / CHECKPOINT)
-        report(f"resumed at step {trainer.done}")
-    else:
+    if processes.first:
+        checkpoints.sweep(out, out / CHECKPOINTS)
+    found = checkpoints.load_agreed(out / CHECKPOINTS, processes)
+    if found is None:
         trainer.start()
-    if processes is not None and processes.any(processes.agree(trainer.done) != trainer.done):
-        raise UsageError(f"{out}: not every process sees the first one's checkpoint; --out must be one shared folder")
+    else:
+        trainer.resume(found, out / CHECKPOINTS)
+        report(f"resumed at step {trainer.done}")
     journal = Journal(out, trainer.done, quiet=True) if trainer.rank == 0 else None
     try:
         _steps(trainer, out, journal, report)
@@ -84,7 +88,7 @@ def _steps(trainer: VAETrainer, out: Path, journal: Journal | None, report: Call
                 report(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in line.items()))
             window, started = [], time.perf_counter()
         if journal and (step % recipe.save_every == 0 or step == recipe.steps):
-            save_checkpoint(out / CHECKPOINT, trainer.state())
+            checkpoints.save(out / CHECKPOINTS, step, trainer.tensors(), trainer.about())
 
 
 def _means(window: list[Losses]) -> Losses:

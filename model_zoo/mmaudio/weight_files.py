@@ -1,18 +1,13 @@
-"""Weights of MMAudio's parts in and out: strict loading with odd keys named, saves that survive a full disk."""
+"""Weights of MMAudio's parts in: strict loading with odd keys named."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from av_bench import weights as files
-from av_bench.contracts import MissingRequirement
 
 Source = str | Path | Mapping[str, Tensor] | None
 """A weight file, tensors by name, or None for the file that the lock file names."""
@@ -45,8 +40,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
     problems = [f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names]
     if problems:
         raise files.BadWeights(
-            f"{where}: not the layout of {type(module).__name__}: {'; '.join(problems)}. Use the file that the lock "
-            "file names, or weights in its layout"
+            f"{where}: not the layout of {type(module).__name__}: {'; '.join(problems)}. Use weights in "
+            "that layout: published ones as the lock file names them, trained ones as training wrote them"
         )
     assign = any(value.is_meta for value in wanted.values())
     module.load_state_dict({key: tensors[key].float() for key in wanted}, assign=assign)
@@ -54,31 +49,3 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors in plain containers under a temporary name, then rename: ``path`` is the old file or the new one.
-
-    MissingRequirement when the disk is full or not writable; what was there before is untouched then.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(content), temporary)
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        kept = f"; the last good one is still {path}" if path.exists() else ""
-        reason = str(error).splitlines()[0]
-        raise MissingRequirement(f"{path}: the checkpoint cannot be written ({reason}){kept}. Make room") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What ``save_checkpoint`` wrote. BadWeights for a damaged file, MissingRequirement when absent."""
-    content = files.load_checkpoint(path)
-    if not isinstance(content, dict):
-        raise files.BadWeights(f"{path}: not a training checkpoint")
-    return content

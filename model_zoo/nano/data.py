@@ -7,7 +7,9 @@ scoring sees (but for the codecs, whose effect the held-out report on encoded cl
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from av_bench.contracts import UsageError, VideoRequest
+from av_bench.contracts import MissingRequirement, UsageError, VideoRequest
 from av_bench.media import resize
 from av_bench.resample import resample
+from av_bench.store import lock, write_atomically
 from model_zoo.networks import nano
 
 Split = Literal["train", "val", "test"]
@@ -28,6 +31,7 @@ SOUND_RATE = 44_100
 FRAMES = 200
 BIND_FRAMES = 16
 _CHUNK = 8
+_KEEP = 8  # chunks after which what is rendered counts as done
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,18 @@ def _chunk(job: tuple[Split, int, int]) -> list[tuple[dict[str, NDArray[Any]], s
 def corpus(
     folder: Path, split: Split, count: int, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> Corpus:
-    """Open the corpus in ``folder``, rendering it first when it is not complete."""
+    """Open the corpus in ``folder``, rendering it first when it is not complete; a killed rendering goes on.
+
+    ``progress`` hears how many scenes of how many are there. UsageError when another process renders there or the
+    corpus is smaller than ``count``, MissingRequirement when the disk has no room for it.
+    """
     done = folder / "labels.json"
     if not done.is_file():
-        _render(folder, split, count, workers, progress)
+        with lock(folder / ".lock") as mine:
+            if not mine:
+                raise UsageError(f"{folder}: another process renders there; wait for it or choose another --corpus")
+            if not done.is_file():
+                _render(folder, split, count, workers, progress)
     labels: list[str] = json.loads(done.read_text())
     if len(labels) < count:
         raise UsageError(
@@ -116,21 +128,52 @@ def all_labels() -> list[str]:
 
 
 def _render(folder: Path, split: Split, count: int, workers: int, progress: Callable[[int, int], None] | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "part.json"
+    about = {"split": split, "count": count}
+    labels = _labels_so_far(part, about)
     maps = {
-        key: np.lib.format.open_memmap(folder / f"{key}.npy", mode="w+", dtype=dtype, shape=(count, *shape))
+        key: _array(folder / f"{key}.npy", (count, *shape), dtype, bool(labels))
         for key, (shape, dtype) in _SHAPES.items()
     }
-    jobs = [(split, i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
-    labels: list[str] = []
+
+    def keep() -> None:
+        for array in maps.values():
+            array.flush()  # type: ignore[attr-defined]
+        write_atomically(part, json.dumps({**about, "labels": labels}).encode())
+
+    jobs = [(split, i, min(i + _CHUNK, count)) for i in range(len(labels), count, _CHUNK)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for (_, start, _), rows in zip(jobs, pool.imap(_chunk, jobs), strict=True):
+        for i, ((_, start, _), rows) in enumerate(zip(jobs, pool.imap(_chunk, jobs), strict=True), 1):
             for offset, (arrays, label) in enumerate(rows):
                 for key, array in arrays.items():
                     maps[key][start + offset] = array
                 labels.append(label)
+            if i % _KEEP == 0 or i == len(jobs):
+                keep()
             if progress is not None:
                 progress(len(labels), count)
-    for array in maps.values():
-        array.flush()
-    (folder / "labels.json").write_text(json.dumps(labels))
+    write_atomically(folder / "labels.json", json.dumps(labels).encode())
+    part.unlink()
+
+
+def _labels_so_far(part: Path, about: dict[str, Any]) -> list[str]:
+    """Labels of the scenes that an earlier rendering of the same corpus finished."""
+    if not part.is_file():
+        return []
+    known = json.loads(part.read_text())
+    return list(known["labels"]) if {key: known[key] for key in about} == about else []
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: Any, go_on: bool) -> NDArray[Any]:
+    """A writable mapped array. Its room on the disk is taken at once: a write to a mapped file cannot fail politely."""
+    if go_on and path.is_file():
+        return np.lib.format.open_memmap(path, mode="r+")
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        size = f"{math.prod(shape) * np.dtype(dtype).itemsize / 1e9:.1f} GB"
+        raise MissingRequirement(f"{path}: no room for {size} ({error.strerror}). Make room") from error
+    return array

@@ -36,6 +36,7 @@ VAE_RECIPE = replace(
     RECIPES["tiny"], name="nano", mel=NANO_MEL, vae=NANO_VAE, frames=200, batch=16, steps=2_000, rate=5e-3,
     decay_from=800, kl_weight=3e-2, adversarial=False, holdout=HOLDOUT,
 )  # fmt: skip
+FEWEST = max(SightRecipe().holdout, HOLDOUT) + 32  # what is held out, and two batches of 16 to train on
 Say = Callable[[str], None]
 
 
@@ -46,19 +47,20 @@ def train_nano(
     corpus_folder: Path | None = None,
     device: str = "cpu",
     workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
     config: str = "nano",
     changes: tuple[str, ...] = (),
     report: Say = print,
 ) -> Path:
     """All stages; returns the folder of the package (three weight files, their logs).
 
-    ``config`` is the flow network's training config, ``changes`` are ``key=value`` changes of it. UsageError for too
-    few clips; errors of the stages name the stage's folder.
+    ``config`` is the flow network's training config, ``changes`` are ``key=value`` changes of it. ``progress`` hears
+    how many scenes of how many are rendered. UsageError for too few clips; errors of the stages name their folder.
     """
-    if clips <= HOLDOUT + 16:
-        raise UsageError(f"mmaudio-nano: {clips} clips are too few, {HOLDOUT} are held out; use {CLIPS}")
+    if clips < FEWEST:
+        raise UsageError(f"mmaudio-nano: {clips} clips are too few, the stages need {FEWEST} or more; use {CLIPS}")
     flow_recipe(out / "features", config, changes, device)  # a wrong key or device is said before hours of work
-    data = corpus(corpus_folder or out / "corpus", "train", clips, workers)
+    data = corpus(corpus_folder or out / "corpus", "train", clips, workers, progress)
     sight = sight_stage(out, data, device, report)
     vae = vae_stage(out, data, device, report)
     codec = tune_stage(out, data, vocoder_stage(out, data, vae, device, report), device, report)
@@ -169,7 +171,8 @@ def flow_recipe(features: Path, config: str, changes: tuple[str, ...], device: s
     from model_zoo.mmaudio.recipe import read_recipe
     from model_zoo.mmaudio.setup import network_config
 
-    folders = (f"data.train=[{{path: {features / 'train'}}}]", f"data.validation=[{{path: {features / 'val'}}}]")
+    parts = (("train", "train"), ("validation", "val"))
+    folders = [f"data.{key}={json.dumps([{'path': str(features / part)}], ensure_ascii=False)}" for key, part in parts]
     recipe = read_recipe(config, (*folders, f"run.device={device}", *changes))
     network_config(recipe)
     device_of(recipe.run)

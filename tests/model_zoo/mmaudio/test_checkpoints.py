@@ -33,7 +33,7 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, file: st
     for step in (1, 2):
         checkpoints.save(tmp_path, step, tensors(step), {})
     target = tmp_path / "step-000000002" / file
-    target.write_bytes(target.read_bytes()[:-9])
+    target.write_bytes(b"[]" if file == "state.json" else target.read_bytes()[:-9])
     found = checkpoints.load_latest(tmp_path)
     assert found is not None
     assert found.step == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from av_bench import weights as files
 from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError, VideoRequest
 from av_bench.media import decode
 from av_bench.store import Store
@@ -80,15 +82,16 @@ def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path:
     write_video(path, seconds=1.1, fps=12)  # an odd rate: frames are repeated
     store = Store(tmp_path / "store")
     with torch.no_grad():
-        clip, sync, known = stretches(conditioner, path, 1.0, 1.0, [0.0], store)
-    assert not known
+        clip, sync, seconds = stretches(conditioner, path, 1.0, 1.0, [0.0], store)
+    assert seconds is not None
+    assert seconds > 0
     assert clip.shape == (1, 8, 1024)
     assert sync.shape == (1, 16, 768)
     conditioner.clip.images = None  # type: ignore[assignment, method-assign]  # a second run must not need the networks
     again = stretches(conditioner, path, 1.0, 1.0, [0.0], Store(tmp_path / "store"))
     assert torch.equal(again[0], clip)
     assert torch.equal(again[1], sync)
-    assert again[2]
+    assert again[2] is None
 
 
 @needs_open_clip
@@ -116,10 +119,20 @@ def test_a_video_shorter_than_asked_is_refused(conditioner: OfficialConditioner,
 
 
 def test_missing_official_files_are_named_in_the_first_second() -> None:
-    with pytest.raises(MissingRequirement, match="av-bench weights pull mmaudio-small-16k"):
+    """All of them at once, with one command for all."""
+    with pytest.raises(MissingRequirement, match="5 weight files are missing") as caught:
         official.small_16k()
+    command = re.search("av-bench weights pull (.*)", str(caught.value))
+    assert command is not None
+    names = command[1].split()
+    assert names[:3] == ["mmaudio-small-16k", "mmaudio-vae-16k", "mmaudio-vocoder-16k"]
+    assert all(files.get(name) for name in names)
+    with pytest.raises(MissingRequirement, match="4 weight files are missing"):
+        official.load("mmaudio-s-16k", vae="own.safetensors")  # the published VAE is not needed
     with pytest.raises(UsageError, match="unknown option 'stepz'; options are steps, cfg"):
         official.large_44k(stepz=3)
+    with pytest.raises(UsageError, match="the adaptive solver chooses its own"):
+        official.large_44k(steps=3, solver="adaptive")
 
 
 @pytest.mark.parametrize("seconds", [8.0, 8.07, 9.03, 9.2, 12.34, 20.5, 29.99])

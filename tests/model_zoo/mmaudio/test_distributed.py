@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -41,6 +42,7 @@ def torchrun(config: Path, out: Path, *changes: str) -> None:
 
 def member(rank: int, port: int, config: Path, out: Path, changes: Sequence[str]) -> None:
     """One process of two, with the environment that torchrun gives it."""
+    faulthandler.enable()  # a crash of a library says where
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ.update({k: str(v) for k, v in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
     torch.set_num_threads(1)

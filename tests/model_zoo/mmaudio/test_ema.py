@@ -256,11 +256,16 @@ def test_a_width_that_cannot_be_made_is_refused_and_nothing_else_lost(
     assert {p.name for p in (out / "weights").iterdir()} == {"last.safetensors", "ema-0.05.safetensors"}
 
 
-def test_a_damaged_snapshot_is_named_and_can_be_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("damage", ["cut off", "flipped"])
+def test_a_damaged_snapshot_is_named_and_can_be_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     run, out = thinned(tmp_path), tmp_path / "out"
     killed_at(39, run, out, monkeypatch)
     damaged = Snapshots(out / "snapshots", 1).path(*Snapshots(out / "snapshots", 1).entries()[1])
-    damaged.write_bytes(damaged.read_bytes()[:-9])
+    content = damaged.read_bytes()
+    flipped = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+    damaged.write_bytes(content[:-9] if damage == "cut off" else flipped)
     with pytest.raises(MissingRequirement, match=f"snapshot {damaged} cannot be read .*Remove this file"):
         train(run, out, quiet=True)
     assert {p.name for p in (out / "weights").iterdir()} == {"last.safetensors", "ema-0.05.safetensors"}

@@ -22,7 +22,7 @@ from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
 from model_zoo.mmaudio.extract import MediaFeatures, main
 from model_zoo.mmaudio.plan import Plan
 from model_zoo.mmaudio.shards import ShardWriter
-from model_zoo.mmaudio.units import Crop, duration, extract, partition, prepare, start_in, unfinished
+from model_zoo.mmaudio.units import Crop, duration, extract, partition, prepare, said, start_in, unfinished
 from tests.media_files import tone, write_video
 from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import folder as features_folder
@@ -182,6 +182,24 @@ def test_begun_with_something_else_is_refused(tmp_path: Path) -> None:
     for other in (Plan(most=2), Plan("code")):
         with pytest.raises(UsageError, match="begun with other clips"):
             list(extract(tmp_path / "out", clips, other, Toy()))
+
+
+def test_shards_of_other_clips_are_known_without_the_plan(tmp_path: Path) -> None:
+    clips = recordings(tmp_path / "in", [8.0, 8.0])
+    root = tmp_path / "out"
+    list(extract(root, clips, Plan(), Toy()))
+    (root / ".plan.json").unlink()
+    with pytest.raises(UsageError, match="holds shards of other clips, settings or networks"):
+        list(extract(root, clips[:1], Plan(), Toy()))
+    assert list(extract(root, clips, Plan(), Toy())) == []
+
+
+def test_an_extraction_says_what_it_took_and_left(tmp_path: Path) -> None:
+    clips = recordings(tmp_path / "in", [16.0, 7.0, 8.0])
+    clips[2] = Clip("02", audio=clips[2].audio)
+    list(extract(tmp_path / "out", clips, Plan(), Toy()))
+    found = said(tmp_path / "out", prepare(tmp_path / "out", clips, Plan(), Toy()))
+    assert found == "3 samples of 3 recordings, 2 with a text; left out: 1 too-short-audio"
 
 
 @pytest.mark.parametrize(
@@ -369,7 +387,7 @@ def test_video_folder_to_features(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_the_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("model_zoo.mmaudio.codec.OfficialCodec", lambda _rate: SumCodec())
+    monkeypatch.setattr("model_zoo.mmaudio.codec.OfficialCodec", lambda _rate, _vae: SumCodec())
     monkeypatch.setattr("model_zoo.mmaudio.conditions.OfficialConditioner", GreyConditioner)
     recordings(tmp_path / "in", [8.0] * 3)
     (tmp_path / "list.csv").write_text("file,text\n" + "".join(f"0{n}.wav,beep\n" for n in range(3)))

@@ -221,6 +221,14 @@ def _noise_corpus(count: int) -> Corpus:
     )
 
 
+def test_too_few_clips_and_odd_folders(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{recipe.FEWEST - 1} clips are too few"):
+        recipe.train_nano(tmp_path, clips=recipe.FEWEST - 1)
+    for name in ("a, b", "x #1", "run: 2", "a}b", "ü 'q' \"r\""):  # YAML has its own ideas about these
+        made = recipe.flow_recipe(tmp_path / name, "nano", (), "cpu")
+        assert [source.path for source in made.data.train] == [str(tmp_path / name / "train")]
+
+
 def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

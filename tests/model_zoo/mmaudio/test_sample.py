@@ -237,6 +237,7 @@ def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch
     flow_of = model.network.flow
     model.settings = Settings(steps=4, compile="yes", batch=2)
     monkeypatch.setattr(MMAudio, "_at_once", 2)
+    monkeypatch.setattr(MMAudio, "_alone", False)
     model._flow = lambda x, t, pre: (sizes.append(len(x)), flow_of(x, t, pre))[1]
     found = run(model, clips, [0, 1, 2, 3])  # clip 2 is too short
     assert set(sizes) == {4}  # two samples, with and without condition
@@ -261,10 +262,18 @@ def test_long_videos_in_windows(tmp_path: Path) -> None:
     (found,) = model.generate(clips.clips, 0)
     assert found.audio is not None
     assert found.audio.shape == (1, 13 * 400)
+    narrow, rows = generator(window=6.0, batch=2), []
+    narrow.setup(clips, 13.0, 0)
+    evaluate = narrow._flow
+    narrow._flow = lambda x, t, pre: (rows.append(len(x)), evaluate(x, t, pre))[1]
+    (again,) = narrow.generate(clips.clips, 0)
+    assert rows == 4 * [4, 2]  # per step: two windows, then the third, each with and without condition
+    assert again.audio is not None
+    torch.testing.assert_close(again.audio, found.audio, rtol=0, atol=1e-5)
 
 
 def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips: ClipSet) -> None:
-    mixed = ClipSet("mixed", "1", (clips.clips[0], Clip("silent-text", text="rain"), Clip("nothing")))
+    mixed = ClipSet("mixed", "1", (clips.clips[0], Clip("silent-text", text="rain"), Clip("nothing", text=" ")))
     reasons: dict[str, dict[str, Reason | None]] = {}
     for conditions in ("video", "text", "both", "none"):
         model = generator(conditions=conditions)
@@ -272,7 +281,8 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
         reasons[conditions] = {g.clip_id: g.reason for g in model.generate(mixed.clips, 0)}
     missing = Reason.NO_VIDEO
     assert reasons["video"] == {"c0": None, "nothing": missing, "silent-text": missing}
-    assert reasons["text"] == reasons["both"] == {"c0": None, "nothing": missing, "silent-text": None}
+    assert reasons["text"] == {"c0": None, "nothing": Reason.NO_TEXT, "silent-text": None}
+    assert reasons["both"] == {"c0": None, "nothing": missing, "silent-text": None}
     assert set(reasons["none"].values()) == {None}
 
 
@@ -283,6 +293,9 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
         ({"solver": "magic"}, "solver must be one of"),
         ({"conditions": "smell"}, "conditions must be"),
         ({"steps": 0}, "at least 1"),
+        ({"window": 2.0}, "window must be 3 s or longer"),
+        ({"window": math.nan}, "window must be 3 s or longer"),
+        ({"negative": "music", "cfg": 0.5}, "which cfg=0.5 leaves out"),
     ],
 )
 def test_wrong_settings_are_named(options: dict[str, Any], message: str) -> None:
@@ -290,6 +303,20 @@ def test_wrong_settings_are_named(options: dict[str, Any], message: str) -> None
         Settings(**options)
 
 
-def test_a_set_without_videos_is_refused_for_video_only() -> None:
-    with pytest.raises(UsageError, match="no clip of set texts has a video"):
-        generator(conditions="video").setup(ClipSet("texts", "1", (Clip("a", text="rain"),)), 8.0, 0)
+@pytest.mark.parametrize(
+    ("conditions", "clip", "wanted"),
+    [
+        ("video", Clip("a", text="rain"), "has a video"),
+        ("text", Clip("a", Path("a.mp4"), text=" "), "has a text"),
+        ("both", Clip("a"), "has a video or a text"),
+    ],
+)
+def test_a_set_without_any_wanted_condition_is_refused(conditions: str, clip: Clip, wanted: str) -> None:
+    with pytest.raises(UsageError, match=f"no clip of set texts {wanted};"):
+        generator(conditions=conditions).setup(ClipSet("texts", "1", (clip,)), 8.0, 0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
+def test_a_duration_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(UsageError, match="must last longer than 0 s"):
+        generator(conditions="none").setup(ClipSet("none", "1", (Clip("a"),)), seconds, 0)

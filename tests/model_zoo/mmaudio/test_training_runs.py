@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
+from av_bench.store import lock
 from model_zoo.mmaudio import checkpoints
 from model_zoo.mmaudio.distributed import Cluster
 from model_zoo.mmaudio.ema import decay, gamma_of
@@ -29,7 +30,6 @@ from model_zoo.mmaudio.logs import read_log
 from model_zoo.mmaudio.objective import update
 from model_zoo.mmaudio.recipe import Recipe, read_recipe
 from model_zoo.mmaudio.recipe_checks import snapshots_at_end
-from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.shards import ShardWriter
 from model_zoo.mmaudio.snapshots import Snapshots
 from model_zoo.mmaudio.training import Evaluation, Trainer, TrainingFailed, train
@@ -169,6 +169,16 @@ def test_full_disk_stops_the_run_and_room_lets_it_go_on(tmp_path: Path) -> None:
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)
     assert [e["step"] for e in events(tmp_path / "out")] == [e["step"] for e in events(tmp_path / "straight")]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    recipe, out = tiny_recipe(tmp_path), tmp_path / "out"
+    for folder in ("checkpoints", "snapshots", "weights"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / ".sigma-0.05.1234.part").write_bytes(b"x" * 1000)
+    (out / "checkpoints" / ".step-000000002.5678.part").mkdir()
+    train(recipe, out, quiet=True)
+    assert not list(out.rglob("*.part"))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from av_bench.contracts import MetricError, MissingRequirement, UsageError
+from av_bench.store import lock
 from av_bench.weights import load_state_dict
 from model_zoo.mmaudio import vae_data, vae_training
+from model_zoo.mmaudio.checkpoints import load_latest
 from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from model_zoo.mmaudio.distributed import Cluster
 from model_zoo.mmaudio.mel import MelConfig, log_mel
 from model_zoo.mmaudio.mix import Loader
-from model_zoo.mmaudio.shard_file import lock
 from model_zoo.mmaudio.vae import VAE, VAEConfig
 from model_zoo.mmaudio.vae_data import Windows, digest, open_items
-from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, read_recipe
+from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, difference, plain, read_recipe
 from model_zoo.mmaudio.vae_trainer import VAETrainer
-from model_zoo.mmaudio.weight_files import read_checkpoint, save_checkpoint
 from tests.conftest import ROOT
 from tests.model_zoo.mmaudio.goldens import full_disk
 
@@ -384,9 +384,11 @@ def test_broken_run_equals_unbroken(tmp_path: Path) -> None:
     said: list[str] = []
     vae_training.train(SMALL, sounds(), broken, report=said.append)
     assert said[0] == "resumed at step 3"
-    ours, theirs = (read_checkpoint(folder / "last.pt") for folder in (broken, whole))
-    for part in ("weights", "discriminator"):
-        assert all(torch.equal(ours[part][key], value) for key, value in theirs[part].items())
+    ours, theirs = (load_latest(folder / "checkpoints") for folder in (broken, whole))
+    assert ours is not None
+    assert theirs is not None
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    assert all(torch.equal(ours.tensors[key], value) for key, value in theirs.tensors.items())
     assert (broken / "vae.safetensors").read_bytes() == (whole / "vae.safetensors").read_bytes()
     assert numbers(broken) == numbers(whole)
 
@@ -400,7 +402,8 @@ def test_another_recipe_is_not_continued(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["content", "more", "length", "kind"])
 def test_other_data_is_not_continued(tmp_path: Path, change: str) -> None:
     vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
-    before = (tmp_path / "last.pt").read_bytes()
+    last = tmp_path / "checkpoints" / "step-000000003" / "tensors.safetensors"
+    before = last.read_bytes()
     other = {
         "content": sounds()[::-1].copy(), "more": sounds(13), "length": sounds(12, 4_000),
         "kind": sounds().astype(np.float32),
@@ -408,19 +411,35 @@ def test_other_data_is_not_continued(tmp_path: Path, change: str) -> None:
     words = r"\(12 items then, 13 now\)" if change == "more" else "of the same number of items"
     with pytest.raises(UsageError, match=f"other data {words}"):
         vae_training.train(SMALL, other, tmp_path, report=silent)
-    assert (tmp_path / "last.pt").read_bytes() == before
+    assert last.read_bytes() == before
     vae_training.train(SMALL, sounds(), tmp_path, report=silent)
 
 
-def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
-    """They don't say what data they are of."""
-    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
-    content = read_checkpoint(tmp_path / "last.pt")
-    del content["data"]
-    save_checkpoint(tmp_path / "last.pt", content)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    """A byte that flipped on the disk: the run goes on from the checkpoint before, and ends the same."""
+    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    whole = (tmp_path / "vae.safetensors").read_bytes()
+    newest = tmp_path / "checkpoints" / "step-000000006" / "tensors.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
     said: list[str] = []
     vae_training.train(SMALL, sounds(), tmp_path, report=said.append)
     assert said[0] == "resumed at step 3"
+    assert (tmp_path / "vae.safetensors").read_bytes() == whole
+
+
+def test_fewer_steps_than_were_done_are_refused(tmp_path: Path) -> None:
+    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    with pytest.raises(UsageError, match="already at step 6, the recipe ends at 3"):
+        vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+
+
+def test_parts_of_a_batch_decide_only_with_an_adversary() -> None:
+    assert SMALL.adversarial
+    assert difference(plain(SMALL), replace(SMALL, micro_batch=2)) == ["micro_batch"]
+    alone = replace(SMALL, adversarial=False)
+    assert difference(plain(alone), replace(alone, micro_batch=2)) == []
 
 
 def test_renamed_and_reordered_files_are_other_data(tmp_path: Path) -> None:
@@ -468,13 +487,16 @@ def test_the_next_batches_are_prepared_while_a_step_computes() -> None:
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
-    good = (tmp_path / "last.pt").read_bytes()
-    with full_disk(len(good) // 2), pytest.raises(MissingRequirement, match="last good one is still"):
+    last = tmp_path / "checkpoints" / "step-000000003" / "tensors.safetensors"
+    good = last.read_bytes()
+    with full_disk(len(good) // 2), pytest.raises(MissingRequirement, match="last good one is step 3"):
         vae_training.train(SMALL, sounds(), tmp_path, report=silent)
-    assert (tmp_path / "last.pt").read_bytes() == good
-    assert not list(tmp_path.glob(".*part"))
+    assert last.read_bytes() == good
+    assert not list(tmp_path.rglob(".*part"))
     vae_training.train(SMALL, sounds(), tmp_path, report=silent)
-    assert read_checkpoint(tmp_path / "last.pt")["step"] == 6
+    found = load_latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.step == 6
 
 
 def test_stops_before_it_stores_nonsense(tmp_path: Path) -> None:
@@ -565,7 +587,9 @@ def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path) -> Non
             return number + 6
 
     processes = Elsewhere(1, 2, torch.device("cpu"))
-    with pytest.raises(UsageError, match="one shared folder"):
+    with pytest.raises(
+        UsageError, match=r"from step 6, not every process can.*must be one folder that all nodes share"
+    ):
         vae_training.train(SMALL, sounds(), tmp_path, report=silent, processes=processes)
 
 
