@@ -16,7 +16,7 @@ from av_bench.contracts import Clip, ClipSet, Flavour, MediaError, Need, Reason,
 from av_bench.engines.local import default_workers
 from av_bench.features import Extraction, Medium, RealSide
 from av_bench.networks import Networks
-from av_bench.progress import Reporter
+from av_bench.progress import Reporter, Stage
 from av_bench.record import SCHEMA, RunFolder, RunSpec, environment
 from av_bench.reference import Reference
 from av_bench.reference import read as read_reference
@@ -162,9 +162,17 @@ def _check(options: RunOptions) -> None:
 
 
 def _read_set(definition: protocols.SetDefinition, options: RunOptions, reporter: Reporter) -> ClipSet:
-    request = SetRequest(options.data, options.table, options.lists, options.limit, options.workers)
-    if definition.kind == "rendered":
-        reporter.say(f"set {definition.name}: clips that are not there yet are rendered once (about 3 per second)")
+    render: Stage | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal render
+        if render is None:
+            if done < total:
+                reporter.say(f"set {definition.name}: rendering {total - done} clips, once (about 3 per second)")
+            render = Stage("render", total, reporter.quiet)
+        render.advance(done - render.done)
+
+    request = SetRequest(options.data, options.table, options.lists, options.limit, options.workers, progress)
     return read_clips(definition, request)
 
 

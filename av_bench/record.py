@@ -171,6 +171,12 @@ class Run:
         frame = pd.read_parquet(self.path / "clips.parquet")
         return frame.pivot(index=["id", "group"], columns="metric", values="value")
 
+    def per_clip(self) -> frozenset[str]:
+        """Metrics that have a value for each clip, as FD and IS have not."""
+        import pandas as pd
+
+        return frozenset(pd.read_parquet(self.path / "clips.parquet", columns=["metric"])["metric"])
+
 
 def read_run(path: Path | str) -> Run:
     """Read a run folder. UsageError says what is missing or not understood."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 
 from av_bench.contracts import UsageError
@@ -70,7 +71,8 @@ def _markdown(tables: Sequence[Table], intervals: bool) -> str:
 
 
 def _md(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)  # what would begin HTML; "n < 2" stays readable as text
 
 
 def _md_cell(cell: Cell | None, intervals: bool) -> str:

@@ -192,7 +192,12 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
             cells[column.name] = Cell(float(entry["value"]), half_width(entry), int(entry["n"]))
     described = run.info.get("generator", {})
     cells |= _description(described)
-    bound = str(run.info["spec"]["model"]).split(":")[0] in SANITY
+    kind = str(run.info["spec"]["model"]).split(":")[0]
+    bound, remarks = kind in SANITY, [f"{c.name}: {note}" for c in columns for note in _remarks(run, c.name)]
+    if kind == "shuffled" and (same := [c.name for c in columns if c.name in cells.keys() - run.per_clip()]):
+        cells = {name: cell for name, cell in cells.items() if name not in same}
+        why = "the same recordings in another order are no floor of what ignores it"
+        remarks.append(f"no {', '.join(same)}: {why}")
     mark = " †" if marked(scored_list(run), described.get("training_sets", ())) else ""
     return Row(
         run.name + mark,
@@ -205,7 +210,7 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
         run.scores.get("clean"),
         said(run, described),
         tuple((r["table"], r["row"]) for r in described.get("paper", ())),
-        tuple(f"{c.name}: {note}" for c in columns for note in _remarks(run, c.name)),
+        tuple(remarks),
     )
 
 

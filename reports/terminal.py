@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.table import Cell, Table
+from reports.table import Cell, Column, Table
 
 if TYPE_CHECKING:
     from av_bench.doctor import Finding
@@ -24,22 +24,49 @@ def console() -> Console:
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Tables with best bold and second underlined."""
+    """Tables with best bold and second underlined; columns that do not fit side by side follow below."""
     out = console()
     for table in tables:
-        view = RichTable(title=table.title, title_justify="left", title_style="bold", caption_justify="left")
-        view.add_column("model")
-        for column in table.columns:
-            view.add_column(column.heading, justify="right")
-        view.add_column("n", justify="right")
-        for i, row in enumerate(table.rows):
-            if i and row.group != table.rows[i - 1].group:
-                view.add_section()
-            cells = [_cell(row.cells.get(column.name)) for column in table.columns]
-            view.add_row(Text(row.name), *cells, str(row.counts["scored"]))
-        out.print(view)
+        blocks = _blocks(table, out.width)
+        for number, columns in enumerate(blocks):
+            view = RichTable(title=None if number else table.title, title_justify="left", title_style="bold")
+            view.add_column("model", overflow="fold")
+            for column in columns:
+                view.add_column(column.heading, justify="right", min_width=_width(table, column))
+            last = number == len(blocks) - 1
+            if last:
+                view.add_column("n", justify="right")
+            for i, row in enumerate(table.rows):
+                if i and row.group != table.rows[i - 1].group:
+                    view.add_section()
+                cells = [_cell(row.cells.get(column.name)) for column in columns]
+                view.add_row(Text(row.name), *cells, *([str(row.counts["scored"])] if last else []))
+            out.print(view)
         for note in table.notes:
             out.print(Text(f"  {note}", style="yellow" if note.startswith("Warning") else "dim"))
+
+
+def _width(table: Table, column: Column) -> int:
+    """Characters that no cell of a column, and no word of its heading, is wider than."""
+    cells = [len(_cell(row.cells.get(column.name))) for row in table.rows]
+    return max(*cells, *map(len, column.heading.split()))
+
+
+def _blocks(table: Table, width: int) -> list[list[Column]]:
+    """Columns in order, as many together as ``width`` characters hold beside the names and the count."""
+    frame = 3  # a border and two blanks
+    names = min(max([len("model"), *(len(row.name) for row in table.rows)]), width // 3)
+    room = width - 1 - (names + frame) - (max(len(str(row.counts["scored"])) for row in table.rows) + frame)
+    blocks: list[list[Column]] = [[]]
+    used = 0
+    for column in table.columns:
+        needed = _width(table, column) + frame
+        if blocks[-1] and used + needed > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(column)
+        used += needed
+    return blocks
 
 
 def _cell(cell: Cell | None) -> Text:

@@ -22,7 +22,7 @@ PAPER = [
     *("vggish", "panns", "passt", "clap-audio", "msclap-audio"),
     *("imagebind-audio", "imagebind-video", "synchformer-audio", "synchformer-video"),
 ]
-pytestmark = needs_cuda_build
+pytestmark = [needs_cuda_build, pytest.mark.paper]
 needs_packages = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("hear21passt", "imagebind", "laion_clap", "msclap")),
     reason="not installed: the paper's networks; pip install 'av-bench[paper]'",

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from av_bench.contracts import UsageError
+from reports import terminal
 from reports.render import render
 from reports.table import tables
 from tests.runs import make_run
@@ -150,3 +152,27 @@ def test_what_a_metric_says_of_itself_stands_under_the_table(tmp_path: Path) -> 
 def test_no_name_is_read_as_an_option_of_the_line_before(tmp_path: Path, name: str) -> None:
     text = render(tables([make_run(tmp_path / "a", "one"), make_run(tmp_path / "b", name)]), "latex")
     assert f"\n{{{name}}} & " in text
+
+
+@pytest.mark.parametrize("width", [30, 44, 80, 200])
+def test_every_number_is_whole_in_a_terminal_of_any_width(
+    runs: list[Path], width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "console", lambda: Console(width=width, force_terminal=False))
+    (table,) = tables(runs)
+    terminal.show([table])
+    text = capsys.readouterr().out
+    assert "…" not in text
+    for row in table.rows:
+        for cell in row.cells.values():
+            assert f"{cell.number} ±{cell.half_width:.{cell.digits}f}" in text
+    assert (text.count("model") == 1) == (width >= 80)  # one block where all columns fit side by side
+
+
+def test_the_same_sounds_in_another_order_have_no_distance(tmp_path: Path) -> None:
+    """FD and IS ignore the order: the real sounds themselves would look like the best model."""
+    (table,) = tables([make_run(tmp_path / "s", "shuffled"), make_run(tmp_path / "m", "model")])
+    shuffled, model = table.rows
+    assert set(shuffled.cells) == {"KL-x", "F1"}
+    assert set(model.cells) == {"FD-x", "KL-x", "F1"}
+    assert any(note.startswith("no FD-x: the same recordings") and "(shuffled)" in note for note in table.notes)

@@ -50,6 +50,7 @@ def conditioner(monkeypatch: pytest.MonkeyPatch) -> OfficialConditioner:
     return OfficialConditioner(small_clip_weights(), {**sync, "afeat_extractor.other": torch.zeros(1)})
 
 
+@pytest.mark.paper
 @needs_open_clip
 def test_text_tokens_are_the_states_that_open_clip_pools() -> None:
     clip = Clip(small_clip_weights(), SMALL).eval()
@@ -65,6 +66,7 @@ def test_text_tokens_are_the_states_that_open_clip_pools() -> None:
     torch.testing.assert_close(projected, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.paper
 @needs_open_clip
 def test_images_are_normalised_by_clips_own_statistics() -> None:
     clip = Clip(small_clip_weights(), SMALL).eval()
@@ -76,6 +78,7 @@ def test_images_are_normalised_by_clips_own_statistics() -> None:
         torch.testing.assert_close(clip.images(frames), theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.paper
 @needs_open_clip
 def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
@@ -94,6 +97,7 @@ def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path:
     assert again[2] is None
 
 
+@pytest.mark.paper
 @needs_open_clip
 def test_a_text_becomes_tokens_once_and_keeps_its_price(conditioner: OfficialConditioner, tmp_path: Path) -> None:
     with torch.no_grad():
@@ -108,6 +112,7 @@ def test_a_text_becomes_tokens_once_and_keeps_its_price(conditioner: OfficialCon
     assert price == seconds
 
 
+@pytest.mark.paper
 @needs_open_clip
 def test_a_video_shorter_than_asked_is_refused(conditioner: OfficialConditioner, tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
