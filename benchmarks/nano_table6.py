@@ -83,15 +83,8 @@ def main() -> None:
         packages = dict(zip(ARMS, pool.map(trained, jobs), strict=True))
 
     runs = {name: scored(name, given.out / name, given.clips, given.device) for name in (*FLOORS, "mmaudio-nano")}
-    arms = {
-        arm: scored(
-            "mmaudio-nano:weights=" + str(package).replace(",", "\\,"),
-            given.out / f"run-{ARMS[arm]}",
-            given.clips,
-            given.device,
-        )
-        for arm, package in packages.items()
-    }
+    specs = {arm: "mmaudio-nano:weights=" + str(package).replace(",", "\\,") for arm, package in packages.items()}
+    arms = {arm: scored(spec, given.out / f"run-{ARMS[arm]}", given.clips, given.device) for arm, spec in specs.items()}
     nano, full = runs["mmaudio-nano"], arms["full"]
     content = {
         "set": nano.scores["set"] | {"clips": given.clips},

@@ -7,6 +7,7 @@ the GPU. DDP keeps a copy of the network in every process, FSDP (``fully_shard``
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -162,7 +163,9 @@ def spread(network: nn.Module, run: Run, cluster: Cluster) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     ids = [cluster.device.index] if cluster.device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.13
+    buffers = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 
 
 @contextmanager
