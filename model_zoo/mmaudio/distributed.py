@@ -164,7 +164,7 @@ def spread(network: nn.Module, run: Run, cluster: Cluster) -> nn.Module:
 
     ids = [cluster.device.index] if cluster.device.type == "cuda" else None
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters  # torch 2.13
-    buffers = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True, **buffers)
 
 

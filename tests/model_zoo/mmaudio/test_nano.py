@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe
 from model_zoo.nano.data import Corpus
 from protocols.impacts.build import render_clip
 from protocols.impacts.scene import sample_scene
+from tests.conftest import ROOT
 
 VAL = (3, 8, 13, 18, 23)  # scenes of val: neither trained on nor scored elsewhere
 
@@ -56,6 +59,45 @@ def test_weights_are_small_and_each_has_its_log() -> None:
     files = [WEIGHTS / name for name in (FLOW, CODEC, SIGHT)]
     assert sum(file.stat().st_size for file in files) <= 16e6
     assert all(file.with_suffix(".json").stat().st_size > 100 for file in files)
+
+
+PAIRED = {"KL-nano": -1, "Bind-nano": 1, "DeSync-nano": -1, "Acc": 1, "AP": 1, "F1": 1}  # metric: sign of better
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> dict[str, Any]:
+    """What ``benchmarks/nano_table6.py`` recorded."""
+    content: dict[str, Any] = json.loads((WEIGHTS / "mmaudio-nano-evaluation.json").read_text())
+    return content
+
+
+def apart(better: dict[str, Any], worse: dict[str, Any], sign: int) -> bool:
+    """Whether one interval lies wholly on the better side of another."""
+    if sign > 0:
+        return bool(better["interval"][0] > worse["interval"][1])
+    return bool(better["interval"][1] < worse["interval"][0])
+
+
+def test_the_recorded_evaluation_holds_what_is_claimed(evaluation: dict[str, Any]) -> None:
+    """Better than shuffled in every paired metric and than noise in FD and IS, with intervals that do not touch."""
+    runs = evaluation["runs"]
+    nano = runs["mmaudio-nano"]
+    assert all(apart(nano[name], runs["shuffled"][name], sign) for name, sign in PAIRED.items())
+    assert all(apart(nano[name], runs["noise"][name], sign) for name, sign in {"FD-nano": -1, "IS-nano": 1}.items())
+    assert nano["F1"]["value"] >= 0.7 * runs["oracle"]["F1"]["value"]
+    differences = evaluation["mmaudio-nano against"]["shuffled"]
+    assert all(differences[name]["method"] == "paired" for name in PAIRED)
+
+
+def test_the_page_quotes_the_record(evaluation: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "mmaudio-nano.md").read_text()
+    tables = {"**mmaudio-nano**": evaluation["runs"]["mmaudio-nano"], "noise": evaluation["runs"]["noise"]}
+    tables |= evaluation["ablations"]["runs"]
+    for row, metrics in tables.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"| {row} "))
+        for name, entry in metrics.items():
+            digits = 2 if abs(entry["value"]) >= 10 else 3
+            assert f" {entry['value']:.{digits}f} " in line, (row, name)
 
 
 def test_no_weight_is_shared_with_the_networks_that_score() -> None:
