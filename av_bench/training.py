@@ -13,7 +13,7 @@ import protocols
 from av_bench.contracts import UsageError
 from av_bench.devices import check_device
 from av_bench.heldout import quality
-from av_bench.progress import Reporter
+from av_bench.progress import Reporter, Stage
 from av_bench.store import home
 from protocols.load import SetRequest, read_clips
 
@@ -78,18 +78,17 @@ def train_mmaudio_nano(
     device = "cpu" if device is None else device
     check_device(device)
     folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
-    reporter = Reporter(quiet)
-    with reporter.stage("render corpus", clips) as stage:
-        return recipe.train_nano(
-            out,
-            clips=clips,
-            corpus_folder=folder,
-            device=device,
-            workers=workers,
-            progress=lambda done, _: stage.advance(done - stage.done),
-            changes=tuple(changes),
-            report=reporter.say,
-        )
+    stage = Stage("render corpus", clips, quiet)  # lines, no bar: the stages after it say their own
+    return recipe.train_nano(
+        out,
+        clips=clips,
+        corpus_folder=folder,
+        device=device,
+        workers=workers,
+        progress=lambda done, _: stage.advance(done - stage.done),
+        changes=tuple(changes),
+        report=Reporter(quiet).say,
+    )
 
 
 def train_mmaudio(

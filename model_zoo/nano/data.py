@@ -130,7 +130,8 @@ def all_labels() -> list[str]:
 def _render(folder: Path, split: Split, count: int, workers: int, progress: Callable[[int, int], None] | None) -> None:
     part = folder / "part.json"
     about = {"split": split, "count": count}
-    labels = _labels_so_far(part, about)
+    complete = all((folder / f"{key}.npy").is_file() for key in _SHAPES)
+    labels = _labels_so_far(part, about) if complete else []  # an array that is gone would be filled with zeros
     maps = {
         key: _array(folder / f"{key}.npy", (count, *shape), dtype, bool(labels))
         for key, (shape, dtype) in _SHAPES.items()
@@ -166,12 +167,13 @@ def _labels_so_far(part: Path, about: dict[str, Any]) -> list[str]:
 
 def _array(path: Path, shape: tuple[int, ...], dtype: Any, go_on: bool) -> NDArray[Any]:
     """A writable mapped array. Its room on the disk is taken at once: a write to a mapped file cannot fail politely."""
-    if go_on and path.is_file():
+    if go_on:
         return np.lib.format.open_memmap(path, mode="r+")
     try:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # systems without it keep a sparse file
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         path.unlink(missing_ok=True)
         size = f"{math.prod(shape) * np.dtype(dtype).itemsize / 1e9:.1f} GB"

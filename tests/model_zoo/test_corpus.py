@@ -36,6 +36,19 @@ def test_a_killed_rendering_goes_on_and_ends_the_same(tmp_path: Path, monkeypatc
             np.testing.assert_array_equal(getattr(corpus, name)[row], array)
 
 
+def test_an_array_that_is_gone_is_rendered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_KEEP", 1)
+
+    def killed(*_: int) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        data.corpus(tmp_path, "train", 9, 1, killed)
+    (tmp_path / "grey.npy").unlink()
+    corpus = data.corpus(tmp_path, "train", 9, 1)
+    np.testing.assert_array_equal(corpus.grey[0], data.render_item("train", 0)[0]["grey"])
+
+
 def test_one_process_renders(tmp_path: Path) -> None:
     with lock(tmp_path / ".lock") as mine:
         assert mine
