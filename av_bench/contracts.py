@@ -175,7 +175,7 @@ class VideoRequest:
 
 @runtime_checkable
 class Decoded(Protocol):
-    """One media file, decoded once. See ``av_bench.media.DecodedMedia``."""
+    """One media file, decoded once. See ``av_bench.media.decode.DecodedMedia``."""
 
     path: Path
     digest: str

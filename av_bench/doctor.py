@@ -73,7 +73,7 @@ def _device() -> Finding:
 
 
 def _home() -> Finding:
-    from av_bench.store import home, write_atomically
+    from av_bench.runtime.files import home, write_atomically
 
     try:
         probe = home() / ".doctor"

@@ -15,9 +15,9 @@ import torch
 
 from av_bench import extractors
 from av_bench.contracts import AvBenchError, MediaError, UsageError
-from av_bench.engines.local import ahead, default_workers
-from av_bench.features import enough_audio
-from av_bench.media import AUDIO_SUFFIXES, decode, media_files
+from av_bench.features.extraction import enough_audio
+from av_bench.media.decode import AUDIO_SUFFIXES, decode, media_files
+from av_bench.runtime.prefetch import ahead, default_workers
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 import protocols
-from av_bench.comparison import differences
 from av_bench.contracts import UsageError
-from av_bench.pipeline import RunOptions, run
-from av_bench.record import Run, read_run
+from av_bench.pipeline.plan import RunOptions
+from av_bench.pipeline.run import run
+from av_bench.results.compare import differences
+from av_bench.results.record import Run, read_run
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _rendered(folder: Path, first: int, count: int, size: int) -> list[Path]:
 def _copies(clips: Path, work: Path) -> list[tuple[str, Path, Path, bool, bool]]:
     """(perturbation, copy, original, expects sound, expects picture) of the real clips; a stretch too short for the
     promise (5 s of sound, 3 s of picture) is not expected, and a copy without any expected stretch is left out."""
-    from av_bench.media import decode
+    from av_bench.media.decode import decode
 
     work.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -136,7 +136,7 @@ def measure_content(
 
     from av_bench.audit.content import stream
     from av_bench.audit.library import Library, Match
-    from av_bench.store import Store
+    from av_bench.features.store import Store
     from protocols.impacts.build import build
     from protocols.impacts.reuploads import plant_reuploads
 

@@ -20,13 +20,15 @@ import torch
 
 import protocols
 from av_bench.contracts import Need
-from av_bench.engines.local import default_workers
-from av_bench.features import Extraction, Medium
-from av_bench.media import decode
-from av_bench.networks import Networks
-from av_bench.progress import Reporter
-from av_bench.store import Store
-from protocols.load import SetRequest, read_clips
+from av_bench.features.extraction import Extraction
+from av_bench.features.extractor_set import Networks
+from av_bench.features.sides import Medium
+from av_bench.features.store import Store
+from av_bench.media.decode import decode
+from av_bench.runtime.prefetch import default_workers
+from av_bench.runtime.progress import Reporter
+from protocols.definitions import SetRequest
+from protocols.readers.read import read_clips
 
 SECONDS = 8.0
 

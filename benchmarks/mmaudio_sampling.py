@@ -26,12 +26,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from av_bench.contracts import Clip, Decoded, VideoRequest
-from av_bench.devices import single_precision
-from model_zoo.mmaudio import flow
+from av_bench.runtime.devices import single_precision
 from model_zoo.mmaudio.config import SAMPLE_RATES, VARIANTS, NetworkConfig, Rate, sequence_lengths
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import MMAudio
-from model_zoo.mmaudio.settings import Compile, Settings
+from model_zoo.mmaudio.flow import matching
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.settings import Compile, Settings
 
 SECONDS, SEED = 8.0, 1
 PLAIN = "two passes"
@@ -127,7 +127,7 @@ def reference(work: Work, half: bool = False) -> Tensor:
     """
     network, config, device = work.network, work.network.config, work.device
     shape = (config.latent_len, config.latent_dim)
-    x = torch.stack([flow.noise(shape, SEED, clip.id) for clip in work.clips]).to(device)
+    x = torch.stack([matching.noise(shape, SEED, clip.id) for clip in work.clips]).to(device)
     encode = RandomText(work.rate, config).text
     text = torch.stack([encode(str(clip.text)) for clip in work.clips]).to(device)
     clip = network.empty_clip_feat.expand(len(x), config.clip_len, -1)

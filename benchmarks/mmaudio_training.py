@@ -20,13 +20,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.mmaudio.config import NetworkConfig
-from model_zoo.mmaudio.dataset import Rows
-from model_zoo.mmaudio.distributed import Cluster, spread
-from model_zoo.mmaudio.mix import Batch
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, update
-from model_zoo.mmaudio.recipe import Run, read_recipe
-from model_zoo.mmaudio.setup import network_config, row_shapes
+from model_zoo.mmaudio.features.read import Rows
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.training.distributed import Cluster, spread
+from model_zoo.mmaudio.training.mix import Batch
+from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
+from model_zoo.mmaudio.training.recipe import Run, read_recipe
+from model_zoo.mmaudio.training.setup import network_config, row_shapes
 
 
 def random_batch(config: NetworkConfig, size: int, device: torch.device) -> Batch:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 
 import av_bench
-from av_bench import comparison
-from av_bench.record import Run, read_run
-from av_bench.store import home
+from av_bench.results import compare
+from av_bench.results.record import Run, read_run
+from av_bench.runtime.files import home
 from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, load
 from model_zoo.mmaudio.nano.recipe import CLIPS, feature_stage, flow_stage, save_json
-from model_zoo.nano.data import corpus
+from model_zoo.scorers.corpus import corpus
 
 ARMS = {"full": "nano", "no sync module": "nano_sync_none", "no RoPE": "nano_rope_none"}
 FLOORS = ("oracle", "shuffled", "noise")
@@ -59,7 +59,7 @@ def values(run: Run) -> dict[str, Any]:
 
 def differences(new: Run, base: Run) -> dict[str, Any]:
     """Differences, new - base, with their 95 % intervals; ``method`` says whether they are paired by clip."""
-    found = comparison.differences(new, base)
+    found = compare.differences(new, base)
     return {d.metric: {"difference": d.value, "interval": [d.low, d.high], "method": d.method} for d in found}
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_zoo.mmaudio.blocks import FinalLayer, JointBlock, SelfAttentionInputs, StreamBlock
-from model_zoo.mmaudio.network import FlowNetwork, Preprocessed
+from model_zoo.mmaudio.flow.blocks import FinalLayer, JointBlock, SelfAttentionInputs, StreamBlock
+from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
 
 Heads = tuple[Tensor, Tensor, Tensor]
 

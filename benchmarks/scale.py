@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from av_bench import networks
-from av_bench.features import PROBE
-from av_bench.media import file_digest
-from av_bench.pipeline import RunOptions, make_plan, run
-from av_bench.progress import Reporter
-from av_bench.store import Features, Store, media_key, pair_key
+from av_bench.features import extractor_set
+from av_bench.features.extraction import PROBE
+from av_bench.features.store import Features, Store, media_key, pair_key
+from av_bench.media.decode import file_digest
+from av_bench.pipeline.plan import RunOptions
+from av_bench.pipeline.prepare import make_plan
+from av_bench.pipeline.run import run
+from av_bench.runtime.progress import Reporter
 
 SECONDS = 8.0
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -39,7 +41,7 @@ PROBE_VALUES: dict[str, Any] = {"samples": 352_800, "rate": 44_100, "peak": 0.5,
 CHUNK = 256
 
 
-def fingerprint(self: networks.Networks, name: str) -> str:
+def fingerprint(self: extractor_set.Networks, name: str) -> str:
     """Stands for the networks' real fingerprints, which need their weight files."""
     del self
     return f"{name}-generated"
@@ -74,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=15_446)
     options = parser.parse_args()
-    networks.Networks.fingerprint = fingerprint  # type: ignore[method-assign]
+    extractor_set.Networks.fingerprint = fingerprint  # type: ignore[method-assign]
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -108,7 +110,7 @@ def main() -> None:
 
 def make_plan_pair_fingerprint(options: RunOptions) -> str:
     """Where the pipeline will look for the sync head's logits."""
-    from av_bench.features import Extraction
+    from av_bench.features.extraction import Extraction
 
     plan = make_plan(options, Reporter(quiet=True))
     assert options.store is not None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from av_bench.contracts import Clip, ClipSet, Generated, Modality, Reason, UsageError
-from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
+from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
 
 
 class Samples:

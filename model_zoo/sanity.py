@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError, clip_seed
-from av_bench.media import DecodedMedia, decode
+from av_bench.media.decode import DecodedMedia, decode
 
 
 class _FromReference:

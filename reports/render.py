@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from av_bench.contracts import UsageError
 from av_bench.registry import miss
-from reports.table import Cell, Row, Table
+from reports.model import Cell, Row, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}",

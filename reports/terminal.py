@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.table import Cell, Column, Table
+from reports.model import Cell, Column, Table
 
 if TYPE_CHECKING:
     from av_bench.doctor import Finding
-    from av_bench.gating import Verdict
+    from av_bench.results.gate import Verdict
     from av_bench.selfcheck import Outcome
 
 
@@ -80,7 +80,7 @@ def _cell(cell: Cell | None) -> Text:
 
 def show_verdict(verdict: Verdict) -> None:
     """The gate's table and its one-word result."""
-    from av_bench.gating import cells
+    from av_bench.results.gate import cells
 
     out = console()
     view = RichTable(title=f"{verdict.new} against {verdict.base}", title_justify="left")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from av_bench.record import SCHEMA, RunFolder
+from av_bench.results.record import SCHEMA, RunFolder
 
 METRICS = {"FD-x": (False, ""), "KL-x": (False, "nats"), "F1": (True, "")}
 

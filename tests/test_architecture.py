@@ -75,13 +75,13 @@ def test_reports_and_gating_read_records_only() -> None:
         "reports",
         "protocols",
     }
-    for path in [*files("reports"), ROOT / "av_bench/gating.py", ROOT / "av_bench/comparison.py"]:
+    for path in [*files("reports"), ROOT / "av_bench/results/gate.py", ROOT / "av_bench/results/compare.py"]:
         assert imports(path) <= allowed | {"metrics"}, path  # metrics: the paired intervals
 
 
 def test_import_stays_light() -> None:
     code = (
-        "import sys, av_bench, av_bench.cli;"
+        "import sys, av_bench, av_bench.cli.app;"
         "print([m for m in ('torch', 'librosa', 'pandas', 'scipy', 'matplotlib', 'sklearn') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

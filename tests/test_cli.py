@@ -17,7 +17,7 @@ from tests.runs import make_run
 def cli(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-m", "av_bench.cli", *args], capture_output=True, text=True, cwd=cwd, env=env
+        [sys.executable, "-m", "av_bench.cli.app", *args], capture_output=True, text=True, cwd=cwd, env=env
     )
 
 
@@ -41,7 +41,7 @@ def test_errors_are_short_and_have_their_exit_code(tmp_path: Path, args: list[st
     assert says in done.stderr
 
 
-@pytest.mark.parametrize("module", ["av_bench", "av_bench.cli"])
+@pytest.mark.parametrize("module", ["av_bench", "av_bench.cli.app"])
 def test_the_version_is_told(tmp_path: Path, module: str) -> None:
     command = [sys.executable, "-m", module, "--version"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -91,7 +91,7 @@ def test_list(tmp_path: Path, group: str) -> None:
 def test_help_shows_defaults_in_brackets() -> None:
     from typer.testing import CliRunner
 
-    from av_bench.cli import app
+    from av_bench.cli.app import app
 
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
     assert "[default: cores]" in shown
@@ -99,7 +99,7 @@ def test_help_shows_defaults_in_brackets() -> None:
 
 
 def test_the_bounds_of_the_embedded_model_come_by_themselves() -> None:
-    from av_bench.cli import _others
+    from av_bench.cli.app import _others
 
     assert _others(None, "mmaudio-nano:steps=2", "impacts") == ["oracle", "shuffled", "noise"]
     assert _others(None, "mmaudio-nano", "clips") == _others(None, "noise", "impacts") == []

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from av_bench.devices import single_precision
 from av_bench.extractors.base import BaseExtractor
+from av_bench.runtime.devices import single_precision
 
 
 def test_full_float32_outlasts_another_threads_exit() -> None:

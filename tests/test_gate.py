@@ -8,42 +8,42 @@ from xml.etree import ElementTree
 
 import pytest
 
-from av_bench import gating
 from av_bench.contracts import UsageError
+from av_bench.results import gate
 from tests.runs import make_run
 
 
-def verdicts(verdict: gating.Verdict) -> dict[str, str]:
+def verdicts(verdict: gate.Verdict) -> dict[str, str]:
     return {check.name: check.verdict for check in verdict.checks}
 
 
 def test_the_same_run_passes(tmp_path: Path) -> None:
     base, new = make_run(tmp_path / "base"), make_run(tmp_path / "new")
-    verdict = gating.gate(new, base)
+    verdict = gate.gate(new, base)
     assert verdict.passed
     assert verdicts(verdict) == {"coverage": "same", "FD-x": "same", "KL-x": "same", "F1": "same"}
 
 
 def test_a_regression_fails_and_an_improvement_passes(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
-    worse = gating.gate(make_run(tmp_path / "worse", shift=0.1), base)
+    worse = gate.gate(make_run(tmp_path / "worse", shift=0.1), base)
     assert not worse.passed
     assert verdicts(worse) == {"coverage": "same", "FD-x": "regression", "KL-x": "regression", "F1": "regression"}
-    better = gating.gate(make_run(tmp_path / "better", shift=-0.1), base)
+    better = gate.gate(make_run(tmp_path / "better", shift=-0.1), base)
     assert better.passed
     assert verdicts(better)["KL-x"] == "better"
 
 
 def test_rounding_is_not_a_regression(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
-    assert verdicts(gating.gate(make_run(tmp_path / "new", shift=5e-6), base))["KL-x"] == "same"  # every clip is worse
-    assert verdicts(gating.gate(make_run(tmp_path / "more", shift=1e-3), base))["KL-x"] == "regression"
+    assert verdicts(gate.gate(make_run(tmp_path / "new", shift=5e-6), base))["KL-x"] == "same"  # every clip is worse
+    assert verdicts(gate.gate(make_run(tmp_path / "more", shift=1e-3), base))["KL-x"] == "regression"
 
 
 def test_noise_is_not_a_regression(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
     alarms = [
-        not gating.gate(make_run(tmp_path / f"new{seed}", seed=seed), base).passed for seed in range(1, 21)
+        not gate.gate(make_run(tmp_path / f"new{seed}", seed=seed), base).passed for seed in range(1, 21)
     ]  # runs of other random numbers from the same distribution: the family-wise level is 5 %
     assert sum(alarms) <= 3
 
@@ -52,11 +52,11 @@ def test_rules(tmp_path: Path) -> None:
     base, new = make_run(tmp_path / "base"), make_run(tmp_path / "new", shift=0.1)
     rules = tmp_path / "gate.yaml"
     rules.write_text("metrics: {FD-x: {tolerance: 2}, KL-x: {ignore: true}, F1: {tolerance: 0.2}}")
-    verdict = gating.gate(new, base, rules)
+    verdict = gate.gate(new, base, rules)
     assert verdict.passed
     assert verdicts(verdict) == {"coverage": "same", "FD-x": "tolerated", "F1": "tolerated"}
     rules.write_text("metrics: {FD-x: {tolerance: 2, limit: 5.5}, KL-x: {ignore: true}, F1: {tolerance: 0.2}}")
-    assert verdicts(gating.gate(new, base, rules))["FD-x"] == "beyond limit"
+    assert verdicts(gate.gate(new, base, rules))["FD-x"] == "beyond limit"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_rules(tmp_path: Path) -> None:
 def test_bad_rules_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "gate.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
-        gating.gate(make_run(tmp_path / "a"), make_run(tmp_path / "b"), tmp_path / "gate.yaml")
+        gate.gate(make_run(tmp_path / "a"), make_run(tmp_path / "b"), tmp_path / "gate.yaml")
 
 
 def _without_scores(folder: Path) -> None:
@@ -95,7 +95,7 @@ def _nan_value(folder: Path) -> None:
 def test_broken_runs_fail_the_gate(tmp_path: Path, spoil: object, side: str) -> None:
     folders = {name: make_run(tmp_path / name) for name in ("new", "base")}
     spoil(folders[side])  # type: ignore[operator]
-    assert not gating.gate(folders["new"], folders["base"]).passed
+    assert not gate.gate(folders["new"], folders["base"]).passed
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_broken_runs_fail_the_gate(tmp_path: Path, spoil: object, side: str) -> 
 )
 def test_incomparable_runs_fail_the_gate(tmp_path: Path, options: dict[str, object], why: str) -> None:
     base, new = make_run(tmp_path / "base"), make_run(tmp_path / "new", **options)  # type: ignore[arg-type]
-    verdict = gating.gate(new, base)
+    verdict = gate.gate(new, base)
     assert not verdict.passed
     assert why in verdict.checks[0].detail
 
 
 def test_a_missing_metric_and_lost_clips_fail(tmp_path: Path) -> None:
     base = make_run(tmp_path / "base")
-    verdict = gating.gate(make_run(tmp_path / "new", drop=("F1",), n=36, excluded=4), base)
+    verdict = gate.gate(make_run(tmp_path / "new", drop=("F1",), n=36, excluded=4), base)
     found = verdicts(verdict)
     assert found["F1"] == "missing"
     assert found["coverage"] == "clips lost"
@@ -124,11 +124,11 @@ def test_a_missing_metric_and_lost_clips_fail(tmp_path: Path) -> None:
 
 def test_reports_for_ci(tmp_path: Path) -> None:
     base, new = make_run(tmp_path / "base"), make_run(tmp_path / "new", shift=0.1)
-    verdict = gating.gate(new, base)
-    suite = ElementTree.fromstring(gating.junit(verdict))
+    verdict = gate.gate(new, base)
+    suite = ElementTree.fromstring(gate.junit(verdict))
     assert suite.get("failures") == "3"
     assert {case.get("name") for case in suite} == {"coverage", "FD-x", "KL-x", "F1"}
-    text = gating.markdown(verdict)
+    text = gate.markdown(verdict)
     assert "### Gate FAILED" in text
     assert "**regression**" in text
 
@@ -142,13 +142,13 @@ def test_a_rule_that_could_not_be_applied_fails(tmp_path: Path) -> None:
     ):
         rules = tmp_path / "rules.yaml"
         rules.write_text(f"metrics: {{KL-x: {{{text}}}}}")
-        assert verdicts(gating.gate(new, base, rules))["KL-x"] == verdict
-        assert gating.gate(new, base, rules).passed == (verdict == "within limit")
+        assert verdicts(gate.gate(new, base, rules))["KL-x"] == verdict
+        assert gate.gate(new, base, rules).passed == (verdict == "within limit")
 
 
 def test_a_baseline_without_metrics_fails(tmp_path: Path) -> None:
     empty = make_run(tmp_path / "base", drop=("FD-x", "KL-x", "F1"))
-    verdict = gating.gate(make_run(tmp_path / "new"), empty)
+    verdict = gate.gate(make_run(tmp_path / "new"), empty)
     assert not verdict.passed
     assert verdicts(verdict)["metrics"] == "missing"
 
@@ -158,12 +158,12 @@ def test_rules_are_numbers(tmp_path: Path, text: str) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(f"metrics: {{KL-x: {{{text}}}}}")
     with pytest.raises(UsageError, match=r"metric KL-x: (limit|ignore|tolerance) must be"):
-        gating.read_rules(rules)
+        gate.read_rules(rules)
 
 
 def test_packs_that_do_not_say_their_networks_are_not_compared(tmp_path: Path) -> None:
     said = {"digest": "a", "source": "made here", "networks_stated": True}
     base, packed = make_run(tmp_path / "base"), make_run(tmp_path / "packed", reference=said)
-    assert gating.gate(packed, base).passed
+    assert gate.gate(packed, base).passed
     unsaid = make_run(tmp_path / "unsaid", reference=said | {"networks_stated": False})
-    assert verdicts(gating.gate(unsaid, base)) == {"comparable": "not comparable"}
+    assert verdicts(gate.gate(unsaid, base)) == {"comparable": "not comparable"}

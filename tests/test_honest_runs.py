@@ -12,12 +12,13 @@ import pytest
 import soundfile
 
 import av_bench
-from av_bench import gating, registry
+from av_bench import registry
 from av_bench.contracts import UsageError
-from av_bench.making_packs import make_pack
-from av_bench.pipeline import RunResult
-from av_bench.reference import read
-from av_bench.store import Store
+from av_bench.features.reference_pack import read
+from av_bench.features.store import Store
+from av_bench.pipeline.make_pack import make_pack
+from av_bench.pipeline.plan import RunResult
+from av_bench.results import gate
 from tests.media_files import tone, write_video
 
 SECONDS = 10.0
@@ -245,7 +246,7 @@ def test_a_metric_defined_on_fewer_clips_is_not_paired(data: Path, tmp_path: Pat
             audio = clicks([1.0 + 0.1 * i, 3.0, 5.0 + 0.2 * i], i) * (i >= 2 or spoiled)
             soundfile.write(samples / f"c{i}.wav", audio.T, 16_000)
         folders.append(run(data, tmp_path / f"run-{name}", samples=samples, metrics=("F1",)).path)
-    (check,) = [c for c in gating.gate(folders[1], folders[0]).checks if c.name == "F1"]
+    (check,) = [c for c in gate.gate(folders[1], folders[0]).checks if c.name == "F1"]
     assert check.difference is not None
     assert check.difference.method == "intervals"
     assert check.difference.value == pytest.approx(-0.5)

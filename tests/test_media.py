@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from av_bench.contracts import MediaError, Reason, UsageError, VideoRequest
-from av_bench.media import decode, resize
-from av_bench.resample import resample
+from av_bench.media.decode import decode, resize
+from av_bench.media.resample import resample
 from tests.media_files import number_of, tone, write_video
 
 FULL = VideoRequest(25.0, 64, "short")

@@ -13,8 +13,8 @@ import soundfile
 import torch
 
 from av_bench.contracts import MediaError, Reason, VideoRequest
-from av_bench.media import decode
-from av_bench.muxing import mux
+from av_bench.media.decode import decode
+from av_bench.media.mux import mux
 
 REQUEST = VideoRequest(25.0, 32, "squash")
 SECONDS = 4.0

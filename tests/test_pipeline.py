@@ -17,9 +17,9 @@ import soundfile
 
 import av_bench
 from av_bench.contracts import UsageError
-from av_bench.networks import Networks
-from av_bench.pipeline import RunResult
-from av_bench.record import read_run
+from av_bench.features.extractor_set import Networks
+from av_bench.pipeline.plan import RunResult
+from av_bench.results.record import read_run
 from tests.media_files import tone, write_video
 
 COUNT = 14
@@ -253,7 +253,7 @@ def test_killed_and_started_again_gives_the_same_bytes(data: Path, tmp_path: Pat
 
 
 def test_two_processes_do_not_share_a_run_folder(data: Path, out: Path) -> None:
-    from av_bench.record import RunFolder
+    from av_bench.results.record import RunFolder
 
     with RunFolder(out).locked(), pytest.raises(UsageError, match="another process"):
         run(data, out, model="oracle", limit=2)
@@ -306,7 +306,7 @@ def test_videos_to_watch_have_the_clips_picture_and_the_samples_sound(data: Path
         pictures = [f.to_ndarray() for f in ours.decode(video=0)]
         assert all(np.array_equal(p, q.to_ndarray()) for p, q in zip(pictures, theirs.decode(video=0), strict=False))
         assert len(pictures) == 200
-    from av_bench.media import decode
+    from av_bench.media.decode import decode
 
     sound, sample = decode(files[0]), decode(next((result.path / "audio").glob(f"{files[0].stem}.*")))
     wave, wanted = sound.waveform(16_000, 7.5), sample.waveform(16_000, 7.5)
@@ -326,17 +326,17 @@ def test_optional_metrics_come_when_they_are_asked_for(data: Path, tmp_path: Pat
 def test_a_picture_that_cannot_be_copied_costs_its_video_only(
     data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from av_bench import muxing
     from av_bench.contracts import MediaError, Reason
+    from av_bench.media import mux
 
-    whole = muxing.mux
+    whole = mux.mux
 
     def fails_once(video: Path, audio: Path, target: Path, seconds: float) -> None:
         if target.stem.endswith("00"):
             raise MediaError(video, Reason.UNREADABLE, "no such codec in mp4")
         whole(video, audio, target, seconds)
 
-    monkeypatch.setattr(muxing, "mux", fails_once)
+    monkeypatch.setattr(mux, "mux", fails_once)
     result = run(data, out, model="oracle", limit=2, videos=True, quiet=False)
     assert result.scores["counts"]["scored"] == 2
     assert len(list((result.path / "videos").glob("*.mp4"))) == 1
@@ -347,7 +347,7 @@ def test_a_video_to_watch_starts_where_decoding_starts(data: Path, tmp_path: Pat
     """MPEG-TS begins later than 0; picture and sound must still begin together."""
     import av
 
-    from av_bench.muxing import mux
+    from av_bench.media.mux import mux
 
     source, late = sorted(data.glob("*.mp4"))[0], tmp_path / "late.ts"
     with av.open(str(source)) as given, av.open(str(late), "w") as sink:
@@ -375,7 +375,7 @@ def test_a_protocol_too_short_for_its_networks_is_refused_before_the_generator_i
         "extractors: [nano-tagger]\nmetrics:\n  KL-nano: {kind: kl, extractor: nano-tagger, output: logits}\n"
     )
     built: list[object] = []
-    monkeypatch.setattr("av_bench.generation.generator", lambda *names: built.append(names))
+    monkeypatch.setattr("av_bench.pipeline.generate.generator", lambda *names: built.append(names))
     with pytest.raises(UsageError, match="nano-tagger was trained on windows of 8 s, the protocol scores 2 s"):
         run(data, out, model="oracle", protocol=str(short))
     assert not built

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import av_bench
-from av_bench import reference
 from av_bench.contracts import AvBenchError, UsageError
-from av_bench.making_packs import make_pack
+from av_bench.features import reference_pack
 from av_bench.metrics import frechet_distance
+from av_bench.pipeline.make_pack import make_pack
 from tests.media_files import write_video
 
 
@@ -65,9 +65,9 @@ def test_a_damaged_pack_is_refused(data: Path, tmp_path: Path) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(UsageError, match="damaged"):
-        reference.read(tmp_path / "pack")
+        reference_pack.read(tmp_path / "pack")
     with pytest.raises(UsageError, match="not a reference pack"):
-        reference.read(tmp_path)
+        reference_pack.read(tmp_path)
 
 
 def test_published_caches(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -80,9 +80,9 @@ def test_published_caches(tmp_path: Path, rng: np.random.Generator) -> None:
         {k: torch.from_numpy(rng.standard_normal((8, 128)).astype(np.float32)) for k in rows},
         tmp_path / "vggish_features.pth",
     )
-    pack = reference.import_published(tmp_path, 8.0)
-    reference.write(pack, tmp_path / "pack")
-    again = reference.read(tmp_path / "pack")
+    pack = reference_pack.import_published(tmp_path, 8.0)
+    reference_pack.write(pack, tmp_path / "pack")
+    again = reference_pack.read(tmp_path / "pack")
     assert again.info["clips"] == 5
     assert again.features["panns"]["clip0"]["logits"].shape == (527,)
     vggish = again.statistics["vggish", "embedding"]
@@ -108,5 +108,5 @@ def test_a_cache_that_runs_code_does_not(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (tmp_path / "passt_features_embed.pth").write_bytes(pickle.dumps({"a": _Canary(str(canary))}))
     with pytest.raises(AvBenchError):
-        reference.import_published(tmp_path, 8.0)
+        reference_pack.import_published(tmp_path, 8.0)
     assert not canary.exists()

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import protocols
-from av_bench import scoring
 from av_bench.contracts import UsageError
-from protocols.load import SetRequest, read_clips
+from av_bench.pipeline import score
+from protocols.definitions import SetRequest
+from protocols.readers.read import read_clips
 from tests.conftest import ROOT
 
 
@@ -19,7 +20,7 @@ def test_every_set_names_a_protocol_that_exists(name: str) -> None:
     definition = protocols.load_set(name)
     protocol = protocols.load_protocol(definition.protocol)
     assert definition.name == name
-    assert scoring.columns(protocol, None)
+    assert score.columns(protocol, None)
     for key in ("licence", "changelog", "conditions"):
         assert key in definition.options
 

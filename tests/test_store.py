@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from av_bench.contracts import UsageError
-from av_bench.store import Store, media_key, pair_key, text_key, write_atomically
+from av_bench.features.store import Store, media_key, pair_key, text_key
+from av_bench.runtime.files import write_atomically
 
 
 def _row(value: float) -> dict[str, np.ndarray]:

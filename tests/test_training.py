@@ -13,12 +13,12 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from av_bench import training
 from av_bench.contracts import Clip, ClipSet, MetricError, MissingRequirement, UsageError
-from av_bench.evaluator import RunEvaluator
-from av_bench.pipeline import RunOptions, RunResult
-from model_zoo.mmaudio.dataset import FeatureSet
-from model_zoo.mmaudio.recipe import Recipe, Run
+from av_bench.pipeline.plan import RunOptions, RunResult
+from av_bench.training import commands
+from av_bench.training.run_evaluator import RunEvaluator
+from model_zoo.mmaudio.features.read import FeatureSet
+from model_zoo.mmaudio.training.recipe import Recipe, Run
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
 
 
@@ -43,7 +43,7 @@ def test_an_audits_training_side_is_left_out(tmp_path: Path) -> None:
     file = config(tmp_path)
     ids = FeatureSet(str(tmp_path / "features")).ids
     audit = audit_of(list(ids[:4]), tmp_path / "audit.json")
-    weights = training.train_mmaudio(str(file), out=tmp_path / "run", exclude=audit, quiet=True)
+    weights = commands.train_mmaudio(str(file), out=tmp_path / "run", exclude=audit, quiet=True)
     assert (weights / "last.safetensors").is_file()
     written = json.loads((tmp_path / "run/recipe.json").read_text())
     assert written["samples"] == 2 * (len(ids) - 4)
@@ -51,18 +51,18 @@ def test_an_audits_training_side_is_left_out(tmp_path: Path) -> None:
     assert written["excluded"] == 4
     other = audit_of(list(ids[4:8]), tmp_path / "other.json")
     with pytest.raises(UsageError, match="another list of excluded recordings"):
-        training.train_mmaudio(str(file), out=tmp_path / "run", exclude=other, changes=["steps=8"], quiet=True)
+        commands.train_mmaudio(str(file), out=tmp_path / "run", exclude=other, changes=["steps=8"], quiet=True)
     assert (tmp_path / "run/excluded.txt").read_text().split() == sorted(ids[:4])  # of the run that is there
     (tmp_path / "run").rename(tmp_path / "moved")
-    training.train_mmaudio(str(file), out=tmp_path / "moved", exclude=audit, changes=["steps=8"], quiet=True)
+    commands.train_mmaudio(str(file), out=tmp_path / "moved", exclude=audit, changes=["steps=8"], quiet=True)
 
 
 def test_a_file_that_is_no_audit_is_refused_before_work(tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(UsageError, match="not an audit file"):
-        training.train_mmaudio("small_16k", out=tmp_path / "run", exclude=tmp_path / "audit.json")
+        commands.train_mmaudio("small_16k", out=tmp_path / "run", exclude=tmp_path / "audit.json")
     with pytest.raises(UsageError, match="small_16k"):
-        training.train_mmaudio("smal_16k", out=tmp_path / "run")
+        commands.train_mmaudio("smal_16k", out=tmp_path / "run")
 
 
 # ----------------------------------------------------------------------- devices
@@ -83,7 +83,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
         found.append(recipe)
         return out
 
-    monkeypatch.setattr("model_zoo.mmaudio.training.train", note)
+    monkeypatch.setattr("model_zoo.mmaudio.training.loop.train", note)
     return found
 
 
@@ -100,8 +100,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
 def test_the_device_asked_for_trains(
     tmp_path: Path, started: list[Recipe], options: list[str], device: str, place: str
 ) -> None:
-    from av_bench.cli import app
-    from model_zoo.mmaudio.distributed import device_of
+    from av_bench.cli.app import app
+    from model_zoo.mmaudio.training.distributed import device_of
 
     file = config(tmp_path, run={"device": "cuda"})
     done = CliRunner().invoke(app, ["train", str(file), "--out", str(tmp_path / "run"), *options])
@@ -112,7 +112,7 @@ def test_the_device_asked_for_trains(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_each_process_of_a_launcher_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from model_zoo.mmaudio.distributed import device_of
+    from model_zoo.mmaudio.training.distributed import device_of
 
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -125,9 +125,9 @@ def test_each_process_of_a_launcher_has_its_own_gpu(monkeypatch: pytest.MonkeyPa
 def test_devices_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UsageError, match="'gpu' is not one of auto, cpu, cuda, cuda:N"):
-        training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="gpu")
+        commands.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="gpu")
     with pytest.raises(MissingRequirement, match="0 CUDA devices"):
-        training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="cuda:1")
+        commands.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="cuda:1")
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -145,7 +145,7 @@ def test_the_flow_stage_of_the_embedded_model_takes_a_numbered_gpu(
     monkeypatch.setattr(recipe, "corpus", stage)
     for change, message in (("run.device=gpu", "'gpu' is not one of"), ("network.heads=5", "multiple of heads 5")):
         with pytest.raises(UsageError, match=message):
-            training.train_mmaudio_nano(
+            commands.train_mmaudio_nano(
                 out=tmp_path, clips=200, corpus_folder=None, changes=[change], device=None, workers=1, quiet=True
             )
 
@@ -153,7 +153,7 @@ def test_the_flow_stage_of_the_embedded_model_takes_a_numbered_gpu(
 @pytest.mark.usefixtures("started")
 def test_metrics_need_a_named_variant(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names a variant"):
-        training.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", metrics_on=tmp_path)
+        commands.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", metrics_on=tmp_path)
 
 
 # ----------------------------------------------------------------------- metrics
@@ -174,7 +174,7 @@ def test_missing_weights_to_sample_with_are_said_before_training(
         MissingRequirement,
         match=r"4 weight files are missing .*: mmaudio-vae-16k, mmaudio-vocoder-16k, dfn5b-clip, synchformer",
     ):
-        training.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
+        commands.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
     assert not started
 
 
@@ -182,9 +182,9 @@ def test_missing_weights_of_the_metrics_are_said_before_training(
     tmp_path: Path, variant_config: str, started: list[Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that sampling needs is there; the first extractor of the protocol is not."""
-    monkeypatch.setattr("model_zoo.mmaudio.official.present", lambda *entries: entries)
+    monkeypatch.setattr("model_zoo.mmaudio.sampling.published.present", lambda *entries: entries)
     with pytest.raises(MissingRequirement, match=r"weights .* are missing"):
-        training.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
+        commands.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
     assert not started
 
 
@@ -197,7 +197,7 @@ def test_an_evaluation_without_any_metric_says_why(tmp_path: Path, monkeypatch: 
         outs.append(options.out)
         return RunResult(options.out, {"metrics": {}, "absent": {"FD": "no clip left"}}, 3)
 
-    monkeypatch.setattr("av_bench.evaluator.run", run)
+    monkeypatch.setattr("av_bench.training.run_evaluator.run", run)
     (tmp_path / "0001").mkdir()
     (tmp_path / "0001" / "scores.json").write_text("{}")
     evaluator = RunEvaluator(RunOptions(set="clips"), tmp_path)

@@ -26,10 +26,10 @@ import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from av_bench.cli.weights import app
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.weights import BadWeights, file_sha256, find, recorded_sha256, require
 from av_bench.weights import fetch as weights_fetch
-from av_bench.weights.cli import app
 from av_bench.weights.lock import folder, get, load_lock, select
 from protocols.impacts.encode import write_mp4
 from tests.weights_server import CUT, Handler, serving
@@ -284,7 +284,7 @@ def test_full_disk_is_noticed_before_the_download(lock: Lock, monkeypatch: pytes
 
 def test_killed_pull_resumes(lock: Lock) -> None:
     lock("slow")
-    command = [sys.executable, "-m", "av_bench.weights.cli", "pull", "net"]
+    command = [sys.executable, "-m", "av_bench.cli.weights", "pull", "net"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     part = folder() / "net.pth.part"
     deadline = time.monotonic() + 15
@@ -309,7 +309,7 @@ def test_killed_pull_resumes(lock: Lock) -> None:
 GUARD = """
 import os, sys
 sys.addaudithook(lambda event, _: os._exit(99) if event.startswith("socket.") else None)
-from av_bench.weights.cli import app
+from av_bench.cli.weights import app
 app(sys.argv[1:])
 """
 
@@ -361,7 +361,7 @@ def test_terminal_is_asked_once(lock: Lock, server: str, answer: str) -> None:
     other |= {"needed_by": ["x"], "non_commercial": True}
     lock(non_commercial=True, licence="CC-BY-NC-4.0", extra={"other": other})
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "av_bench.weights.cli", "pull", "net"]
+    command = [sys.executable, "-m", "av_bench.cli.weights", "pull", "net"]
     with subprocess.Popen(command, cwd=ROOT, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         os.write(master, f"{answer}\n".encode())
         output = process.communicate(timeout=30)[0].decode()

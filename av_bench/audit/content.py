@@ -21,10 +21,10 @@ from av_bench.audit import report
 from av_bench.audit.fingerprints import ARRAYS, Fingerprint, fingerprint
 from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
-from av_bench.engines.local import ahead
-from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
-from av_bench.progress import Reporter
-from av_bench.store import Store
+from av_bench.features.store import Store
+from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
+from av_bench.runtime.prefetch import ahead
+from av_bench.runtime.progress import Reporter
 
 VERSION = "audit-fingerprint-3"  # store folder; changes whenever a code could change
 _BATCH = 64

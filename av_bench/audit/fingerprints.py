@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, MissingRequirement, Reason, VideoRequest
-from av_bench.media import DecodedMedia, decode
+from av_bench.media.decode import DecodedMedia, decode
 
 CHROMA_RATE = 11025  # Hz, Chromaprint's own rate: it resamples no further
 CHROMA_HOP = 1365 / CHROMA_RATE  # s between codes

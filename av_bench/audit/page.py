@@ -18,8 +18,8 @@ from av_bench.audit.alignment import HOP, SOUND_RATE, Alignment, spectrogram
 from av_bench.audit.content import ContentAudit
 from av_bench.audit.library import Match
 from av_bench.contracts import MediaError, Reason, VideoRequest
-from av_bench.media import DecodedMedia, decode
-from av_bench.store import write_atomically
+from av_bench.media.decode import DecodedMedia, decode
+from av_bench.runtime.files import write_atomically
 
 _THUMBS = VideoRequest(4.0, 108, "short")
 _MOMENTS = 6

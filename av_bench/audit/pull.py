@@ -12,7 +12,7 @@ from pathlib import Path
 from av_bench.audit.lists import unpack
 from av_bench.audit.sources import Source, changed, lock, source, urls
 from av_bench.contracts import MissingRequirement
-from av_bench.store import write_atomically
+from av_bench.runtime.files import write_atomically
 
 _TIMEOUT_S = 60
 

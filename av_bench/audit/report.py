@@ -28,7 +28,7 @@ from av_bench.audit.cliplist import Malformed
 from av_bench.audit.overlaps import Finding, ListAudit, Row
 from av_bench.audit.tables import TableA4
 from av_bench.contracts import UsageError
-from av_bench.store import write_atomically
+from av_bench.runtime.files import write_atomically
 
 VERSION = 1
 _COLUMNS = (

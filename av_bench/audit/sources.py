@@ -21,7 +21,7 @@ import yaml
 from av_bench.audit.cliplist import ClipList, concatenate, filter_labels, without
 from av_bench.audit.lists import read_list, unpack
 from av_bench.contracts import MissingRequirement, UsageError
-from av_bench.store import home
+from av_bench.runtime.files import home
 
 LOCK = Path(__file__).with_name("sources.yaml")
 

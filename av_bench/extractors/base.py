@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from av_bench.contracts import Decoded, Flavour, MetricError, Modality, UsageError, VideoRequest
-from av_bench.devices import single_precision
-from av_bench.media import decode
-
-Weights = str | Path | Mapping[str, torch.Tensor] | None
+from av_bench.media.decode import decode
+from av_bench.runtime.devices import single_precision
+from av_bench.weights.fill import Weights, weights_hash
 
 
 class BaseExtractor:
@@ -139,17 +138,6 @@ class BaseExtractor:
             return str(path)
         requests = [self.video_request] if self.video_request is not None else []
         return decode(path, requests, seconds, audio=self.modality == "audio")
-
-
-def weights_hash(weights: Weights, name: str) -> str:
-    """sha256 of given weights, or of the file the lock file names; MissingRequirement tells how to get it."""
-    if weights is None and not name:
-        return "none"
-    from av_bench import weights as files
-
-    if isinstance(weights, Mapping):
-        return files.hash_of_mapping(weights)
-    return files.file_sha256(Path(weights) if weights is not None else files.require(name))
 
 
 class BasePairExtractor:

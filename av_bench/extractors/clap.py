@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from av_bench.contracts import Decoded, Flavour, MediaError, MissingRequirement, Reason
 from av_bench.extractors import frontends, tokens
-from av_bench.extractors.base import BaseExtractor, Weights
-from av_bench.extractors.loading import check_stored, load_into, read
-from model_zoo.networks.packages import model_file, quiet, uninitialised
+from av_bench.extractors.base import BaseExtractor
+from av_bench.networks.packages import model_file, quiet, uninitialised
+from av_bench.weights.fill import Weights, check_stored, load_into, read
 
 RATE, N_FFT, HOP, LOW, HIGH = 48_000, 1024, 480, 50.0, 14_000.0
 SAMPLES = 10 * RATE

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from av_bench.contracts import Decoded, Flavour, MediaError, MissingRequirement, Reason, UsageError
 from av_bench.extractors import tokens
-from av_bench.extractors.base import BaseExtractor, Weights
-from av_bench.extractors.loading import load_into, read
-from model_zoo.networks.packages import model_file, quiet, uninitialised
+from av_bench.extractors.base import BaseExtractor
+from av_bench.networks.packages import model_file, quiet, uninitialised
+from av_bench.weights.fill import Weights, load_into, read
 
 RATE = 44_100
 WINDOW = 7 * RATE

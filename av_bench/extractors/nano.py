@@ -1,4 +1,4 @@
-"""Extractors of the embedded networks (``model_zoo.networks.nano``): weights ship with the package.
+"""Extractors of the embedded networks (``av_bench.networks.nano``): weights ship with the package.
 
 They were trained on set ``impacts`` only. Input is the mono mix at 16 kHz, without mean removal, cut to 8 s.
 """
@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from av_bench.contracts import Decoded, Flavour, MissingRequirement, Modality, UsageError, VideoRequest
-from av_bench.extractors.base import BaseExtractor, BasePairExtractor, Weights, weights_hash
-from model_zoo.networks import nano
+from av_bench.extractors.base import BaseExtractor, BasePairExtractor
+from av_bench.networks import nano
+from av_bench.weights.fill import Weights, weights_hash
 
 WEIGHTS = Path(nano.__file__).parent / "weights"
 SECONDS = 8.0

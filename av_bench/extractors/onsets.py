@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from av_bench.contracts import Decoded, Flavour
-from av_bench.extractors.base import BaseExtractor, Weights
+from av_bench.extractors.base import BaseExtractor
+from av_bench.weights.fill import Weights
 
 SAMPLE_RATE = 22050
 

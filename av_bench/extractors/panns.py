@@ -10,9 +10,9 @@ from torch import nn
 
 from av_bench.contracts import Decoded, Flavour, MediaError, Reason
 from av_bench.extractors import frontends
-from av_bench.extractors.base import BaseExtractor, Weights
-from av_bench.extractors.loading import check_stored, load_into, read
-from model_zoo.networks.packages import model_file, quiet, uninitialised
+from av_bench.extractors.base import BaseExtractor
+from av_bench.networks.packages import model_file, quiet, uninitialised
+from av_bench.weights.fill import Weights, check_stored, load_into, read
 
 RATE, N_FFT, HOP, LOW, HIGH = 16_000, 512, 160, 50.0, 8000.0
 MINIMUM = 31 * HOP  # samples: five halvings of the time axis need 32 frames

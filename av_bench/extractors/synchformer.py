@@ -10,10 +10,10 @@ import torch
 
 from av_bench.contracts import Decoded, Flavour, MediaError, MetricError, Reason, VideoRequest
 from av_bench.extractors import frontends
-from av_bench.extractors.base import BaseExtractor, BasePairExtractor, Weights
-from av_bench.extractors.loading import Checkpoint, load_into, read
-from model_zoo.networks.packages import on_meta
-from model_zoo.networks.synchformer import SEGMENTS, AudioEncoder, SyncHead, VideoEncoder
+from av_bench.extractors.base import BaseExtractor, BasePairExtractor
+from av_bench.networks.packages import on_meta
+from av_bench.networks.synchformer import SEGMENTS, AudioEncoder, SyncHead, VideoEncoder
+from av_bench.weights.fill import Checkpoint, Weights, load_into, read
 
 RATE = 16_000
 FPS = 25.0

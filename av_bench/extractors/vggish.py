@@ -9,9 +9,9 @@ import torch
 
 from av_bench.contracts import Decoded, Flavour, MediaError, Reason
 from av_bench.extractors import frontends
-from av_bench.extractors.base import BaseExtractor, Weights
-from av_bench.extractors.loading import load_into, read
-from model_zoo.networks.packages import model_file, uninitialised
+from av_bench.extractors.base import BaseExtractor
+from av_bench.networks.packages import model_file, uninitialised
+from av_bench.weights.fill import Weights, load_into, read
 
 RATE = 16_000
 

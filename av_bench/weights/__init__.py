@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import MissingRequirement
-from av_bench.store import home
+from av_bench.runtime.files import home
 from av_bench.weights.load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
 from av_bench.weights.lock import Entry, folder, get, load_lock, readable_size
 from av_bench.weights.structure import implausible

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from av_bench.contracts import UsageError
-from av_bench.store import home
+from av_bench.runtime.files import home
 
 
 @dataclass(frozen=True)

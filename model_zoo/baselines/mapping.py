@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from av_bench.contracts import Clip, ClipSet, UsageError
-from av_bench.media import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from model_zoo.baselines.schema import Manifest, Samples
 from model_zoo.external.contract import checked
 from model_zoo.samples import Samples as FolderOfSamples

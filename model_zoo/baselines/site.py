@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from av_bench.contracts import UsageError
-from av_bench.store import home, write_atomically
+from av_bench.runtime.files import home, write_atomically
 from model_zoo.baselines.schema import Manifest
 from model_zoo.baselines.steps import open_places, read_steps, uses
 from model_zoo.external.contract import checked

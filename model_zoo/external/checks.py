@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
-from av_bench.media import SILENCE_PEAK
+from av_bench.media.decode import SILENCE_PEAK
 from model_zoo.external.contract import Row
 
 _FORMATS = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac"}

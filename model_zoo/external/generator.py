@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError, clip_seed
-from av_bench.store import write_atomically
+from av_bench.runtime.files import write_atomically
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
 from model_zoo.external.extras import read_extras

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av_bench.contracts import UsageError
-from av_bench.store import home
+from av_bench.runtime.files import home
 from model_zoo.external.process import Launch
 
 if TYPE_CHECKING:

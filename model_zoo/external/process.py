@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from av_bench.contracts import UsageError
-from av_bench.store import write_atomically
+from av_bench.runtime.files import write_atomically
 
 _GRACE = 3.0  # seconds between asking a child to end and ending it
 _KEPT = (

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from av_bench.contracts import Reason, UsageError
-from av_bench.store import write_atomically
+from av_bench.runtime.files import write_atomically
 from model_zoo.external.contract import Item, Request, Row, key_of, read_result, read_row, write_lines
 from model_zoo.external.process import Launch, end, locked, start
 

@@ -13,8 +13,8 @@ from typing import Any
 import av
 
 from av_bench.contracts import MediaError, Reason
-from av_bench.media import file_digest
-from av_bench.store import home
+from av_bench.media.decode import file_digest
+from av_bench.runtime.files import home
 
 _BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all others start at 0
 

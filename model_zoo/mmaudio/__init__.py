@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from model_zoo.mmaudio.network import FlowNetwork
+    from model_zoo.mmaudio.flow.network import FlowNetwork
 
 
 def build(variant: str, state_dict: Mapping[str, Tensor] | None = None) -> FlowNetwork:
@@ -17,8 +17,8 @@ def build(variant: str, state_dict: Mapping[str, Tensor] | None = None) -> FlowN
     UsageError for an unknown variant, BadWeights when ``state_dict`` is not in its official layout.
     """
     from model_zoo.mmaudio import config
-    from model_zoo.mmaudio.network import FlowNetwork
-    from model_zoo.mmaudio.trained import filled
+    from model_zoo.mmaudio.flow.load import filled
+    from model_zoo.mmaudio.flow.network import FlowNetwork
 
     found = config.variant(variant)
     return FlowNetwork(found.network) if state_dict is None else filled(found.network, dict(state_dict))

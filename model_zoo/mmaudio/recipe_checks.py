@@ -8,10 +8,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.ema import LEAST_SNAPSHOTS, WORST, gamma_of, kept_at, synthesis_error
+from model_zoo.mmaudio.training.ema import LEAST_SNAPSHOTS, WORST, gamma_of, kept_at, synthesis_error
 
 if TYPE_CHECKING:
-    from model_zoo.mmaudio.recipe import Ema, Recipe
+    from model_zoo.mmaudio.training.recipe import Ema, Recipe
 
 
 def check(recipe: Recipe) -> None:

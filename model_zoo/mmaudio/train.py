@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from av_bench.contracts import AvBenchError
-from model_zoo.mmaudio.logs import report_error
+from model_zoo.mmaudio.training.journal import report_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="write the log file only")
     given = parser.parse_args(arguments)
     try:
-        from model_zoo.mmaudio.recipe import read_recipe
-        from model_zoo.mmaudio.training import train
+        from model_zoo.mmaudio.training.loop import train
+        from model_zoo.mmaudio.training.recipe import read_recipe
 
         weights = train(read_recipe(given.config, given.set), given.out, quiet=given.quiet)
     except (AvBenchError, OSError) as error:

@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 pytest.importorskip("imageio_ffmpeg", reason="the extra av-bench[audit] is not installed")
 
 from av_bench.audit import content
-from av_bench.audit.cli import app
 from av_bench.audit.content import audit_content, clip_names, to_json
 from av_bench.audit.fingerprints import CHROMA_RATE, sound_codes
 from av_bench.audit.library import Match
 from av_bench.audit.report import load_overlaps, load_training_side, write_json
+from av_bench.cli.audit import app
 from av_bench.contracts import Clip, UsageError
-from av_bench.dedup import clean_subset
-from av_bench.media import VIDEO_SUFFIXES, media_files
-from av_bench.store import Store
+from av_bench.features.store import Store
+from av_bench.media.decode import VIDEO_SUFFIXES, media_files
+from av_bench.pipeline.clean_subset import clean_subset
 from protocols.impacts.encode import write_mp4
 from protocols.impacts.picture import render_frames
 from protocols.impacts.scene import sample_scene

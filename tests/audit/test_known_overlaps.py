@@ -8,9 +8,9 @@ import pytest
 
 from av_bench.audit.overlaps import counts
 from av_bench.audit.sources import Lists
-from protocols.load import load_set
-from protocols.overlaps import _rows, found, list_name
-from reports.description import marked, overlaps
+from protocols.definitions import load_set
+from protocols.known_overlaps import _rows, found, list_name
+from reports.notes import marked, overlaps
 
 # list a set is scored on -> what the audit calls it
 SCORED = {

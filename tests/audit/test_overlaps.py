@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from av_bench.audit.cli import app
 from av_bench.audit.cliplist import ClipList
 from av_bench.audit.lists import read_list
 from av_bench.audit.overlaps import audit, counts
 from av_bench.audit.report import load_overlaps, load_training_side, to_json, write_csv, write_json
+from av_bench.cli.audit import app
 from av_bench.contracts import UsageError
 
 A, B, C, D = "-aaaaaaaa_a", "bb_bbbbbbb-", "ccccccccccc", "ddddddddddd"

@@ -15,10 +15,10 @@ import yaml
 from typer.testing import CliRunner
 
 from av_bench.audit import sources
-from av_bench.audit.cli import lists_app
 from av_bench.audit.formats import FORMATS
 from av_bench.audit.pull import pull, verify, wanted
 from av_bench.audit.sources import Lists
+from av_bench.cli.audit import lists_app
 from av_bench.contracts import MissingRequirement, UsageError
 
 ONE = b"aaaaaaaaaaa_0_10000\nbbbbbbbbbbb_0_10000\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from av_bench.media import decode
+from av_bench.media.decode import decode
 from tests.extractors import golden_pipeline
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ import torch
 
 from av_bench import registry
 from av_bench.extractors import frontends
-from av_bench.media import decode
+from av_bench.media.decode import decode
 from benchmarks.extractors import random_weights
 from tests.fake_cuda import CUDA, constant, fake_cuda, needs_cuda_build
 from tests.media_files import tone, write_video

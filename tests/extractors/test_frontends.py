@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from av_bench.extractors import frontends, imagebind
-from av_bench.media import decode
+from av_bench.media.decode import decode
 from tests.extractors import golden_pipeline as gold
 
 PROTOCOL = gold.SHARED / "golden/protocol"

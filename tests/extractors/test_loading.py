@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from av_bench import extractors, registry, weights
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.extractors import frontends
-from av_bench.extractors.loading import check_stored, load_into, read
 from av_bench.extractors.panns import Panns
 from av_bench.weights import BadWeights
+from av_bench.weights.fill import check_stored, load_into, read
 
 
 @pytest.fixture(autouse=True)

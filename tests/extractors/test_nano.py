@@ -10,8 +10,8 @@ import torch
 
 from av_bench import extractors
 from av_bench.contracts import UsageError
-from model_zoo.nano.train import crop_starts
-from model_zoo.networks import nano
+from av_bench.networks import nano
+from model_zoo.scorers.train import crop_starts
 from tests.media_files import tone, write_video
 
 

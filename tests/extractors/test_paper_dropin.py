@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from av_bench import weights
-from model_zoo.networks.packages import model_file, quiet
+from av_bench.networks.packages import model_file, quiet
 from tests.extractors import golden_pipeline as g
 
 pytestmark = [

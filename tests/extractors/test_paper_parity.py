@@ -16,9 +16,9 @@ import torch
 from av_bench import extractors
 from av_bench.contracts import VideoRequest
 from av_bench.extractors import frontends, imagebind
-from av_bench.media import decode
-from av_bench.resample import resample
-from model_zoo.networks.packages import model_file, quiet
+from av_bench.media.decode import decode
+from av_bench.media.resample import resample
+from av_bench.networks.packages import model_file, quiet
 from tests.extractors import golden_pipeline as gold
 
 pytestmark = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from av_bench import extractors
-from model_zoo.networks.packages import model_file, quiet
+from av_bench.networks.packages import model_file, quiet
 from tests.extractors import golden_pipeline as gold
 
 pytestmark = [

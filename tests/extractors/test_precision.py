@@ -11,8 +11,8 @@ from torch import Tensor
 
 from av_bench import metrics
 from av_bench.extractors import frontends
-from av_bench.media import decode
-from av_bench.resample import resample
+from av_bench.media.decode import decode
+from av_bench.media.resample import resample
 from tests.extractors import golden_pipeline as gold
 
 pytestmark = gold.needs_golden

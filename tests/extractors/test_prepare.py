@@ -14,7 +14,7 @@ import torch
 from av_bench import registry
 from av_bench.contracts import MediaError, MetricError, Reason, UsageError
 from av_bench.extractors import msclap, tokens
-from av_bench.media import DecodedMedia
+from av_bench.media.decode import DecodedMedia
 
 RATE = 48_000
 

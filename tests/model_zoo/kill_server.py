@@ -67,7 +67,13 @@ def serve() -> None:
 
     import torch
 
-    for name in ("pandas", "pyarrow.parquet", "av_bench.pipeline", "av_bench.columns", "av_bench.extractors.nano"):
+    for name in (
+        "pandas",
+        "pyarrow.parquet",
+        "av_bench.pipeline.run",
+        "av_bench.metrics.columns",
+        "av_bench.extractors.nano",
+    ):
         import_module(name)
     import_module("model_zoo.external.generator")
     torch.set_num_threads(1)

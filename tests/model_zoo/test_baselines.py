@@ -15,14 +15,14 @@ import yaml
 from typer.testing import CliRunner
 
 import av_bench
-from av_bench.baselines_cli import app
+from av_bench.cli.baselines import app
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError
 from model_zoo import load
 from model_zoo.baselines import baseline, load_manifest, manifest_names
 from model_zoo.baselines.load import HERE
 from model_zoo.baselines.schema import Manifest, read_manifest
 from model_zoo.baselines.site import read_site
-from reports.reported import read as read_reported
+from reports.paper_rows import read as read_reported
 from tests.media_files import tone, write_video
 
 CLIPS = tuple(Clip(name) for name in ("-a_bcdefghi_000000", "b_cdefghijk_000012", "c-defghijkl_000431"))

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from av_bench.contracts import UsageError
+from reports.build import tables
+from reports.model import Row
+from reports.paper_rows import read
 from reports.render import render
-from reports.reported import read
-from reports.table import Row, tables
 from tests.runs import make_run
 
 DESCRIBED = {

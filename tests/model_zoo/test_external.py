@@ -25,7 +25,7 @@ from av_bench.contracts import (
     UsageError,
     VideoRequest,
 )
-from av_bench.media import decode
+from av_bench.media.decode import decode
 from model_zoo.baselines import baseline, load_manifest
 from model_zoo.baselines.site import Site
 from model_zoo.external.checks import Native, common_level

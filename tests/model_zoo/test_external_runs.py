@@ -18,7 +18,7 @@ import pytest
 
 import av_bench
 from av_bench.contracts import Reason
-from av_bench.pipeline import RunResult
+from av_bench.pipeline.plan import RunResult
 from model_zoo.external.process import Launch, locked
 from tests.conftest import ROOT
 from tests.media_files import write_video

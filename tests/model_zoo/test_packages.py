@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from av_bench.contracts import MissingRequirement
-from model_zoo.networks.packages import model_file, on_meta, quiet, uninitialised
+from av_bench.networks.packages import model_file, on_meta, quiet, uninitialised
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 import av_bench
-from av_bench.baselines_cli import app
+from av_bench.cli.baselines import app
 from av_bench.contracts import Clip, ClipSet, Generated, Reason, UsageError, clip_seed
 from model_zoo.baselines import baseline, load_manifest
 from model_zoo.external.silent import at_rate, silent_copy

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 import av_bench
-from av_bench.baselines_cli import app
+from av_bench.cli.baselines import app
 from av_bench.contracts import MissingRequirement, UsageError
 from model_zoo.baselines import baseline, load_manifest, manifest_names
 from model_zoo.baselines.load import HERE

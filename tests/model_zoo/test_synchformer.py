@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_zoo.networks import synchformer as sync
+from av_bench.networks import synchformer as sync
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden files: folder 'shared' is not beside the repo")

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from av_bench.contracts import UsageError
 from reports import terminal
+from reports.build import tables
 from reports.render import render
-from reports.table import tables
 from tests.runs import make_run
 
 EVIL = "50%_of {a}&b\\c~^#$|<script>=1+2"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import UsageError
+from model_zoo.mmaudio.codec.vae import VAE, VAEConfig
 from model_zoo.mmaudio.nano.vocoder import NANO_MEL, NanoVocoder
-from model_zoo.mmaudio.vae import VAE, VAEConfig
 
 NANO_VAE = VAEConfig(data_dim=64, embed_dim=16, hidden=48, ch_mult=(1, 2, 2), num_res_blocks=1, down_levels=(0, 1))
 
@@ -31,7 +31,7 @@ class NanoCodec(nn.Module):
     @torch.no_grad()
     def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """Waves ``(B, T)`` in [-1, 1], T a multiple of 640 -> mean and deviation of latents, ``(B, T / 640, 16)``."""
-        from model_zoo.mmaudio.mel import log_mel
+        from model_zoo.mmaudio.codec.mel import log_mel
 
         if wave.ndim != 2 or wave.shape[1] % self.samples_per_latent or not wave.shape[1]:
             wanted = f"(B, a multiple of {self.samples_per_latent})"

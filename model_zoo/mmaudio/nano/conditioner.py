@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from av_bench.contracts import Decoded, MediaError, Reason, UsageError, VideoRequest
-from model_zoo.mmaudio.nano.sight import LOOK_REQUEST, MOTION_REQUEST, Sight
-from model_zoo.networks.nano import grey
+from av_bench.networks.nano import grey
+from model_zoo.mmaudio.nano.encoders import LOOK_REQUEST, MOTION_REQUEST, Sight
 
 STRETCH = 8.0  # s that the networks were trained on
 SHORTEST = 0.5  # s: one frame at 2 per second

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from av_bench.contracts import MissingRequirement
 from av_bench.weights import file_sha256
+from model_zoo.mmaudio.flow.load import header_config
+from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
-from model_zoo.mmaudio.nano.sight import Sight
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import MMAudio
-from model_zoo.mmaudio.settings import read_settings
-from model_zoo.mmaudio.trained import header_config
+from model_zoo.mmaudio.nano.encoders import Sight
+from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.settings import read_settings
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"

@@ -17,18 +17,18 @@ import torch
 from torch import nn
 
 from av_bench.contracts import UsageError
-from av_bench.store import write_atomically
+from av_bench.runtime.files import write_atomically
+from model_zoo.mmaudio.codec.vae import VAE
 from model_zoo.mmaudio.nano.codec import NANO_VAE, NanoCodec
-from model_zoo.mmaudio.nano.sight import Sight
-from model_zoo.mmaudio.nano.sight_training import SightRecipe, fit_statistics, report_on, train_sight, truth
+from model_zoo.mmaudio.nano.encoder_training import SightRecipe, fit_statistics, report_on, train_sight, truth
+from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.nano.vocoder import NANO_MEL
 from model_zoo.mmaudio.nano.vocoder_training import TUNE_RECIPE, VocoderRecipe, train_vocoder, tune_codec
-from model_zoo.mmaudio.vae import VAE
-from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe
-from model_zoo.nano.data import Corpus, corpus
+from model_zoo.mmaudio.vae_training.recipes import RECIPES, VAERecipe
+from model_zoo.scorers.corpus import Corpus, corpus
 
 if TYPE_CHECKING:
-    from model_zoo.mmaudio.recipe import Recipe
+    from model_zoo.mmaudio.training.recipe import Recipe
 
 CLIPS = 2400
 HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
@@ -88,7 +88,7 @@ def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: Sight
 
 def vae_stage(out: Path, data: Corpus, device: str, report: Say, recipe: VAERecipe = VAE_RECIPE) -> VAE:
     """Train the VAE, or go on with it, or read it."""
-    from model_zoo.mmaudio.vae_training import train
+    from model_zoo.mmaudio.vae_training.loop import train
 
     file = out / "vae" / "vae.safetensors"
     if not file.is_file():
@@ -135,7 +135,7 @@ def feature_stage(
     out: Path, data: Corpus, sight: Sight, codec: NanoCodec, device: str, report: Say, batch: int = 16
 ) -> None:
     """Write the training and the validation shards, ``out/features/{train,val}``."""
-    from model_zoo.mmaudio.shards import Sample, ShardWriter
+    from model_zoo.mmaudio.features.write import Sample, ShardWriter
     from protocols.impacts.scene import sample_scene
 
     edge = len(data) - HOLDOUT
@@ -160,16 +160,16 @@ def feature_stage(
 
 def flow_stage(out: Path, features: Path, config: str, changes: tuple[str, ...], device: str) -> Path:
     """Train the flow network with the package's own loop, or go on with it; returns the folder of its weights."""
-    from model_zoo.mmaudio.training import train
+    from model_zoo.mmaudio.training.loop import train
 
     return train(flow_recipe(features, config, changes, device), out / "flow")
 
 
 def flow_recipe(features: Path, config: str, changes: tuple[str, ...], device: str) -> Recipe:
     """The flow network's training config on these features. UsageError for keys, values and devices that are wrong."""
-    from model_zoo.mmaudio.distributed import device_of
-    from model_zoo.mmaudio.recipe import read_recipe
-    from model_zoo.mmaudio.setup import network_config
+    from model_zoo.mmaudio.training.distributed import device_of
+    from model_zoo.mmaudio.training.recipe import read_recipe
+    from model_zoo.mmaudio.training.setup import network_config
 
     parts = (("train", "train"), ("validation", "val"))
     folders = [f"data.{key}={json.dumps([{'path': str(features / part)}], ensure_ascii=False)}" for key, part in parts]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_zoo.mmaudio.mel import MelConfig
+from model_zoo.mmaudio.codec.mel import MelConfig
 
 NANO_MEL = MelConfig(16_000, n_fft=640, hop=160, n_mels=64, high=8000.0, log="10")
 LOUDEST = 5.0  # limit of the logarithm of a magnitude

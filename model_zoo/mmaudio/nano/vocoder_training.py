@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model_zoo.mmaudio.mel import MelConfig, log_mel
+from model_zoo.mmaudio.codec.mel import MelConfig, log_mel
+from model_zoo.mmaudio.codec.vae import VAE
 from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.vocoder import NanoVocoder
-from model_zoo.mmaudio.vae import VAE
 
 RESOLUTIONS = ((128, 32), (512, 128))  # FFT and hop, samples
 QUIET = 1e-4  # magnitudes below count little in the logarithm

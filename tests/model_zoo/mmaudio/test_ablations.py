@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig
-from model_zoo.mmaudio.logs import Journal, read_log
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.recipe import CONFIGS, Recipe, build, merge, read_recipe
-from model_zoo.mmaudio.setup import network_config
+from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.train import main
-from model_zoo.mmaudio.training import train
+from model_zoo.mmaudio.training.journal import Journal, read_log
+from model_zoo.mmaudio.training.loop import train
+from model_zoo.mmaudio.training.recipe import CONFIGS, Recipe, build, merge, read_recipe
+from model_zoo.mmaudio.training.setup import network_config
 from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import NETWORK, config_file, folder, tiny_recipe
 

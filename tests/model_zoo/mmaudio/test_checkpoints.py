@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio import checkpoints
+from model_zoo.mmaudio.training import checkpoints
 from tests.model_zoo.mmaudio.goldens import full_disk
 
 

@@ -9,12 +9,12 @@ import torch
 
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.weights import BadWeights
-from model_zoo.mmaudio import codec, vocoder
-from model_zoo.mmaudio.codec import OfficialCodec, load_vae
+from model_zoo.mmaudio.codec import published, vocoder
+from model_zoo.mmaudio.codec.mel import MELS, log_mel
+from model_zoo.mmaudio.codec.published import OfficialCodec, load_vae
+from model_zoo.mmaudio.codec.vae import VAE, VAEConfig
+from model_zoo.mmaudio.codec.vocoder import BigVGAN, VocoderConfig
 from model_zoo.mmaudio.config import VARIANTS
-from model_zoo.mmaudio.mel import MELS, log_mel
-from model_zoo.mmaudio.vae import VAE, VAEConfig
-from model_zoo.mmaudio.vocoder import BigVGAN, VocoderConfig
 from tests.model_zoo.mmaudio.goldens import close
 
 SMALL_VAES = {"16k": VAEConfig(80, 20, 8, ch_mult=(1, 2)), "44k": VAEConfig(128, 40, 8, ch_mult=(1, 2))}
@@ -27,7 +27,7 @@ SMALL_VOCODERS = {
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Path, Path]]:
     """Weight files of shrunken networks, wrapped as the published ones are."""
-    monkeypatch.setattr(codec, "VAES", SMALL_VAES)
+    monkeypatch.setattr(published, "VAES", SMALL_VAES)
     monkeypatch.setattr(vocoder, "VOCODERS", SMALL_VOCODERS)
     torch.manual_seed(0)
     made = {}

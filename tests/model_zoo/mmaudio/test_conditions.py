@@ -12,15 +12,15 @@ import torch
 
 from av_bench import weights as files
 from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError, VideoRequest
-from av_bench.media import decode
-from av_bench.store import Store
-from model_zoo.mmaudio import official
-from model_zoo.mmaudio.clip import CONFIG, Clip
-from model_zoo.mmaudio.conditions import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
+from av_bench.features.store import Store
+from av_bench.media.decode import decode
+from av_bench.networks.synchformer import VideoEncoder
+from model_zoo.mmaudio.conditions.clip_encoder import CONFIG, Clip
+from model_zoo.mmaudio.conditions.published import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
 from model_zoo.mmaudio.config import sequence_lengths
-from model_zoo.mmaudio.settings import read_settings
-from model_zoo.mmaudio.windows import plan
-from model_zoo.networks.synchformer import VideoEncoder
+from model_zoo.mmaudio.sampling import published
+from model_zoo.mmaudio.sampling.settings import read_settings
+from model_zoo.mmaudio.sampling.windows import plan
 from tests.media_files import write_video
 
 needs_open_clip = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def small_clip_weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def conditioner(monkeypatch: pytest.MonkeyPatch) -> OfficialConditioner:
-    monkeypatch.setattr("model_zoo.mmaudio.clip.CONFIG", SMALL)
+    monkeypatch.setattr("model_zoo.mmaudio.conditions.clip_encoder.CONFIG", SMALL)
     torch.manual_seed(0)
     sync = {f"vfeat_extractor.{k}": v for k, v in VideoEncoder().state_dict().items()}
     return OfficialConditioner(small_clip_weights(), {**sync, "afeat_extractor.other": torch.zeros(1)})
@@ -126,18 +126,18 @@ def test_a_video_shorter_than_asked_is_refused(conditioner: OfficialConditioner,
 def test_missing_official_files_are_named_in_the_first_second() -> None:
     """All of them at once, with one command for all."""
     with pytest.raises(MissingRequirement, match="5 weight files are missing") as caught:
-        official.small_16k()
+        published.small_16k()
     command = re.search("av-bench weights pull (.*)", str(caught.value))
     assert command is not None
     names = command[1].split()
     assert names[:3] == ["mmaudio-small-16k", "mmaudio-vae-16k", "mmaudio-vocoder-16k"]
     assert all(files.get(name) for name in names)
     with pytest.raises(MissingRequirement, match="4 weight files are missing"):
-        official.load("mmaudio-s-16k", vae="own.safetensors")  # the published VAE is not needed
+        published.load("mmaudio-s-16k", vae="own.safetensors")  # the published VAE is not needed
     with pytest.raises(UsageError, match="unknown option 'stepz'; options are steps, cfg"):
-        official.large_44k(stepz=3)
+        published.large_44k(stepz=3)
     with pytest.raises(UsageError, match="the adaptive solver chooses its own"):
-        official.large_44k(steps=3, solver="adaptive")
+        published.large_44k(steps=3, solver="adaptive")
 
 
 @pytest.mark.parametrize("seconds", [8.0, 8.07, 9.03, 9.2, 12.34, 20.5, 29.99])
@@ -162,9 +162,9 @@ def test_options_of_a_model_spec() -> None:
     found = read_settings("mmaudio-l", {"steps": 10.0, "cfg": 3.0, "compile": "no", "negative": 3.0})
     assert (found.steps, found.cfg, found.compile, found.negative) == (10, 3.0, "no", "3")
     assert read_settings("mmaudio-l", {"compile": "graphs"}).compile == "graphs"
-    latent, total = sequence_lengths("16k", official.LONGEST)[0], sequence_lengths("16k", 10.0)[0]
+    latent, total = sequence_lengths("16k", published.LONGEST)[0], sequence_lengths("16k", 10.0)[0]
     assert (
-        len(plan(10.0, read_settings("mmaudio-l", {}, window=official.LONGEST).window, 2.0, latent, total)) == 1
+        len(plan(10.0, read_settings("mmaudio-l", {}, window=published.LONGEST).window, 2.0, latent, total)) == 1
     )  # AudioCaps: one piece
 
 

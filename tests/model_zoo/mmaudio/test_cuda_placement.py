@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from av_bench.contracts import Clip, Decoded, VideoRequest
-from av_bench.media import decode
-from model_zoo.mmaudio import setup
-from model_zoo.mmaudio.codec import OfficialCodec
-from model_zoo.mmaudio.conditions import OfficialConditioner
+from av_bench.media.decode import decode
+from av_bench.networks.synchformer import VideoEncoder
+from model_zoo.mmaudio.codec.mel import log_mel
+from model_zoo.mmaudio.codec.published import OfficialCodec
+from model_zoo.mmaudio.codec.vae import VAE, VAES
+from model_zoo.mmaudio.codec.vocoder import VOCODERS, BigVGAN
+from model_zoo.mmaudio.conditions.published import OfficialConditioner
 from model_zoo.mmaudio.config import NetworkConfig, Rate, sequence_lengths, variant
-from model_zoo.mmaudio.distributed import Cluster
-from model_zoo.mmaudio.ema import PostHocEMA
-from model_zoo.mmaudio.mel import log_mel
-from model_zoo.mmaudio.mix import Dropout
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.objective import Normaliser, adamw, autocast, losses, update
-from model_zoo.mmaudio.sample import MMAudio, _Inputs
-from model_zoo.mmaudio.settings import Settings
-from model_zoo.mmaudio.vae import VAE, VAES
-from model_zoo.mmaudio.vocoder import VOCODERS, BigVGAN
-from model_zoo.networks.synchformer import VideoEncoder
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.sampling.generator import MMAudio, _Inputs
+from model_zoo.mmaudio.sampling.settings import Settings
+from model_zoo.mmaudio.training import setup
+from model_zoo.mmaudio.training.distributed import Cluster
+from model_zoo.mmaudio.training.ema import PostHocEMA
+from model_zoo.mmaudio.training.mix import Dropout
+from model_zoo.mmaudio.training.objective import Normaliser, adamw, autocast, losses, update
 from tests.fake_cuda import CUDA, fake_cuda, needs_cuda_build
 from tests.media_files import write_video
 from tests.model_zoo.mmaudio.test_conditions import SMALL, needs_open_clip, small_clip_weights
@@ -155,7 +155,7 @@ def test_loss_and_update_stay_on_the_device(tmp_path: Path) -> None:
 
 @needs_open_clip
 def test_conditions_are_computed_on_the_device_and_come_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("model_zoo.mmaudio.clip.CONFIG", SMALL)
+    monkeypatch.setattr("model_zoo.mmaudio.conditions.clip_encoder.CONFIG", SMALL)
     towers = {f"vfeat_extractor.{k}": v for k, v in VideoEncoder().state_dict().items()}
     conditioner = OfficialConditioner(small_clip_weights(), towers)
     write_video(tmp_path / "v.mp4", seconds=1.1)

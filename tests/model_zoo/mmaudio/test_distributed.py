@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.distributed import check_batch, cluster
-from model_zoo.mmaudio.logs import read_log
-from model_zoo.mmaudio.recipe import Run, read_recipe
-from model_zoo.mmaudio.training import train
+from model_zoo.mmaudio.training.distributed import check_batch, cluster
+from model_zoo.mmaudio.training.journal import read_log
+from model_zoo.mmaudio.training.loop import train
+from model_zoo.mmaudio.training.recipe import Run, read_recipe
 from tests.model_zoo.mmaudio.training_tools import config_file, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from av_bench.contracts import MissingRequirement, UsageError
-from model_zoo.mmaudio import ema
-from model_zoo.mmaudio.ema import PostHocEMA, gamma_of
-from model_zoo.mmaudio.recipe import Recipe
-from model_zoo.mmaudio.snapshots import Snapshots
-from model_zoo.mmaudio.training import Trainer, train
+from model_zoo.mmaudio.training import ema
+from model_zoo.mmaudio.training.ema import PostHocEMA, gamma_of
+from model_zoo.mmaudio.training.loop import Trainer, train
+from model_zoo.mmaudio.training.recipe import Recipe
+from model_zoo.mmaudio.training.snapshots import Snapshots
 from tests.model_zoo.mmaudio.goldens import close, full_disk, golden, needs_golden, recipe
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
 

@@ -16,13 +16,14 @@ import pytest
 import soundfile
 import torch
 
+from av_bench.cli.features import main
 from av_bench.contracts import Clip, MediaError, Reason, UsageError, VideoRequest
-from av_bench.media import DecodedMedia, decode
-from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
-from model_zoo.mmaudio.extract import MediaFeatures, main
-from model_zoo.mmaudio.plan import Plan
-from model_zoo.mmaudio.shards import ShardWriter
-from model_zoo.mmaudio.units import Crop, duration, extract, partition, prepare, said, start_in, unfinished
+from av_bench.media.decode import DecodedMedia, decode
+from model_zoo.mmaudio.features.crop_plan import Plan
+from model_zoo.mmaudio.features.encode import MediaFeatures
+from model_zoo.mmaudio.features.read import FeatureSet, empty_rows
+from model_zoo.mmaudio.features.work import Crop, duration, extract, partition, prepare, said, start_in, unfinished
+from model_zoo.mmaudio.features.write import ShardWriter
 from tests.media_files import tone, write_video
 from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import folder as features_folder
@@ -387,8 +388,8 @@ def test_video_folder_to_features(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_the_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("model_zoo.mmaudio.codec.OfficialCodec", lambda _rate, _vae: SumCodec())
-    monkeypatch.setattr("model_zoo.mmaudio.conditions.OfficialConditioner", GreyConditioner)
+    monkeypatch.setattr("model_zoo.mmaudio.codec.published.OfficialCodec", lambda _rate, _vae: SumCodec())
+    monkeypatch.setattr("model_zoo.mmaudio.conditions.published.OfficialConditioner", GreyConditioner)
     recordings(tmp_path / "in", [8.0] * 3)
     (tmp_path / "list.csv").write_text("file,text\n" + "".join(f"0{n}.wav,beep\n" for n in range(3)))
     command = ["--data", str(tmp_path / "in"), "--table", str(tmp_path / "list.csv"), "--rate", "16k"]

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo import mmaudio
-from model_zoo.mmaudio import flow
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, sequence_lengths
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import MMAudio
-from model_zoo.mmaudio.settings import Settings, cast_once
+from model_zoo.mmaudio.flow import matching
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.settings import Settings, cast_once
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)
@@ -215,10 +215,10 @@ def test_weights_cast_once_give_what_autocast_gives(v2: bool) -> None:
 def test_noise_is_a_function_of_seed_clip_and_k() -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    first = flow.noise((250, 20), 42, "clip", 0)
+    first = matching.noise((250, 20), 42, "clip", 0)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first, flow.noise((250, 20), 42, "clip", 0))
-    others = [flow.noise((250, 20), *key) for key in ((43, "clip", 0), (42, "clip2", 0), (42, "clip", 1))]
+    assert torch.equal(first, matching.noise((250, 20), 42, "clip", 0))
+    others = [matching.noise((250, 20), *key) for key in ((43, "clip", 0), (42, "clip2", 0), (42, "clip", 1))]
     for other in others:
         assert abs(float((first * other).mean())) < 0.05  # 5000 independent products: deviation 0.014
     assert abs(float(first.mean())) < 0.05

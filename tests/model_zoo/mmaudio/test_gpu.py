@@ -13,15 +13,15 @@ from torch import Tensor
 
 from av_bench import extractors
 from av_bench.contracts import ClipSet
-from av_bench.devices import single_precision
 from av_bench.extractors.base import BaseExtractor
-from av_bench.store import Store
+from av_bench.features.store import Store
+from av_bench.runtime.devices import single_precision
 from av_bench.weights import load_state_dict
-from model_zoo.mmaudio import training
 from model_zoo.mmaudio.config import NetworkConfig
+from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.nano import MMAudioNano
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.settings import cast_once, compiled
+from model_zoo.mmaudio.sampling.settings import cast_once, compiled
+from model_zoo.mmaudio.training import loop
 from tests.model_zoo.mmaudio.test_sample import clips, generator, run
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
 
@@ -161,7 +161,7 @@ def test_training_follows_the_cpu_and_a_resumed_run_repeats_itself(precision: st
 
     def last(name: str, device: str, steps: int = 6) -> dict[str, Tensor]:
         recipe = tiny_recipe(tmp_path, steps=steps, run={**shared, "device": device})
-        file = training.train(recipe, tmp_path / name, quiet=True) / "last.safetensors"
+        file = loop.train(recipe, tmp_path / name, quiet=True) / "last.safetensors"
         return load_state_dict(file)
 
     on_cpu, on_gpu = last("cpu", "cpu"), last("gpu", "cuda")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from av_bench.contracts import MetricError, UsageError
-from model_zoo.mmaudio.mel import FLOOR, MELS, MelConfig, log_mel, mel_bank
+from model_zoo.mmaudio.codec.mel import FLOOR, MELS, MelConfig, log_mel, mel_bank
 from tests.model_zoo.mmaudio.goldens import close, golden, needs_golden
 
 SMALL = MelConfig(8_000, n_fft=64, hop=16, n_mels=6, high=4_000.0)

@@ -13,9 +13,9 @@ from scipy import stats
 from av_bench.audit.formats import FORMATS
 from av_bench.audit.lists import read_list
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.dataset import FeatureSet
-from model_zoo.mmaudio.exclusion import Exclusion, parts
-from model_zoo.mmaudio.mix import Batch, Dropout, Loader, Mix, Source, draw
+from model_zoo.mmaudio.features.read import FeatureSet
+from model_zoo.mmaudio.training.exclusion import Exclusion, parts
+from model_zoo.mmaudio.training.mix import Batch, Dropout, Loader, Mix, Source, draw
 from tests.model_zoo.mmaudio.training_tools import SHAPES, folder
 
 NAMES = ("mean", "std", "clip", "sync", "text", "video", "worded")

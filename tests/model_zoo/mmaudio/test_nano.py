@@ -13,17 +13,17 @@ import torch
 from torch.nn import functional as F
 
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, Reason, UsageError
-from av_bench.media import decode
+from av_bench.media.decode import decode
 from av_bench.metrics.onset import match_onsets, onset_scores
-from model_zoo.mmaudio.mel import log_mel
+from model_zoo.mmaudio.codec.mel import log_mel
 from model_zoo.mmaudio.nano import MMAudioNano, recipe
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
+from model_zoo.mmaudio.nano.encoder_training import SightRecipe, contacts, truth
+from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, load
-from model_zoo.mmaudio.nano.sight import Sight
-from model_zoo.mmaudio.nano.sight_training import SightRecipe, contacts, truth
 from model_zoo.mmaudio.nano.vocoder import NANO_MEL, NanoVocoder
 from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe
-from model_zoo.nano.data import Corpus
+from model_zoo.scorers.corpus import Corpus
 from protocols.impacts.build import render_clip
 from protocols.impacts.scene import sample_scene
 from tests.conftest import ROOT
@@ -103,10 +103,10 @@ def test_the_page_quotes_the_record(evaluation: dict[str, Any]) -> None:
 def test_no_weight_is_shared_with_the_networks_that_score() -> None:
     from safetensors.torch import load_file
 
-    import model_zoo.networks
+    import av_bench.networks
 
     ours = [value for name in (FLOW, CODEC, SIGHT) for value in load_file(WEIGHTS / name).values()]
-    for file in (Path(model_zoo.networks.__file__).parent / "weights").glob("*.safetensors"):
+    for file in (Path(av_bench.networks.__file__).parent / "weights").glob("*.safetensors"):
         for key, value in load_file(file).items():
             if value.numel() > 256 and not key.endswith(("window", "filters")):
                 assert not any(v.shape == value.shape and torch.equal(v.float(), value.float()) for v in ours), key
@@ -251,7 +251,7 @@ def test_targets_say_when_something_is_hit() -> None:
 def _noise_corpus(count: int) -> Corpus:
     rng = np.random.default_rng(0)
     scenes = [sample_scene("train", i) for i in range(count)]
-    from model_zoo.networks.nano import hashed_words
+    from av_bench.networks.nano import hashed_words
 
     return Corpus(
         audio=rng.integers(-3000, 3000, (count, 128_000), dtype=np.int16),

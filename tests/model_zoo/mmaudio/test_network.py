@@ -12,10 +12,10 @@ import torch
 from av_bench.contracts import UsageError
 from av_bench.weights import BadWeights
 from model_zoo import mmaudio
-from model_zoo.mmaudio import flow
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, audio_samples, sequence_lengths
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.rope import rotate, rotations
+from model_zoo.mmaudio.flow import matching
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.flow.rope import rotate, rotations
 from tests.model_zoo.mmaudio.goldens import GOLDEN, close, needs_golden, recipe
 
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)
@@ -132,7 +132,7 @@ def test_a_training_steps_losses_and_gradients() -> None:
     given = golden["inputs"]
     data = network.normalize(given["a_mean"] + given["a_std"] * given["eps"])
     close(data, golden["x1_normalized"])
-    state = flow.interpolate(given["x0"], data, given["t"])
+    state = matching.interpolate(given["x0"], data, given["t"])
     close(state, golden["xt"])
     velocity = network(
         state,
@@ -144,7 +144,7 @@ def test_a_training_steps_losses_and_gradients() -> None:
         drop_text=~given["text_exist"] | given["null_text"],
     )
     close(velocity, golden["pred_v"])
-    losses = flow.loss_per_sample(velocity, flow.target(given["x0"], data))
+    losses = matching.loss_per_sample(velocity, matching.target(given["x0"], data))
     close(losses, golden["loss_per_sample"])
     losses.mean().backward()
     for name, norm in golden["grad_norm_per_param_before_clip"].items():
@@ -196,7 +196,7 @@ def test_ablations_train(change: dict[str, Any]) -> None:
     wanted, losses = torch.randn(2, 31, 5), []
     for _ in range(3):
         velocity = network(*inputs, torch.tensor([0.2, 0.7]), drop_video=dropped, drop_text=~dropped)
-        loss = flow.loss_per_sample(velocity, wanted).mean()
+        loss = matching.loss_per_sample(velocity, wanted).mean()
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from av_bench.contracts import Clip, ClipSet, Decoded, MediaError, Reason, UsageError, VideoRequest
-from model_zoo.mmaudio import flow, solvers, windows
 from model_zoo.mmaudio.config import NetworkConfig
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.sample import MMAudio
-from model_zoo.mmaudio.settings import Settings
+from model_zoo.mmaudio.flow import matching, solvers
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.sampling import windows
+from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.settings import Settings
 from tests.media_files import write_video
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
@@ -100,8 +101,8 @@ def run(model: MMAudio, clips: ClipSet, which: list[int], samples: int = 1, seed
 def test_interpolation_and_euler_steps_of_the_published_code() -> None:
     golden = torch.load(GOLDEN / "mmaudio_tiny/flow_matching.pt", weights_only=True)
     x0, x1, t = golden["x0"], golden["x1"], golden["t"]
-    torch.testing.assert_close(flow.interpolate(x0, x1, t), golden["xt_sigma0"])
-    torch.testing.assert_close(flow.loss_per_sample(golden["v"], flow.target(x0, x1)), golden["loss_sigma0"])
+    torch.testing.assert_close(matching.interpolate(x0, x1, t), golden["xt_sigma0"])
+    torch.testing.assert_close(matching.loss_per_sample(golden["v"], matching.target(x0, x1)), golden["loss_sigma0"])
     seen: list[float] = []
 
     def watch(x: Tensor, t: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ def test_adaptive_tries_again_after_an_overflow_and_a_lost_item_costs_the_others
 
 
 def test_logit_normal_times() -> None:
-    t = flow.sample_t(20_000, torch.Generator().manual_seed(0))
+    t = matching.sample_t(20_000, torch.Generator().manual_seed(0))
     odds = torch.log(t / (1 - t))
     assert abs(float(odds.mean())) < 0.03
     assert abs(float(odds.std()) - 1) < 0.03
@@ -220,7 +221,7 @@ def test_guidance_in_one_batch_equals_two_passes(clips: ClipSet) -> None:
     network = model.network
     with torch.no_grad():
         real, empty = network.preprocess(inputs.visual, inputs.sync, inputs.text), network.empty(1)
-        x = flow.noise((32, 4), 7, "c0")[None]
+        x = matching.noise((32, 4), 7, "c0")[None]
         for k in range(4):
             t = torch.tensor([k / 4])
             one, other = network.flow(x, t, real), network.flow(x, t, empty)

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.dataset import FeatureSet, empty_rows
-from model_zoo.mmaudio.shards import Sample, ShardWriter
+from model_zoo.mmaudio.features.read import FeatureSet, empty_rows
+from model_zoo.mmaudio.features.write import Sample, ShardWriter
 from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import SHAPES, folder, samples, text_features
 

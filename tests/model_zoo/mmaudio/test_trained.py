@@ -11,10 +11,11 @@ import torch
 
 from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.weights import BadWeights
-from model_zoo.mmaudio import checkpoints, official
 from model_zoo.mmaudio.config import NetworkConfig
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.trained import load_trained
+from model_zoo.mmaudio.flow.load import load_trained
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.sampling import published
+from model_zoo.mmaudio.training import checkpoints
 
 CONFIG = NetworkConfig(4, 16, 3, 1, 2, 32, 16, 200, clip_dim=3, sync_dim=3, text_dim=5, text_len=6, rope="none")
 
@@ -47,7 +48,7 @@ def test_the_files_own_switches_count(network: FlowNetwork, file: Path) -> None:
 
 def test_a_network_for_another_codec_is_refused(file: Path) -> None:
     with pytest.raises(UsageError, match="latent_dim 4 instead of 20, clip_dim 3 instead of 1024"):
-        official.load("mmaudio-s-16k", weights=str(file))
+        published.load("mmaudio-s-16k", weights=str(file))
 
 
 def test_damaged_and_missing_files_are_named(file: Path, tmp_path: Path) -> None:

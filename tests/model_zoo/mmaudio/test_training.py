@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 
 from av_bench.contracts import Clip, ClipSet, Generator, MetricError, MissingRequirement, UsageError
 from model_zoo.mmaudio.config import NetworkConfig
-from model_zoo.mmaudio.dataset import Rows
-from model_zoo.mmaudio.logs import read_log
-from model_zoo.mmaudio.mix import Batch
-from model_zoo.mmaudio.network import FlowNetwork
-from model_zoo.mmaudio.objective import Normaliser, adamw, gradients, losses, update
-from model_zoo.mmaudio.recipe import Recipe, Schedule, build, read_recipe
-from model_zoo.mmaudio.shards import Sample, ShardWriter
-from model_zoo.mmaudio.training import Evaluation, train
+from model_zoo.mmaudio.features.read import Rows
+from model_zoo.mmaudio.features.write import Sample, ShardWriter
+from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.training.journal import read_log
+from model_zoo.mmaudio.training.loop import Evaluation, train
+from model_zoo.mmaudio.training.mix import Batch
+from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, losses, update
+from model_zoo.mmaudio.training.recipe import Recipe, Schedule, build, read_recipe
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 from tests.model_zoo.mmaudio.training_tools import SHAPES, text_features, tiny_recipe
 
@@ -125,8 +125,8 @@ def test_overfitting_one_batch_reaches_the_floor(tmp_path: Path) -> None:
         every={"log": 100, "validate": 0, "snapshot": 0, "checkpoint": 0},
     )
     train(recipe, tmp_path / "out", quiet=True)
-    from model_zoo.mmaudio import setup
-    from model_zoo.mmaudio.distributed import Cluster
+    from model_zoo.mmaudio.training import setup
+    from model_zoo.mmaudio.training.distributed import Cluster
 
     mix, _ = setup.mixes(recipe, Cluster(0, 1, torch.device("cpu")))
     network = setup.network(recipe, mix)

@@ -22,17 +22,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
-from av_bench.store import lock
-from model_zoo.mmaudio import checkpoints
-from model_zoo.mmaudio.distributed import Cluster
-from model_zoo.mmaudio.ema import decay, gamma_of
-from model_zoo.mmaudio.logs import read_log
-from model_zoo.mmaudio.objective import update
-from model_zoo.mmaudio.recipe import Recipe, read_recipe
+from av_bench.runtime.files import lock
+from model_zoo.mmaudio.features.write import ShardWriter
 from model_zoo.mmaudio.recipe_checks import snapshots_at_end
-from model_zoo.mmaudio.shards import ShardWriter
-from model_zoo.mmaudio.snapshots import Snapshots
-from model_zoo.mmaudio.training import Evaluation, Trainer, TrainingFailed, train
+from model_zoo.mmaudio.training import checkpoints
+from model_zoo.mmaudio.training.distributed import Cluster
+from model_zoo.mmaudio.training.ema import decay, gamma_of
+from model_zoo.mmaudio.training.journal import read_log
+from model_zoo.mmaudio.training.loop import Evaluation, Trainer, TrainingFailed, train
+from model_zoo.mmaudio.training.objective import update
+from model_zoo.mmaudio.training.recipe import Recipe, read_recipe
+from model_zoo.mmaudio.training.snapshots import Snapshots
 from tests.model_zoo.mmaudio.training_tools import SHAPES, config_file, samples, text_features, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -200,7 +200,7 @@ def test_switches_change_rounding_only(tmp_path: Path, run: dict[str, Any]) -> N
 
 def test_checkpointing_recomputes_the_blocks(tmp_path: Path) -> None:
     """Fewer bytes are kept for the backward pass."""
-    from model_zoo.mmaudio.objective import losses
+    from model_zoo.mmaudio.training.objective import losses
 
     kept = {}
     for on in (False, True):
@@ -279,7 +279,7 @@ def test_gradient_that_is_no_number_stops_the_run(
             next(p.grad for p in optimiser.param_groups[0]["params"] if p.grad is not None).fill_(value)
         return update(optimiser, rate, clip)
 
-    monkeypatch.setattr("model_zoo.mmaudio.training.update", broken)
+    monkeypatch.setattr("model_zoo.mmaudio.training.loop.update", broken)
     with pytest.raises(TrainingFailed, match="norm of the gradient is not finite at or before step 4"):
         train(tiny_recipe(tmp_path, every=every), tmp_path / "out", quiet=True)
     for file in (tmp_path / "out").rglob("*.safetensors"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.magnitude import MPConv1d, mp_silu, mp_sum, normalize
-from model_zoo.mmaudio.vae import VAE, VAES, Posterior, VAEConfig
+from model_zoo.mmaudio.codec.magnitude import MPConv1d, mp_silu, mp_sum, normalize
+from model_zoo.mmaudio.codec.vae import VAE, VAES, Posterior, VAEConfig
 from tests.model_zoo.mmaudio.goldens import close, golden, layout, needs_golden, recipe, shapes
 
 TINY = VAEConfig(data_dim=80, embed_dim=4, hidden=16)

@@ -19,18 +19,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from av_bench.contracts import MetricError, MissingRequirement, UsageError
-from av_bench.store import lock
+from av_bench.runtime.files import lock
 from av_bench.weights import load_state_dict
-from model_zoo.mmaudio import vae_data, vae_training
-from model_zoo.mmaudio.checkpoints import load_latest
-from model_zoo.mmaudio.discriminators import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
-from model_zoo.mmaudio.distributed import Cluster
-from model_zoo.mmaudio.mel import MelConfig, log_mel
-from model_zoo.mmaudio.mix import Loader
-from model_zoo.mmaudio.vae import VAE, VAEConfig
-from model_zoo.mmaudio.vae_data import Windows, digest, open_items
-from model_zoo.mmaudio.vae_recipes import RECIPES, VAERecipe, difference, plain, read_recipe
-from model_zoo.mmaudio.vae_trainer import VAETrainer
+from model_zoo.mmaudio.codec.mel import MelConfig, log_mel
+from model_zoo.mmaudio.codec.vae import VAE, VAEConfig
+from model_zoo.mmaudio.training.checkpoints import load_latest
+from model_zoo.mmaudio.training.distributed import Cluster
+from model_zoo.mmaudio.training.mix import Loader
+from model_zoo.mmaudio.vae_training import data, loop
+from model_zoo.mmaudio.vae_training.data import Windows, digest, open_items
+from model_zoo.mmaudio.vae_training.discriminators import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+)
+from model_zoo.mmaudio.vae_training.recipes import RECIPES, VAERecipe, difference, plain, read_recipe
+from model_zoo.mmaudio.vae_training.trainer import VAETrainer
 from tests.conftest import ROOT
 from tests.model_zoo.mmaudio.goldens import full_disk
 
@@ -207,7 +212,7 @@ def test_half_a_pack_is_removed_and_made_again(tmp_path: Path, monkeypatch: pyte
     items = open_items(folder, SMALL, work, silent)
     assert sorted(path.name for path in work.iterdir()) == ["pack.json", "pack.raw"]
     with monkeypatch.context() as patch:
-        patch.setattr(vae_data, "_sound", None)  # taken as it is
+        patch.setattr(data, "_sound", None)  # taken as it is
         again = open_items(folder, SMALL, work, silent, decode=False)
     assert digest(again) == digest(items)
     (work / "pack.json").write_text("[")
@@ -232,7 +237,7 @@ def test_files_of_one_window_or_more_are_used_whole(tmp_path: Path, samples: int
     windows = Windows(items, replace(SMALL, holdout=1))
     assert windows.batch(1).shape == (4, 2_048)
     assert windows.held_out().shape == (1, 2_048)
-    vae_training.train(replace(SMALL, holdout=1, steps=1), items, tmp_path / "out", report=silent)
+    loop.train(replace(SMALL, holdout=1, steps=1), items, tmp_path / "out", report=silent)
 
 
 def test_a_run_goes_on_with_the_pieces_it_was_begun_with(tmp_path: Path) -> None:
@@ -343,7 +348,7 @@ def test_it_learns(tmp_path: Path) -> None:
     recipe = replace(recipe, log_every=20, validate_every=20, save_every=60)
     untrained = VAETrainer(recipe, sounds(60))
     untrained.start()
-    vae = vae_training.train(recipe, sounds(60), tmp_path, report=silent)
+    vae = loop.train(recipe, sounds(60), tmp_path, report=silent)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [20, 40, 60]
     assert log[-1]["validation_l1"] < 0.6 * untrained.validate()["validation_l1"]
@@ -370,7 +375,7 @@ def numbers(folder: Path) -> list[dict[str, float]]:
 
 def test_broken_run_equals_unbroken(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    vae_training.train(SMALL, sounds(), whole, report=silent)
+    loop.train(SMALL, sounds(), whole, report=silent)
 
     class KilledError(Exception):
         pass
@@ -380,9 +385,9 @@ def test_broken_run_equals_unbroken(tmp_path: Path) -> None:
             raise KilledError
 
     with pytest.raises(KilledError):
-        vae_training.train(SMALL, sounds(), broken, report=kill)
+        loop.train(SMALL, sounds(), broken, report=kill)
     said: list[str] = []
-    vae_training.train(SMALL, sounds(), broken, report=said.append)
+    loop.train(SMALL, sounds(), broken, report=said.append)
     assert said[0] == "resumed at step 3"
     ours, theirs = (load_latest(folder / "checkpoints") for folder in (broken, whole))
     assert ours is not None
@@ -394,14 +399,14 @@ def test_broken_run_equals_unbroken(tmp_path: Path) -> None:
 
 
 def test_another_recipe_is_not_continued(tmp_path: Path) -> None:
-    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    loop.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
     with pytest.raises(UsageError, match=r"another recipe \(rate, kl_weight differ\)"):
-        vae_training.train(replace(SMALL, rate=1e-3, kl_weight=0.5), sounds(), tmp_path, report=silent)
+        loop.train(replace(SMALL, rate=1e-3, kl_weight=0.5), sounds(), tmp_path, report=silent)
 
 
 @pytest.mark.parametrize("change", ["content", "more", "length", "kind"])
 def test_other_data_is_not_continued(tmp_path: Path, change: str) -> None:
-    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    loop.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
     last = tmp_path / "checkpoints" / "step-000000003" / "tensors.safetensors"
     before = last.read_bytes()
     other = {
@@ -410,29 +415,29 @@ def test_other_data_is_not_continued(tmp_path: Path, change: str) -> None:
     }[change]  # fmt: skip
     words = r"\(12 items then, 13 now\)" if change == "more" else "of the same number of items"
     with pytest.raises(UsageError, match=f"other data {words}"):
-        vae_training.train(SMALL, other, tmp_path, report=silent)
+        loop.train(SMALL, other, tmp_path, report=silent)
     assert last.read_bytes() == before
-    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    loop.train(SMALL, sounds(), tmp_path, report=silent)
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     """A byte that flipped on the disk: the run goes on from the checkpoint before, and ends the same."""
-    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    loop.train(SMALL, sounds(), tmp_path, report=silent)
     whole = (tmp_path / "vae.safetensors").read_bytes()
     newest = tmp_path / "checkpoints" / "step-000000006" / "tensors.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     said: list[str] = []
-    vae_training.train(SMALL, sounds(), tmp_path, report=said.append)
+    loop.train(SMALL, sounds(), tmp_path, report=said.append)
     assert said[0] == "resumed at step 3"
     assert (tmp_path / "vae.safetensors").read_bytes() == whole
 
 
 def test_fewer_steps_than_were_done_are_refused(tmp_path: Path) -> None:
-    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    loop.train(SMALL, sounds(), tmp_path, report=silent)
     with pytest.raises(UsageError, match="already at step 6, the recipe ends at 3"):
-        vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+        loop.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
 
 
 def test_parts_of_a_batch_decide_only_with_an_adversary() -> None:
@@ -486,14 +491,14 @@ def test_the_next_batches_are_prepared_while_a_step_computes() -> None:
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    vae_training.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
+    loop.train(replace(SMALL, steps=3), sounds(), tmp_path, report=silent)
     last = tmp_path / "checkpoints" / "step-000000003" / "tensors.safetensors"
     good = last.read_bytes()
     with full_disk(len(good) // 2), pytest.raises(MissingRequirement, match="last good one is step 3"):
-        vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+        loop.train(SMALL, sounds(), tmp_path, report=silent)
     assert last.read_bytes() == good
     assert not list(tmp_path.rglob(".*part"))
-    vae_training.train(SMALL, sounds(), tmp_path, report=silent)
+    loop.train(SMALL, sounds(), tmp_path, report=silent)
     found = load_latest(tmp_path / "checkpoints")
     assert found is not None
     assert found.step == 6
@@ -501,7 +506,7 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
 
 def test_stops_before_it_stores_nonsense(tmp_path: Path) -> None:
     with pytest.raises(MetricError, match=r"losses of step \d are not finite"):
-        vae_training.train(replace(SMALL, rate=1e30), sounds(), tmp_path, report=silent)
+        loop.train(replace(SMALL, rate=1e30), sounds(), tmp_path, report=silent)
 
 
 # --------------------------------------------------------------------------- the command
@@ -522,23 +527,23 @@ def command_line(folder: Path, *more: str) -> list[str]:
 def test_errors_are_one_line_and_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = command_line(tmp_path)
     with lock(tmp_path / "out" / ".lock"):
-        assert vae_training.main(command) == 2
+        assert loop.main(command) == 2
     assert "error: " in (said := capsys.readouterr().err)
     assert "written by another training run" in said
     for wave in (tmp_path / "sounds").iterdir():
         wave.unlink()
-    assert vae_training.main(command) == 2
+    assert loop.main(command) == 2
     assert "none of 0 audio files holds 2048 samples" in capsys.readouterr().err
-    assert vae_training.main([*command, "--device", "gpu"]) == 2
+    assert loop.main([*command, "--device", "gpu"]) == 2
     assert "'gpu' is not one of" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = command_line(tmp_path)
     with full_disk(10_000):  # three sounds take 15 kB
-        assert vae_training.main(command) == 4
+        assert loop.main(command) == 4
     assert capsys.readouterr().err == "error: File too large\n"
-    assert vae_training.main(command) == 0
+    assert loop.main(command) == 0
 
 
 def test_a_log_that_cannot_be_written_is_what_the_command_says(
@@ -550,7 +555,7 @@ def test_a_log_that_cannot_be_written_is_what_the_command_says(
     (tmp_path / "mine.yaml").write_text(SETTINGS.replace("log_every: 2", "log_every: 1") + "holdout: 1\n")
     command = ["--config", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
     with full_disk(100):
-        assert vae_training.main([*command, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 4
+        assert loop.main([*command, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 4
     assert capsys.readouterr().err == "error: File too large\n"
     assert set(threading.enumerate()) <= others
 
@@ -572,7 +577,7 @@ def test_a_launched_process_joins_and_leaves_its_group(tmp_path: Path, monkeypat
         return barrier(group=group, **options)
 
     monkeypatch.setattr(dist, "barrier", counted)
-    assert vae_training.main(command_line(tmp_path)) == 0
+    assert loop.main(command_line(tmp_path)) == 0
     assert len(waited) == 1
     assert waited[0] is not None
     assert not dist.is_initialized()
@@ -588,12 +593,20 @@ def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path) -> Non
 
     processes = Elsewhere(1, 2, torch.device("cpu"))
     with pytest.raises(UsageError, match=r"from step 6, not every process can.*folder that all nodes share"):
-        vae_training.train(SMALL, sounds(), tmp_path, report=silent, processes=processes)
+        loop.train(SMALL, sounds(), tmp_path, report=silent, processes=processes)
 
 
 def start(folder: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-m", "model_zoo.mmaudio.vae_training", "--device", "cpu", "--out", str(folder / "two")]
+    command = [
+        sys.executable,
+        "-m",
+        "model_zoo.mmaudio.vae_training.loop",
+        "--device",
+        "cpu",
+        "--out",
+        str(folder / "two"),
+    ]
     command += ["--config", str(folder / "mine.yaml"), "--data", str(folder / "waves.npy")]
     env = {**os.environ, **{key: str(value) for key, value in place.items()}, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
@@ -610,7 +623,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     recipe = read_recipe(tmp_path / "mine.yaml")
     origin = VAETrainer(recipe, sounds(40)).vae.state_dict()
     command = ["--device", "cpu", "--config", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
-    vae_training.main([*command, "--out", str(tmp_path / "one")])
+    loop.main([*command, "--out", str(tmp_path / "one")])
     assert [process.wait(200) for process in running] == [0, 0]
     one, two = (load_state_dict(tmp_path / f"{name}/vae.safetensors") for name in ("one", "two"))
     learnt = [key for key in one if not key.startswith("data_")]

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 
 from av_bench.contracts import UsageError
 from av_bench.weights import BadWeights
-from model_zoo.mmaudio.vocoder import (
+from model_zoo.mmaudio.codec.vocoder import (
     VOCODERS,
     AntiAliased,
     BigVGAN,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from model_zoo.mmaudio.recipe import Recipe, build, merge
-from model_zoo.mmaudio.shards import Sample, ShardWriter
+from model_zoo.mmaudio.features.write import Sample, ShardWriter
+from model_zoo.mmaudio.training.recipe import Recipe, build, merge
 
 SHAPES = {"mean": (16, 4), "std": (16, 4), "clip": (4, 12), "sync": (8, 10), "text": (5, 6)}
 

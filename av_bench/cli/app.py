@@ -1,0 +1,320 @@
+"""Command line: parses, calls, prints. Exit codes: 0 ok, 1 gate failed, 2 usage, 3 incomplete, 4 environment."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from av_bench.contracts import AvBenchError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_SEED = 14159265
+
+
+class Format(StrEnum):
+    """Table formats."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+class FlavourName(StrEnum):
+    """Metric flavours."""
+
+    paper = "paper"
+    strict = "strict"
+
+
+class Group(StrEnum):
+    """What `list` can list."""
+
+    models = "models"
+    sets = "sets"
+    metrics = "metrics"
+    extractors = "extractors"
+    protocols = "protocols"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from av_bench.results.record import environment
+
+        found = environment("cpu")
+        revision = f", git {found['git']}" if found["git"] else ""
+        typer.echo(f"av-bench {found['packages'].get('av-bench', '(run from its folder, not installed)')}{revision}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Evaluate video-to-audio generation: run, score, compare, gate."""
+    del version
+
+
+@app.command()
+def run(
+    set_: Annotated[str, typer.Option("--set", help="Set by name (`av-bench list sets`) or a YAML file.")],
+    model: Annotated[str | None, typer.Option(help="Model, e.g. oracle, shuffled, oracle:shift=0.4.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Folder of generated files named after the clip ids.")] = None,
+    label: Annotated[str | None, typer.Option(help="Name of the row in tables.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
+    table_file: Annotated[Path | None, typer.Option("--table", help="Table of id, file, text, label, onsets.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="Folder (or file) of the set's list files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder \\[default: runs/SET-MODEL-HASH].")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of generation.")] = DEFAULT_SEED,
+    samples_per_clip: Annotated[int, typer.Option(help="Samples per clip, averaged per clip.")] = 1,
+    flavour: Annotated[FlavourName | None, typer.Option(help="\\[default: the protocol's]")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file \\[default: the set's].")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Only these, separated by commas; +NAME adds an optional one.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
+    one_network: Annotated[
+        bool, typer.Option("--one-network", help="Hold one network in memory at a time; decodes once for each.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    min_coverage: Annotated[float, typer.Option(help="Share of clips that must be scored, else exit 3.")] = 1.0,
+    store: Annotated[Path | None, typer.Option(help="Feature store \\[default: in the cache folder].")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Reference pack (`av-bench stats`) for the real side.")] = None,
+    dedup: Annotated[
+        Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")
+    ] = None,
+    videos: Annotated[
+        bool | None, typer.Option(help="An mp4 of each sample to watch \\[default: for models that generate].")
+    ] = None,
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            help="Models to run beside it for one table, e.g. oracle,shuffled,noise; none for none "
+            "\\[default: those three for mmaudio-nano on a rendered set]."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Generate (or take) samples for a set, score them, and print the table."""
+    import av_bench
+
+    common: dict[str, Any] = {
+        "set": set_,
+        "data": data,
+        "table": table_file,
+        "lists": lists,
+        "limit": limit,
+        "seed": seed,
+        "samples_per_clip": samples_per_clip,
+        "flavour": flavour.value if flavour else None,
+        "protocol": protocol,
+        "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
+        "device": device,
+        "workers": workers,
+        "one_network": one_network,
+        "offline": offline,
+        "min_coverage": min_coverage,
+        "store": store,
+        "reference": reference,
+        "dedup": dedup,
+        "quiet": quiet,
+    }
+    result = av_bench.run(model=model, samples=samples, label=label, out=out, videos=videos, **common)
+    others = _others(beside, model, set_)
+    paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
+    _print_tables([*paths, result.path], allow_different_n=True)
+    typer.echo(f"\nrun folder: {result.path}")
+    if result.exit_code:
+        typer.echo(_incomplete(result, min_coverage), err=True)
+    raise typer.Exit(result.exit_code)
+
+
+def _incomplete(result: Any, min_coverage: float) -> str:
+    """Why a run ends with exit code 3."""
+    counts = result.scores["counts"]
+    if counts["scored"] >= min_coverage * counts["expected"]:
+        return "incomplete: no metric could be computed; the notes under the table say why"
+    scored = f"{counts['scored']} of {counts['expected']} clips were scored"
+    return f"incomplete: {scored}, --min-coverage is {min_coverage:g}; {result.path}/ledger.jsonl says why"
+
+
+def _others(beside: str | None, model: str | None, set_: str) -> list[str]:
+    """Models to run beside: those asked for, else the bounds of a model whose row says little without them."""
+    if beside is not None:
+        return [name.strip() for name in beside.split(",") if name.strip() not in ("", "none")]
+    import protocols
+    from av_bench import registry
+
+    name = (model or "").partition(":")[0]
+    if name not in registry.names("models") or protocols.load_set(set_).kind != "rendered":
+        return []
+    return list(getattr(registry.load("models", name), "bounds", ()))
+
+
+def _beside(out: Path | None, model: str) -> Path | None:
+    """Run folder of a model that is run beside another."""
+    return None if out is None else out.with_name(f"{out.name}-{model.replace(':', '_')}")
+
+
+def _print_tables(paths: list[Path], allow_different_n: bool = False, with_paper: str | None = None) -> None:
+    """A table for people on a terminal, Markdown when the output goes elsewhere."""
+    from reports.build import tables
+    from reports.render import render
+
+    found = tables(paths, allow_different_n=allow_different_n, with_paper=with_paper)
+    if sys.stdout.isatty():
+        from reports.terminal import show
+
+        show(found)
+    else:
+        typer.echo(render(found, "markdown"), nl=False)
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    format_: Annotated[Format | None, typer.Option("--format", help="\\[default: a table for people]")] = None,
+    intervals: Annotated[bool, typer.Option(help="Print 95 % intervals.")] = True,
+    allow_different_n: Annotated[
+        bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
+    ] = False,
+    with_paper: Annotated[
+        str | None, typer.Option(help="Add rows as reported and our difference: table1, table2, table3 or tableA2.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
+) -> None:
+    """Turn run folders into a table."""
+    from av_bench.runtime.files import write_atomically
+    from reports.build import tables
+    from reports.render import render
+
+    absent = [str(p) for p in runs if not p.exists()]
+    if absent:
+        raise UsageError(f"table: {', '.join(absent)}: no such run folder")
+    folders = [p for p in runs if p.is_dir()]  # runs/* may name files too
+    if format_ is None and out is None:
+        _print_tables(folders or runs, allow_different_n, with_paper)
+        return
+    found = tables(folders or runs, allow_different_n=allow_different_n, with_paper=with_paper)
+    text = render(found, (format_ or Format.markdown).value, intervals)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(out, text.encode())
+
+
+@app.command()
+def gate(
+    new: Annotated[Path, typer.Argument(help="The new run folder.")],
+    against: Annotated[Path, typer.Option(help="The baseline's run folder.")],
+    rules: Annotated[Path | None, typer.Option(help="YAML: metrics: {NAME: {tolerance, limit, ignore}}.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML \\[default: NEW/gate.xml].")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Markdown \\[default: NEW/gate.md].")] = None,
+) -> None:
+    """Compare a run with a baseline; exit 1 on a regression."""
+    from av_bench.results import gate
+    from av_bench.runtime.files import write_atomically
+    from reports.terminal import show_verdict
+
+    verdict = gate.gate(new, against, rules)
+    show_verdict(verdict)
+    if new.is_dir() or junit:
+        write_atomically(junit or new / "gate.xml", gate.junit(verdict))
+    if new.is_dir() or summary:
+        write_atomically(summary or new / "gate.md", gate.markdown(verdict).encode())
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+@app.command("list")
+def list_(group: Annotated[Group, typer.Argument(help="What to list.")]) -> None:
+    """Names of models, sets, metrics, extractors or protocols."""
+    from reports.terminal import show_names
+
+    show_names(group.value)
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, what is missing, and the command that gets it."""
+    from av_bench.doctor import examine
+    from reports.terminal import show_findings
+
+    findings = examine()
+    show_findings(findings)
+    raise typer.Exit(4 if any(f.status == "broken" for f in findings) else 0)
+
+
+@app.command()
+def selfcheck(
+    set_: Annotated[str, typer.Option("--set", help="A set with real audio.")] = "impacts",
+    data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")] = Path("runs/selfcheck"),
+    workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Damage the real audio in known ways and see whether the metrics react as they should; exit 1 if not."""
+    from av_bench.selfcheck import run_selfcheck
+    from reports.selfcheck import write_report
+    from reports.terminal import show_selfcheck
+
+    outcome = run_selfcheck(set_, data=data, limit=limit, out=out, workers=workers, quiet=quiet)
+    write_report(outcome, out)
+    show_selfcheck(outcome)
+    typer.echo(f"\ntable and plot: {out}/selfcheck.md, {out}/selfcheck.png")
+    raise typer.Exit(0 if outcome.passed else 1)
+
+
+def _mount() -> None:
+    """Add `weights`, `audit`, `lists`, `store` and `train`."""
+    from av_bench.cli.audit import app as audit_app
+    from av_bench.cli.audit import lists_app
+    from av_bench.cli.baselines import app as baselines_app
+    from av_bench.cli.stats import app as stats_app
+    from av_bench.cli.store import store_app
+    from av_bench.cli.train import train
+    from av_bench.cli.weights import app as weights_app
+
+    app.add_typer(weights_app, name="weights", help="Pretrained files: list, pull, verify, add.")
+    app.add_typer(audit_app, name="audit", help="Train/test overlaps: lists, Table A4, content.")
+    app.add_typer(lists_app, name="lists", help="Public list files of the field: list, pull.")
+    app.add_typer(baselines_app, name="baselines", help="Other people's generators: list, show, setup.")
+    app.add_typer(stats_app, name="stats", help="The real side as a file: make, import, show.")
+    app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
+    app.command("train")(train)
+
+
+_mount()
+
+
+def main() -> None:
+    """Entry point: errors a user can cure are one line on stderr and the exit code of their kind."""
+    try:
+        app()
+    except AvBenchError as error:
+        typer.echo(f"av-bench: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"av-bench: {where}{error.strerror or error}", err=True)
+        sys.exit(4)
+    except KeyboardInterrupt:
+        typer.echo("av-bench: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

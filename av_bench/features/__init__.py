@@ -1,0 +1,1 @@
+"""Features of media: sides of a run, extraction, the store, reference packs."""

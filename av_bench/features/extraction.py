@@ -1,0 +1,248 @@
+"""From media files to features in the store: decode once, fan out to every extractor, skip what is there.
+
+Batches are fixed by the order of the list, not by what happens to be left: if one feature of a batch is missing the
+whole batch is run again and only the missing rows are written, so a resumed run computes the very same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from av_bench.contracts import Decoded, MediaError, Reason
+from av_bench.features.extractor_set import Networks
+from av_bench.features.sides import Medium
+from av_bench.features.store import Features, Store, pair_key, text_key
+from av_bench.media.decode import DECODER, SILENCE_PEAK, DecodedMedia, decode, file_digest
+from av_bench.runtime.prefetch import ahead
+from av_bench.runtime.progress import Reporter
+
+BATCH = 16
+PROBE = "probe-1-" + DECODER.replace(" ", "")
+_LENGTH_RATE = 16_000  # lengths are judged at the lowest rate of the published loaders
+
+
+@dataclass
+class _Loaded:
+    medium: Medium
+    probe: Features | None = None
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Extraction:
+    """Runs extractors over media and keeps count of what was really computed.
+
+    ``one_network`` holds one network in memory at a time and decodes the media once for each: the same features, less
+    memory, more decoding.
+    """
+
+    networks: Networks
+    store: Store
+    seconds: float
+    workers: int
+    reporter: Reporter
+    one_network: bool = False
+    forwards: int = 0
+
+    def media(self, media: Sequence[Medium], side: str, extractors: Sequence[str], *, audio: bool, video: bool) -> None:
+        """Extract every feature of a side. Media that fail get their ``problem``; the others are in the store.
+
+        ``audio`` / ``video`` say which streams must be there and long enough.
+        """
+        with self.reporter.stage(f"read {side}", len(media)) as stage:
+            for medium, digest in zip(media, ahead(_digest, media, self.workers, 64), strict=True):
+                if isinstance(digest, MediaError):
+                    medium.problem = digest
+                else:
+                    medium.digest = digest
+                stage.advance()
+        known = self._judge_known(media, set(), audio=audio, video=video)
+        for names in [[n] for n in extractors] if self.one_network and extractors else [extractors]:
+            self._extract(media, side, names, audio)
+            self._leave(names)
+        self._judge_known(media, known, audio=audio, video=video)
+
+    def _leave(self, names: Sequence[str]) -> None:
+        """Take the networks out of memory when the next one shall have it alone."""
+        if self.one_network:
+            self.networks.forget(names)
+
+    def _judge_known(self, media: Sequence[Medium], done: set[int], *, audio: bool, video: bool) -> set[int]:
+        """Judge the media whose probe is in the store, but for those already done; returns all that are done."""
+        waiting = [m for m in media if m.problem is None and id(m) not in done]
+        probes = self.store.get(PROBE, [m.key(self.seconds) for m in waiting])
+        for medium in waiting:
+            probe = probes.get(medium.key(self.seconds))
+            if probe is not None:
+                self._judge(medium, probe, audio=audio, video=video)
+                done.add(id(medium))
+        return done
+
+    def _extract(self, media: Sequence[Medium], side: str, extractors: Sequence[str], audio: bool) -> None:
+        """Run what is missing. Threads decode and prepare ahead, across batches, while the networks compute."""
+        fingerprints = {name: self.networks.fingerprint(name) for name in extractors}
+        jobs: list[tuple[list[Medium], dict[str, set[str]]]] = []
+        for start in range(0, len(media), BATCH):
+            batch = [m for m in media[start : start + BATCH] if m.problem is None]
+            keys = {
+                name: {m.key(self.seconds) for m in batch if not self._has(f, m)} for name, f in fingerprints.items()
+            }
+            missing = {name: wanted for name, wanted in keys.items() if wanted}
+            if missing or not all(self._has(PROBE, m) for m in batch):
+                jobs.append((batch, missing))
+        built = {name: self.networks.built(name) for name in dict.fromkeys(n for _, missing in jobs for n in missing)}
+
+        def load(job: tuple[Medium, dict[str, set[str]]]) -> _Loaded:
+            return self._load(job[0], {name: built[name] for name in job[1]}, audio)
+
+        every = [(m, missing) for batch, missing in jobs for m in batch]
+        stream = ahead(load, every, self.workers, BATCH + 2 * self.workers)
+        with self.reporter.stage(f"extract {side}", len(every)) as stage:
+            for batch, missing in jobs:
+                loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]
+                self.store.put(PROBE, {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None})
+                for name, lacking in missing.items():
+                    self._run(built[name], fingerprints[name], loaded, lacking)
+                stage.advance(len(batch))
+
+    def _run(self, extractor: Any, fingerprint: str, loaded: Sequence[_Loaded], missing: set[str]) -> None:
+        """One network over one batch of loaded media; writes the rows that are missing."""
+        rows = [x for x in loaded if extractor.name in x.inputs]
+        entries: dict[str, Features] = {}
+        for start in range(0, len(rows), extractor.batch_size):
+            part = rows[start : start + extractor.batch_size]
+            outputs = self.networks.run(extractor, [x.inputs[extractor.name] for x in part])
+            for x, output in zip(part, outputs, strict=True):
+                if all(np.isfinite(a).all() for a in output.values()):
+                    entries[x.medium.key(self.seconds)] = output
+                else:
+                    detail = f"{extractor.name} gave NaN or infinity"
+                    x.medium.problem = MediaError(x.medium.path, Reason.BAD_FEATURES, detail)
+            self.forwards += 1
+        self.store.put(fingerprint, {key: row for key, row in entries.items() if key in missing})
+
+    def _has(self, fingerprint: str, medium: Medium) -> bool:
+        return self.store.has(fingerprint, medium.key(self.seconds))
+
+    def _load(self, medium: Medium, built: dict[str, Any], audio: bool) -> _Loaded:
+        """Decode one file and prepare the input of every extractor that can use it; runs in a thread."""
+        result = _Loaded(medium)
+        requests = [e.video_request for e in built.values() if e.video_request is not None]
+        try:
+            media = decode(medium.path, requests, self.seconds, audio=True, digest=medium.digest)
+            result.probe = _probe(media)
+            for name, extractor in built.items():
+                if extractor.modality == "video":
+                    usable = _enough_frames(media, extractor, self.seconds)
+                else:
+                    usable = audio and enough_audio(media, self.seconds)
+                if usable:
+                    result.inputs[name] = extractor.prepare(media, self.seconds)
+        except MediaError as error:
+            medium.problem = error
+            result.probe = None
+        return result
+
+    def _judge(self, medium: Medium, probe: Features, *, audio: bool, video: bool) -> None:
+        """Set the problem or the flags of a readable medium from what its probe says."""
+        samples, rate, peak = int(probe["samples"]), int(probe["rate"]), float(probe["peak"])
+        ends = float(probe["video_seconds"])
+        if audio and not rate:
+            medium.problem = MediaError(medium.path, Reason.NO_AUDIO, "the file has no audio stream")
+        elif audio and not _covers(samples, rate, self.seconds):
+            detail = f"{samples / rate:.3f} s of audio, the protocol scores {self.seconds:g} s"
+            medium.problem = MediaError(medium.path, Reason.TOO_SHORT_AUDIO, detail)
+        elif video and ends < 0:
+            medium.problem = MediaError(medium.path, Reason.NO_VIDEO, "the file has no video stream")
+        elif video and round(ends * 25) < int(25 * self.seconds):
+            detail = f"{ends:.3f} s of video, the protocol scores {self.seconds:g} s"
+            medium.problem = MediaError(medium.path, Reason.TOO_SHORT_VIDEO, detail)
+        elif audio and peak < SILENCE_PEAK:
+            medium.flags.append((Reason.SILENT, f"peak {peak:.1e}"))
+        if audio and medium.problem is None and samples / rate > self.seconds + 0.05:
+            medium.flags.append((Reason.CUT, f"{samples / rate:.2f} s cut to {self.seconds:g} s"))
+
+    def texts(self, texts: Sequence[str], extractors: Sequence[str]) -> None:
+        """Text features, batch by batch."""
+        unique = sorted(set(texts))
+        for name in extractors:
+            fingerprint = self.networks.fingerprint(name)
+            for start in range(0, len(unique), BATCH):
+                batch = unique[start : start + BATCH]
+                if all(self.store.has(fingerprint, text_key(t)) for t in batch):
+                    continue
+                extractor = self.networks.built(name)
+                outputs = extractor.run([extractor.prepare(t, self.seconds) for t in batch])
+                self.forwards += 1
+                self.store.put(fingerprint, {text_key(t): o for t, o in zip(batch, outputs, strict=True)})
+            self._leave([name])
+
+    def pairs(self, pairs: Sequence[tuple[Medium, Medium]], extractors: Sequence[str]) -> None:
+        """Pair features of (video, audio) media whose own features are in the store."""
+        for name in extractors:
+            cls, fingerprint = self.networks.cls(name), self.pair_fingerprint(name)
+            inputs = [self.networks.fingerprint(n) for n in (cls.video, cls.audio)]
+            for start in range(0, len(pairs), cls.batch_size):
+                batch = pairs[start : start + cls.batch_size]
+                keys = [pair_key(v.key(self.seconds), a.key(self.seconds)) for v, a in batch]
+                if all(self.store.has(fingerprint, key) for key in keys):
+                    continue
+                video = self.store.require(inputs[0], [v.key(self.seconds) for v, _ in batch])
+                audio = self.store.require(inputs[1], [a.key(self.seconds) for _, a in batch])
+                outputs = self.networks.built(name).run(
+                    [video[v.key(self.seconds)]["tokens"] for v, _ in batch],
+                    [audio[a.key(self.seconds)]["tokens"] for _, a in batch],
+                )
+                self.forwards += 1
+                self.store.put(fingerprint, dict(zip(keys, outputs, strict=True)))
+            self._leave([name])
+
+    def pair_fingerprint(self, name: str) -> str:
+        """Fingerprint of a pair extractor together with those of its inputs."""
+        cls = self.networks.cls(name)
+        parts = "|".join(self.networks.fingerprint(n) for n in (name, cls.video, cls.audio))
+        return f"{name}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+
+
+def _digest(medium: Medium) -> str | MediaError:
+    if not medium.path.is_file():
+        return MediaError(medium.path, Reason.MISSING_FILE, "no such file")
+    try:
+        return file_digest(medium.path)
+    except OSError as error:
+        return MediaError(medium.path, Reason.UNREADABLE, str(error))
+
+
+def _probe(media: DecodedMedia) -> Features:
+    """What the ledger needs to know about a file, kept in the store so that a warm run decodes nothing."""
+    samples = 0 if media.audio is None else media.audio.shape[1]
+    video_seconds = -1.0 if media.video_seconds is None else media.video_seconds
+    values: dict[str, float | int] = {
+        "samples": samples,
+        "rate": media.sample_rate,
+        "peak": media.peak,
+        "video_seconds": video_seconds,
+    }
+    return {key: np.asarray(value) for key, value in values.items()}
+
+
+def _covers(samples: int, rate: int, seconds: float) -> bool:
+    """Whether resampling to 16 kHz fills the window (the published loader's own condition)."""
+    return -(-samples * _LENGTH_RATE // rate) >= int(_LENGTH_RATE * seconds)
+
+
+def enough_audio(media: DecodedMedia, seconds: float) -> bool:
+    """Whether a file has audio that fills the window."""
+    return media.audio is not None and _covers(media.audio.shape[1], media.sample_rate, seconds)
+
+
+def _enough_frames(media: Decoded, extractor: Any, seconds: float) -> bool:
+    request = extractor.video_request
+    return media.frames(request).shape[0] >= int(request.fps * seconds)

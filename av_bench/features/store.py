@@ -1,0 +1,166 @@
+"""Content-addressed feature store: what was computed once is never computed again.
+
+Key of an entry: extractor fingerprint (a folder) and the input (media sha256 and window, or two of them for pairs).
+Entries live in immutable shards named by the sha256 of their own bytes, written to a temporary name and renamed, so
+any number of writers may share a store and a torn or flipped shard is noticed on reading, dropped and recomputed.
+Format: safetensors; a tensor is named ``<key>/<output>``. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from av_bench.contracts import AvBenchError, UsageError
+from av_bench.runtime.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class FeaturesLost(AvBenchError):
+    """Entries that were indexed could not be read: their shard was damaged, and is gone. Compute them again."""
+
+
+Features = dict[str, NDArray[Any]]
+
+
+def media_key(digest: str, seconds: float) -> str:
+    """Key of one medium in one window."""
+    return f"{digest[:32]}:{seconds:g}"
+
+
+def text_key(text: str) -> str:
+    """Key of a text."""
+    return f"text:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def pair_key(video: str, audio: str) -> str:
+    """Key of a pair of media keys."""
+    return f"{video}+{audio}"
+
+
+@dataclass
+class Store:
+    """Features on disk below ``root``."""
+
+    root: Path
+    _index: dict[str, dict[str, Path]] = field(default_factory=dict, repr=False)
+    _seen: dict[str, set[Path]] = field(default_factory=dict, repr=False)
+
+    def has(self, fingerprint: str, key: str) -> bool:
+        """Whether an entry is indexed (its checksum is verified when it is read)."""
+        return key in self._entries(fingerprint)
+
+    def refresh(self, fingerprint: str) -> None:
+        """Look again at the disk: other writers may have added shards."""
+        known = self._seen.setdefault(fingerprint, set())
+        entries = self._index.setdefault(fingerprint, {})
+        folder = self.root / fingerprint
+        for shard in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
+            if shard not in known:
+                known.add(shard)
+                for key in _keys_of(shard):
+                    entries[key] = shard
+
+    def get(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
+        """Entries that are there and intact. Damaged shards are removed, their entries are missing."""
+        entries = self._entries(fingerprint)
+        by_shard: dict[Path, list[str]] = {}
+        for key in keys:
+            if key in entries:
+                by_shard.setdefault(entries[key], []).append(key)
+        found: dict[str, Features] = {}
+        for shard, wanted in by_shard.items():
+            content = self._read(fingerprint, shard)
+            for key in wanted:
+                if key in content:
+                    found[key] = content[key]
+        return found
+
+    def require(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
+        """All of the entries. FeaturesLost when one is not there any more."""
+        wanted = list(keys)
+        found = self.get(fingerprint, wanted)
+        lost = [key for key in wanted if key not in found]
+        if lost:
+            raise FeaturesLost(f"store {self.root}: {len(lost)} features of {fingerprint} are lost; start again")
+        return found
+
+    def put(self, fingerprint: str, entries: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+        """Write entries as one new shard."""
+        if not entries:
+            return
+        from safetensors.numpy import save
+
+        flat = {f"{k}/{o}": np.array(a, order="C") for k, row in entries.items() for o, a in row.items()}
+        payload = save(flat)
+        shard = self.root / fingerprint / f"{hashlib.sha256(payload).hexdigest()[:40]}.safetensors"
+        write_atomically(shard, payload)
+        self._index.setdefault(fingerprint, {}).update(dict.fromkeys(entries, shard))
+        self._seen.setdefault(fingerprint, set()).add(shard)
+
+    def size(self) -> dict[str, int]:
+        """Bytes per fingerprint."""
+        folders = sorted(p for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
+        return {p.name: sum(f.stat().st_size for f in p.glob("*.safetensors")) for p in folders}
+
+    def clean(self, fingerprint: str | None = None) -> int:
+        """Remove all entries, or those of one fingerprint; returns the bytes freed."""
+        freed = 0
+        for name, bytes_ in self.size().items():
+            if fingerprint is not None and name != fingerprint:
+                continue
+            for shard in (self.root / name).glob("*.safetensors"):
+                shard.unlink(missing_ok=True)
+            freed += bytes_
+            self._index.pop(name, None)
+            self._seen.pop(name, None)
+        if fingerprint is not None and not freed and fingerprint not in self.size():
+            raise UsageError(f"store {self.root}: no features of {fingerprint!r}; `av-bench store size` lists them")
+        return freed
+
+    def _entries(self, fingerprint: str) -> dict[str, Path]:
+        if fingerprint not in self._index:
+            self.refresh(fingerprint)
+        return self._index[fingerprint]
+
+    def _read(self, fingerprint: str, shard: Path) -> dict[str, Features]:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        content: dict[str, Features] = {}
+        try:
+            payload = shard.read_bytes()
+            if hashlib.sha256(payload).hexdigest()[:40] != shard.stem:
+                raise ValueError("checksum differs")
+            for name, array in load(payload).items():
+                key, _, output = name.rpartition("/")
+                content.setdefault(key, {})[output] = array
+        except (OSError, ValueError, SafetensorError) as error:
+            log.warning("feature shard %s is damaged (%s); its features will be computed again", shard, error)
+            shard.unlink(missing_ok=True)
+            index = self._index[fingerprint]
+            for key in [k for k, s in index.items() if s == shard]:
+                del index[key]
+        return content
+
+
+def _keys_of(shard: Path) -> set[str]:
+    """Keys in a shard, read from its header only; a shard whose header cannot be read has none."""
+    try:
+        with shard.open("rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            if not 0 < length <= shard.stat().st_size:
+                return set()
+            header = json.loads(handle.read(length))
+    except (OSError, ValueError):
+        return set()
+    return {name.rpartition("/")[0] for name in header if name != "__metadata__"}

@@ -1,0 +1,137 @@
+"""A video to watch: the clip's own picture with the generated sound."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from av_bench.contracts import MediaError, Reason
+
+RATES = (8_000, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+BIT_RATE = 128_000
+_BLOCK = 1024
+_TICK = Fraction(1, 48_000)  # of coded pictures: MPEG-4 takes no finer clock than 1/65535
+
+
+def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
+    """Write ``target`` (mp4): the first ``seconds`` of the video's picture and the audio file as AAC.
+
+    Second 0 is the start of the video's container, as in decoding. Packets are copied; a file whose first picture is
+    no keyframe of its own (one that was cut without coding it anew) is decoded and coded instead. The sound is coded
+    at its own rate, or the next higher one AAC knows. MediaError when either cannot be read.
+    """
+    samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.mp4")
+    try:
+        with av.open(str(video)) as source, av.open(str(temporary), "w") as sink:
+            if not source.streams.video:
+                raise MediaError(video, Reason.NO_VIDEO, "the file has no video stream")
+            packets = _packets(source, seconds)
+            frames = None if packets else _frames(video, seconds)
+            first = None if frames is None else next(frames, None)
+            if packets:
+                copied = sink.add_stream_from_template(source.streams.video[0])
+            elif first is None:
+                raise MediaError(video, Reason.NO_VIDEO, f"no picture in the first {seconds:g} s")
+            else:
+                copied = _picture_stream(sink, first[1], source.streams.video[0].average_rate)
+            coded = sink.add_stream("aac", rate=next((r for r in RATES if r >= rate), 48_000), layout="mono")
+            coded.bit_rate = BIT_RATE
+            for packet in packets:
+                packet.stream = copied
+                sink.mux(packet)
+            if first is not None and frames is not None:
+                _encode_picture(sink, copied, chain([first], frames))
+            _encode(sink, coded, samples[: round(seconds * rate)].mean(axis=1), rate)
+        temporary.replace(target)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(video, Reason.UNREADABLE, f"cannot be copied beside {audio.name}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _zero(source: Any) -> float:
+    """Start of the container in s."""
+    return float(max(0, source.start_time or 0) / av.time_base)
+
+
+def _packets(source: Any, seconds: float) -> list[Any]:
+    """Packets of the picture shown in [0, ``seconds``), counted from 0; none when they cannot be decoded by themselves.
+
+    That is so when the first is no keyframe, or when earlier ones are needed: those before the start of an edit list
+    (marked to be discarded after decoding) and those before second 0.
+    """
+    picture, zero = source.streams.video[0], _zero(source)
+    kept: list[Any] = []
+    for packet in source.demux(picture):
+        if packet.pts is None:
+            continue
+        if packet.dts is not None and float(packet.dts * packet.time_base) - zero >= seconds:
+            break
+        time = float(packet.pts * packet.time_base) - zero
+        if time >= seconds:
+            continue
+        if packet.is_discard or time < 0 or not (kept or packet.is_keyframe):
+            return []
+        kept.append(packet)
+    for packet in kept:
+        shift = round(zero / packet.time_base)
+        packet.pts, packet.dts = packet.pts - shift, None if packet.dts is None else packet.dts - shift
+    return kept
+
+
+def _frames(video: Path, seconds: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """(time in s, RGB picture turned upright) of the frames in [0, ``seconds``)."""
+    with av.open(str(video)) as source:
+        zero = _zero(source)
+        for frame in source.decode(video=0):
+            if frame.pts is None or frame.time_base is None:
+                continue
+            time = float(frame.pts * frame.time_base) - zero
+            if time >= seconds:
+                return
+            if time >= 0:
+                turns = round(getattr(frame, "rotation", 0) / 90) % 4
+                yield time, np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+
+
+def _picture_stream(sink: Any, first: NDArray[np.uint8], rate: Any) -> Any:
+    """H.264 (MPEG-4 where there is no x264) of the first picture's size, cut to even numbers."""
+    name, options = ("libx264", {"crf": "18"}) if "libx264" in av.codecs_available else ("mpeg4", {"qscale": "2"})
+    stream = sink.add_stream(name, rate=rate or 25, options=options)
+    stream.height, stream.width = (size // 2 * 2 for size in first.shape[:2])
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = _TICK
+    return stream
+
+
+def _encode_picture(sink: Any, stream: Any, frames: Iterable[tuple[float, NDArray[np.uint8]]]) -> None:
+    for time, picture in frames:
+        cut = np.ascontiguousarray(picture[: stream.height, : stream.width])
+        frame = av.VideoFrame.from_ndarray(cut, format="rgb24")
+        frame.pts, frame.time_base = round(time / _TICK), _TICK
+        sink.mux(stream.encode(frame))
+    sink.mux(stream.encode(None))
+
+
+def _encode(sink: Any, stream: Any, samples: Any, rate: int) -> None:
+    resampler = av.AudioResampler("fltp", "mono", stream.rate)
+    for start in range(0, len(samples), _BLOCK):
+        block = np.clip(samples[None, start : start + _BLOCK], -1, 1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = rate, start
+        for part in resampler.resample(frame):
+            sink.mux(stream.encode(part))
+    for part in resampler.resample(None):
+        sink.mux(stream.encode(part))
+    sink.mux(stream.encode(None))

@@ -1,0 +1,1 @@
+"""Networks that several extractors and models share, built from torch."""

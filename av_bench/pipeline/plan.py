@@ -1,0 +1,70 @@
+"""What a run is asked to do, what was decided before it starts, and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import protocols
+from av_bench.contracts import ClipSet, Flavour
+from av_bench.features.extractor_set import Networks
+from av_bench.features.reference_pack import Reference
+from av_bench.results.record import RunFolder, RunSpec
+
+DEFAULT_SEED = 14159265  # the published evaluation's seed
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is asked to do; the CLI's flags, one for one."""
+
+    set: str
+    model: str | None = None
+    samples: Path | None = None
+    label: str | None = None
+    data: Path | None = None
+    table: Path | None = None
+    lists: Path | None = None
+    out: Path | None = None
+    limit: int | None = None
+    seed: int = DEFAULT_SEED
+    samples_per_clip: int = 1
+    flavour: Flavour | None = None
+    protocol: str | None = None
+    metrics: tuple[str, ...] | None = None
+    device: str = "cpu"
+    workers: int | None = None
+    one_network: bool = False
+    offline: bool = False
+    min_coverage: float = 1.0
+    store: Path | None = None
+    reference: Path | None = None
+    dedup: Path | None = None
+    videos: bool | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the record is, what it says, and the exit code (0, or 3 below ``min_coverage``)."""
+
+    path: Path
+    scores: dict[str, Any]
+    exit_code: int
+
+
+@dataclass
+class Plan:
+    """Everything decided before work starts; building it refuses what cannot work."""
+
+    options: RunOptions
+    protocol: protocols.Protocol
+    flavour: Flavour
+    clips: ClipSet
+    columns: list[Any]
+    networks: Networks
+    generator: Any
+    spec: RunSpec
+    folder: RunFolder
+    reference: Reference | None = None

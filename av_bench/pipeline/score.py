@@ -1,0 +1,317 @@
+"""From features in the store to the scores of a run: one frozen list for all metrics, absent numbers with reasons."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import protocols
+from av_bench import registry
+from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, Side, UsageError
+from av_bench.features.extraction import Extraction
+from av_bench.features.sides import RealSide, Table
+from av_bench.features.store import text_key
+from av_bench.pipeline import clean_subset
+from av_bench.registry import miss
+from av_bench.results.record import SCHEMA
+
+if TYPE_CHECKING:
+    from av_bench.features.extractor_set import Networks
+    from av_bench.features.reference_pack import Reference
+    from av_bench.pipeline.plan import Plan
+    from protocols import Protocol
+
+
+def columns(protocol: Protocol, wanted: tuple[str, ...] | None) -> list[Any]:
+    """The metrics of a protocol, built; UsageError names the metric whose options are off.
+
+    ``wanted`` are names; a name with a leading ``+`` adds an optional metric to all of the usual ones.
+    """
+    known = {**protocol.metrics, **protocol.optional}
+    names = [name.removeprefix("+") for name in wanted or ()]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"protocol {protocol.name}: {miss('metrics', unknown[0], list(known))}")
+    if all(name.startswith("+") for name in wanted or ()):
+        names += protocol.metrics
+    built = []
+    for name, options in known.items():
+        if name not in names:
+            continue
+        arguments = dict(options)
+        kind = arguments.pop("kind", None)
+        if kind is None:
+            raise UsageError(f"protocol {protocol.name}, metric {name}: the key kind is missing")
+        try:
+            built.append(registry.load("metrics", kind)(name, **arguments))
+        except TypeError as error:
+            raise UsageError(f"protocol {protocol.name}, metric {name}: {error}") from error
+    return built
+
+
+def with_inputs(columns: Sequence[Any], networks: Networks) -> Iterator[Need]:
+    """All needs of the columns, and for pair extractors those of their inputs."""
+    for need in {n for column in columns for n in column.needs}:
+        yield need
+        if networks.is_pair(need.extractor):
+            cls = networks.cls(need.extractor)
+            yield Need(cls.video, "tokens", "video")
+            yield Need(cls.audio, "tokens", need.side)
+
+
+@dataclass
+class _Arrays:
+    """Features of the scored clips, read from the store once per need and sample."""
+
+    extraction: Extraction
+    table: Table
+    reference: Reference | None = None
+    _cache: dict[tuple[Need, int], list[NDArray[Any]]] = field(default_factory=dict)
+
+    def get(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
+        if (need, k) not in self._cache:
+            self._cache[need, k] = self._read(need, clips, k)
+        return self._cache[need, k]
+
+    def _read(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
+        extraction, seconds = self.extraction, self.extraction.seconds
+        if extraction.networks.is_pair(need.extractor):
+            fingerprint = extraction.pair_fingerprint(need.extractor)
+            pairs = [p for p in self.table.pairs(clips, need.side) if p[1].sample == k]
+            keys = [f"{v.key(seconds)}+{a.key(seconds)}" for v, a in pairs]
+        else:
+            fingerprint = extraction.networks.fingerprint(need.extractor)
+            keys = [self._key(need, clip, k) for clip in clips]
+        found = extraction.store.require(fingerprint, keys)
+        return [found[key][need.output] for key in keys]
+
+    def _key(self, need: Need, clip: Clip, k: int) -> str:
+        if need.side == "text" and not (self.reference and self.reference.covers(need)):
+            return text_key(clip.text or "")
+        real = self.table.real
+        if need.side == "generated":
+            medium = self.table.samples[clip.id][k]
+        else:
+            medium = (real.pictures if need.side == "video" else real.sounds)[clip.id]
+        return medium.key(self.extraction.seconds)
+
+
+def score(
+    plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """``scores.json`` and the rows of ``clips.parquet``."""
+    arrays = _Arrays(extraction, table, plan.reference)
+    groups = {clip.id: clip.cluster for clip in scored}
+    results, absent = _compute(plan, arrays, scored)
+    rows = [
+        {"id": clip_id, "group": groups[clip_id], "metric": name, "value": value}
+        for name, result in results.items()
+        for clip_id, value in (result.per_clip or {}).items()
+    ]
+    scores = {
+        "schema": SCHEMA,
+        "set": {"name": plan.clips.name, "version": plan.clips.version, "list_hash": plan.clips.list_hash},
+        "protocol": {
+            "name": plan.protocol.name,
+            "version": plan.protocol.version,
+            "seconds": plan.protocol.seconds,
+            "metrics": [*plan.protocol.metrics, *(c.name for c in plan.columns if c.name in plan.protocol.optional)],
+        },
+        "flavour": plan.flavour,
+        "reference": _described(plan.reference),
+        "counts": _counts(plan, table, scored),
+        "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
+        "metrics": {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results},
+        "absent": absent,
+        "warnings": _warnings(plan, table, scored, arrays),
+    }
+    if plan.options.dedup is not None:
+        scores["clean"] = _clean(plan, extraction, table, scored, results)
+    return scores, rows
+
+
+def _described(pack: Reference | None) -> dict[str, Any] | None:
+    """Where the real side came from, when that is a pack."""
+    if pack is None:
+        return None
+    return {"digest": pack.digest, "source": pack.info["source"], "networks_stated": pack.stated}
+
+
+def _compute(plan: Plan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
+    """Every column on one list of clips: scores, and the reasons of those that are absent."""
+    results: dict[str, Score] = {}
+    absent: dict[str, str] = {}
+    for column in plan.columns:
+        try:
+            results[column.name] = _column(column, plan, arrays, clips)
+        except MetricError as error:
+            absent[column.name] = str(error)
+    return results, absent
+
+
+def _clean(
+    plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...], full: dict[str, Score]
+) -> dict[str, Any]:
+    """Scores of the clips that are not in the overlap file, and how they differ from the full set's."""
+    assert plan.options.dedup is not None
+    clips = clean_subset.clean_subset(scored, plan.options.dedup)
+    results, absent = _compute(plan, _Arrays(extraction, table, plan.reference), clips)
+    found = {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results}
+    for name, difference in clean_subset.differences(full, results, scored).items():
+        found[name] |= {"against_full": difference}
+    return {"scored": len(clips), "left_out": len(scored) - len(clips), "metrics": found, "absent": absent}
+
+
+def _column(column: Any, plan: Plan, arrays: _Arrays, scored: tuple[Clip, ...]) -> Score:
+    """One column over all samples per clip: the mean over samples of the values and of the per-clip values."""
+    if not scored:
+        raise MetricError(f"{column.name}: no clip could be scored (the ledger says why)")
+    covered = {n.side for n in column.needs if plan.reference is not None and plan.reference.covers(n)}
+    for name in column.clip_fields:
+        if name in covered:
+            continue
+        lacking = sum(getattr(clip, name) is None for clip in scored)
+        if lacking:
+            raise MetricError(f"{column.name} needs {name} for every clip; {lacking} of {len(scored)} clips have none")
+    given = _given_statistics(column, plan)
+    absent = [
+        n for n in column.needs if n.side == "reference" and n not in given and not _has_reference(plan, n, scored)
+    ]
+    if absent:
+        raise MetricError(f"{column.name} needs real audio (or its features), and there is none")
+    for need in with_inputs([column], plan.networks):
+        if not _has_picture(plan, arrays.table.real, need):
+            raise MetricError(f"{column.name} needs the videos or their {need.extractor} features, and has neither")
+    results = []
+    for k in range(plan.options.samples_per_clip):
+        found = {n: arrays.get(n, scored, k) for n in column.needs if n not in given}
+        inputs = MetricInputs(scored, found, plan.flavour, given, plan.protocol.seconds)
+        column.validate(inputs)
+        results.append(column.compute(inputs))
+    return results[0] if len(results) == 1 else _mean_over_samples(results, scored)
+
+
+def _given_statistics(column: Any, plan: Plan) -> dict[Need, Any]:
+    """Statistics of a pack for the needs of an FD column of which the pack holds no per-clip features."""
+    if plan.reference is None or not getattr(column, "accepts_statistics", False):
+        return {}
+    found = {n: plan.reference.gaussian(n) for n in column.needs if not plan.reference.covers(n)}
+    return {need: gaussian for need, gaussian in found.items() if gaussian is not None}
+
+
+def _has_picture(plan: Plan, real: RealSide, need: Need) -> bool:
+    """Whether a need of the videos is met: by the videos, or by a pack that holds their features."""
+    return need.side != "video" or real.seen or (plan.reference is not None and plan.reference.covers(need))
+
+
+def has_inputs(plan: Plan, real: RealSide, pair: str, side: Side) -> bool:
+    """Whether both inputs of a pair extractor are there; a pack may hold some networks' features and not others'."""
+    cls = plan.networks.cls(pair)
+    sound = side != "reference" or plan.reference is None or plan.reference.covers(Need(cls.audio, "tokens", side))
+    return sound and _has_picture(plan, real, Need(cls.video, "tokens", "video"))
+
+
+def _has_reference(plan: Plan, need: Need, scored: tuple[Clip, ...]) -> bool:
+    """Whether per-clip features of the real side exist for a need."""
+    if plan.reference is not None:
+        return plan.reference.covers(need)
+    definition = protocols.load_set(plan.options.set)
+    return definition.reference_audio and all(c.reference_audio is not None for c in scored)
+
+
+def _mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
+    values = [r.value for r in results]
+    details = {**results[0].details, "samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
+    notes = tuple(dict.fromkeys(note for r in results for note in r.notes))
+    if results[0].per_clip is None:
+        halves = [(r.interval[1] - r.interval[0]) / 2 for r in results if r.interval is not None]
+        mean = float(np.mean(values))
+        half = float(np.mean(halves)) if len(halves) == len(results) else None
+        interval = None if half is None else (mean - half, mean + half)  # one set's width: the clips are the same
+        return Score(mean, results[0].n, interval, None, details, notes)
+    by_clip: dict[str, list[float]] = {}
+    for r in results:
+        for clip_id, value in (r.per_clip or {}).items():
+            by_clip.setdefault(clip_id, []).append(value)
+    clips = [c for c in scored if c.id in by_clip]
+    per_clip = {c.id: float(np.mean(by_clip[c.id])) for c in clips}
+    from av_bench.metrics.columns import mean_with_interval
+
+    mean, interval = mean_with_interval(np.array([per_clip[c.id] for c in clips]), clips)
+    return Score(mean, len(clips), interval, per_clip, details, notes)
+
+
+def _entry(column: Any, result: Score, plan: Plan) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "value": result.value,
+        "n": result.n,
+        "higher_is_better": column.higher_is_better,
+        "unit": column.unit,
+        "flavour": plan.flavour,
+        "extractors": {n.extractor: plan.networks.fingerprint(n.extractor) for n in column.needs},
+        "notes": list(result.notes),
+        "details": dict(result.details),
+    }
+    if result.interval is not None:
+        entry["interval"] = list(result.interval)
+    return entry
+
+
+def _counts(plan: Plan, table: Table, scored: Sequence[Clip]) -> dict[str, Any]:
+    problems = (table.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
+    excluded = Counter(p.reason.value for p in problems if p is not None)
+    flagged = Counter(reason.value for c in scored for _, reason, _ in table.flags(c.id))
+    extra = len(getattr(plan.generator, "extra", {}))
+    if extra:
+        flagged[Reason.EXTRA_SAMPLE.value] = extra
+    return {
+        "expected": len(plan.clips.clips),
+        "scored": len(scored),
+        "excluded": dict(sorted(excluded.items())),
+        "flagged": dict(sorted(flagged.items())),
+    }
+
+
+def _warnings(plan: Plan, table: Table, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+    """Suspicious input, said aloud."""
+    said = []
+    trained_on = plan.protocol.trained_on
+    if trained_on is not None and plan.clips.name != trained_on:
+        said.append(
+            f"the networks of protocol {plan.protocol.name} were trained on set {trained_on} only; "
+            f"on set {plan.clips.name} their values show that the chain works, not how good a model is"
+        )
+    same = _identical(plan, scored, arrays)
+    if same and not getattr(plan.generator, "is_reference", False):
+        said.append(f"{len(same)} of {len(scored)} samples give the very features of the real audio, e.g. {same[0]}")
+    silent = sum(r is Reason.SILENT for c in scored for stage, r, _ in table.flags(c.id) if stage == "generated")
+    if silent:
+        said.append(f"{silent} generated samples are silent; they are scored as they are")
+    return said
+
+
+def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+    """Clips whose generated features equal the reference features to rounding."""
+    for column in plan.columns:
+        sides = {need.side: need for need in column.needs}
+        both = set(sides) == {"reference", "generated"}
+        if both and scored and _has_reference(plan, sides["reference"], scored):
+            pairs = zip(
+                scored,
+                arrays.get(sides["reference"], scored, 0),
+                arrays.get(sides["generated"], scored, 0),
+                strict=True,
+            )
+            return [clip.id for clip, a, b in pairs if _nearly_equal(a, b)]
+    return []
+
+
+def _nearly_equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Equal but for what writing and reading a file changes: 0.1 % of the size of the features."""
+    return float(np.abs(first - second).max()) <= 1e-3 * float(np.sqrt(np.mean(np.square(first))) + 1e-12)

@@ -1,0 +1,28 @@
+"""Videos to watch: each sample under the frames of its clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from av_bench.contracts import Clip, MediaError
+from av_bench.features.sides import Table
+from av_bench.media.mux import mux
+from av_bench.runtime.progress import Reporter
+
+
+def write_videos(folder: Path, clips: Sequence[Clip], table: Table, seconds: float, reporter: Reporter) -> None:
+    """One mp4 per scored sample that has a picture, named like the sample; those that are there are kept.
+
+    A picture that cannot be copied costs its video only, and is said.
+    """
+    jobs = [(c, m) for c in clips if c.video is not None for m in table.samples[c.id]]
+    with reporter.stage("videos", len(jobs)) as stage:
+        for clip, medium in jobs:
+            target = folder / f"{medium.path.stem}.mp4"
+            if clip.video is not None and not target.is_file():
+                try:
+                    mux(clip.video, medium.path, target, seconds)
+                except MediaError as error:
+                    reporter.say(f"no video to watch of {clip.id}: {error}")
+            stage.advance()

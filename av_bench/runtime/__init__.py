@@ -1,0 +1,1 @@
+"""The machine: devices, files and locks, threads, progress."""

@@ -1,0 +1,1 @@
+"""Training commands, the evaluator that training calls, and held-out quality."""

@@ -1,0 +1,161 @@
+"""`av-bench train`: the embedded networks, the embedded MMAudio, and the variants of MMAudio.
+
+Training itself lives in ``model_zoo`` and knows no pipeline; what it needs of one (metrics, audits) is handed in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import protocols
+from av_bench.contracts import UsageError
+from av_bench.runtime.devices import check_device
+from av_bench.runtime.files import home
+from av_bench.runtime.progress import Reporter, Stage
+from av_bench.training.held_out import quality
+from protocols.definitions import SetRequest
+from protocols.readers.read import read_clips
+
+if TYPE_CHECKING:
+    from model_zoo.mmaudio.training.recipe import Recipe
+
+
+def train_nano(
+    network: str,
+    *,
+    out: Path,
+    clips: int,
+    corpus_folder: Path | None = None,
+    epochs: int | None = None,
+    device: str | None = None,
+    workers: int = 2,
+    test_clips: int = 256,
+    quiet: bool = False,
+) -> Path:
+    """Train one embedded network; returns the weights file. The log with the held-out quality lies beside it."""
+    from dataclasses import replace
+
+    from model_zoo.scorers import train
+    from model_zoo.scorers.corpus import corpus as render_corpus
+
+    if network not in train.RECIPES:
+        train.build(network, 1)  # names the available
+    recipe = train.RECIPES[network]
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs)
+    if clips < recipe.batch:
+        raise UsageError(f"--clips must be at least one batch of {recipe.batch}, got {clips}")
+    device = "cpu" if device is None else device
+    check_device(device)
+    reporter = Reporter(quiet)
+    folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
+    with reporter.stage("render corpus", clips) as stage:
+        corpus = render_corpus(folder, "train", clips, workers, lambda done, _: stage.advance(done - stage.done))
+    file = out / f"{network}.safetensors"
+    start = _start(recipe.start, out)
+    trained, log = train.train(recipe, corpus, device, reporter.say, lambda n, _: train.save_network(n, file), start)
+    train.save_network(trained, file)
+    held_out_clips = read_clips(protocols.load_set("impacts"), SetRequest(limit=test_clips)).clips
+    held_out = quality(network, held_out_clips, corpus.labels, file)
+    train.save_log(out / f"{network}.json", recipe, clips, log, held_out)
+    reporter.say(f"{network}: held out on impacts test: {held_out}")
+    return file
+
+
+def train_mmaudio_nano(
+    *,
+    out: Path,
+    clips: int,
+    corpus_folder: Path | None,
+    changes: Sequence[str],
+    device: str | None,
+    workers: int,
+    quiet: bool,
+) -> Path:
+    """All stages of the embedded MMAudio, on the CPU unless a device is named; returns the folder of its weights."""
+    from model_zoo.mmaudio.nano import recipe
+
+    device = "cpu" if device is None else device
+    check_device(device)
+    folder = corpus_folder or home() / "corpus" / f"impacts-train-{clips}"
+    stage = Stage("render corpus", clips, quiet)  # lines, no bar: the stages after it say their own
+    return recipe.train_nano(
+        out,
+        clips=clips,
+        corpus_folder=folder,
+        device=device,
+        workers=workers,
+        progress=lambda done, _: stage.advance(done - stage.done),
+        changes=tuple(changes),
+        report=Reporter(quiet).say,
+    )
+
+
+def train_mmaudio(
+    config: str,
+    *,
+    out: Path,
+    changes: Sequence[str] = (),
+    exclude: Path | None = None,
+    metrics_on: Path | None = None,
+    limit: int = 64,
+    device: str | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train a config of MMAudio on its feature folders; returns the folder of the final weights.
+
+    ``exclude`` is an audit's JSON file: training recordings it found in the test set are left out, by name.
+    ``metrics_on`` is a folder of videos that is sampled and scored every ``every.metrics`` steps. ``device`` takes the
+    place of the config's ``run.device``; None leaves that as it is.
+    """
+    from av_bench.audit.report import load_training_side
+    from model_zoo.mmaudio.training.distributed import device_of
+    from model_zoo.mmaudio.training.loop import train
+    from model_zoo.mmaudio.training.recipe import read_recipe
+
+    more = [] if device is None else [f"run.device={device}"]
+    excluded = frozenset[str]() if exclude is None else frozenset(load_training_side(exclude))
+    recipe = read_recipe(config, [*more, *changes])
+    chosen = str(device_of(recipe.run))
+    check_device(chosen)
+    evaluation = _evaluation(recipe, out, metrics_on, limit, chosen) if metrics_on is not None else None
+    return train(recipe, out, evaluation, quiet, excluded)
+
+
+def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) -> Any:
+    """Sampling and scoring for the training loop, with the published codec and conditions of the config's variant.
+
+    MissingRequirement when a weight file of theirs, or of a metric's network, is not there.
+    """
+    from av_bench.pipeline.plan import RunOptions
+    from av_bench.training.run_evaluator import RunEvaluator
+    from model_zoo.mmaudio.sampling import published
+    from model_zoo.mmaudio.training.loop import Evaluation
+
+    variant = recipe.network.get("variant")
+    if variant is None:
+        raise UsageError(
+            f"--metrics-on: config {recipe.name} lists the fields of its network, so no codec and conditions are known "
+            "to sample with; use a config whose network names a variant, e.g. {variant: mmaudio-s-16k} in small_16k, "
+            "or leave --metrics-on out"
+        )
+    generator = published.around(str(variant), device)
+    options = RunOptions(set="clips", data=data, protocol="vggsound-8s", device=device)
+    evaluator = RunEvaluator(options, out / "metrics")
+    evaluator.check()
+    clips = read_clips(protocols.load_set("clips"), SetRequest(data=data, limit=limit))
+    return Evaluation(evaluator, clips, generator)
+
+
+def _start(name: str | None, out: Path) -> Path | None:
+    """The trained network a recipe starts from: the one beside the output, else the embedded one."""
+    if name is None:
+        return None
+    from av_bench.extractors.nano import WEIGHTS
+
+    for folder in (out, WEIGHTS):
+        if (folder / f"{name}.safetensors").is_file():
+            return folder / f"{name}.safetensors"
+    raise UsageError(f"this recipe starts from {name}; train it first: av-bench train {name} --out {out}")

@@ -1,0 +1,1 @@
+"""From audio to latents and back: mel, VAE, vocoder."""

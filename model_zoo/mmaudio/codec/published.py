@@ -1,0 +1,67 @@
+"""The published codec of MMAudio: log-mel and VAE towards latents, VAE and BigVGAN back to waves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from av_bench.contracts import UsageError
+from model_zoo.mmaudio.codec.mel import MELS, log_mel
+from model_zoo.mmaudio.codec.vae import VAE, VAES
+from model_zoo.mmaudio.codec.vocoder import load_vocoder
+from model_zoo.mmaudio.config import Rate, audio_samples
+from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
+
+ENTRIES = {"16k": "mmaudio-vae-16k", "44k": "mmaudio-vae-44k"}
+
+
+def load_vae(rate: str, source: Source = None) -> VAE:
+    """The VAE of ``"16k"`` or ``"44k"`` with raw weights of a file, a mapping, or the lock file's entry; not fused."""
+    if rate not in VAES:
+        raise UsageError(f"no VAE is known for {rate!r}; known are {', '.join(VAES)}")
+    tensors, where = read_tensors(source, ENTRIES[rate])
+    with torch.device("meta"):
+        vae = VAE(VAES[rate])
+    load_strictly(vae, tensors, where)
+    return vae.eval()
+
+
+class OfficialCodec(nn.Module):
+    """Mono waves at 16 or 44.1 kHz to latents (31.25 per second with 20 channels, 43.07 with 40) and back.
+
+    ``vae`` and ``vocoder`` are weight files or mappings; None takes the files of the lock file, and
+    MissingRequirement says how to get them.
+    """
+
+    def __init__(self, rate: Rate, vae: Source = None, vocoder: Source = None) -> None:
+        super().__init__()
+        if rate not in MELS:
+            raise UsageError(f"no codec is known for {rate!r}; known are {', '.join(MELS)}")
+        self.rate, self.mel = rate, MELS[rate]
+        self.vae = load_vae(rate, vae).fuse()
+        self.vocoder = load_vocoder(rate, vocoder)
+        self.sample_rate = self.mel.sample_rate
+        self.latent_dim = self.vae.config.embed_dim
+        self.samples_per_latent = self.mel.hop * self.vae.config.stride
+
+    def latent_len(self, seconds: float) -> int:
+        """Latent frames of a clip: enough to cover it (8 s: 250 and 345)."""
+        return audio_samples(self.rate, seconds) // self.samples_per_latent
+
+    @torch.no_grad()
+    def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Waves ``(B, T)`` in [-1, 1], T a multiple of ``samples_per_latent`` -> mean and deviation, ``(B, N, C)``."""
+        if wave.ndim != 2 or not wave.shape[1] or wave.shape[1] % self.samples_per_latent:
+            wanted = f"(B, a multiple of {self.samples_per_latent})"
+            raise UsageError(f"codec {self.rate}: expected waves {wanted}, got {tuple(wave.shape)}")
+        posterior = self.vae.encode(log_mel(wave, self.mel))
+        return posterior.mean.transpose(1, 2), posterior.std.transpose(1, 2)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents ``(B, N, C)``, not normalised -> waves ``(B, N * samples_per_latent)`` in [-1, 1]."""
+        if latent.ndim != 3 or latent.shape[2] != self.latent_dim:
+            wanted = f"(B, N, {self.latent_dim})"
+            raise UsageError(f"codec {self.rate}: expected latents {wanted}, got {tuple(latent.shape)}")
+        wave: Tensor = self.vocoder(self.vae.decode(latent.float().transpose(1, 2)))
+        return wave

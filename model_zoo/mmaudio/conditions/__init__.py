@@ -1,0 +1,1 @@
+"""Conditions of MMAudio: CLIP, Synchformer and text features."""

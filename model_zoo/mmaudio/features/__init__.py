@@ -1,0 +1,1 @@
+"""Features of a training corpus: crops, encoding, shards, reading."""

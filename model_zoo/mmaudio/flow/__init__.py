@@ -1,0 +1,1 @@
+"""The flow network, its objective path and its solvers."""

@@ -1,0 +1,1 @@
+"""Sampling: from clips to audio."""

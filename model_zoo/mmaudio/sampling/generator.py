@@ -1,0 +1,293 @@
+"""MMAudio as a generator: conditions in, sound out (MMAudio, section 3.6)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError
+from av_bench.features.store import Store
+from av_bench.runtime.devices import finish, own_stream, single_precision
+from av_bench.runtime.prefetch import ahead
+from model_zoo.mmaudio.conditions.published import stretches, words
+from model_zoo.mmaudio.flow import matching, solvers
+from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
+from model_zoo.mmaudio.interfaces import Codec, Conditioner
+from model_zoo.mmaudio.sampling import windows
+from model_zoo.mmaudio.sampling.settings import OVERLAP, Conditions, Settings, cast_once, compiled
+
+WARM_UP = 2  # samples before seconds per sample count, as for every other generator
+READERS = 3  # threads that decode videos for a GPU
+
+
+def _text(clip: Clip) -> str:
+    """A clip's text; one of blanks is none."""
+    return (clip.text or "").strip()
+
+
+@dataclass
+class _Inputs:
+    """Raw conditions of one clip, one row per window; None where the modality is missing."""
+
+    clip: Clip
+    visual: Tensor | None = None
+    sync: Tensor | None = None
+    text: Tensor | None = None
+    problem: MediaError | None = None
+    seconds: float | None = 0.0  # what the networks took for them; None when the store had the video's tokens
+
+
+@dataclass
+class MMAudio:
+    """A flow network, a codec and a conditioner as one generator.
+
+    The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
+    are the same bit for bit whatever they are generated with; on a GPU ``batch`` samples run together and may differ
+    in the last bits of bf16 arithmetic. ``batch`` also bounds the windows of long clips that run together. The state
+    stays float32; the network runs under bf16 autocast on a GPU, the codec in full float32. A GPU reads, samples and
+    decodes on streams of their own. With ``batch`` 1, and on a CPU, one thing comes after the other, and the seconds of
+    a sample are its own.
+    """
+
+    name: str
+    network: FlowNetwork
+    codec: Codec
+    conditioner: Conditioner
+    settings: Settings = field(default_factory=Settings)
+    training_sets: tuple[str, ...] = ()
+    store: Store | None = None
+    paper: tuple[dict[str, str], ...] = ()
+    identity: str = ""  # changes with the weights: samples of others are not taken for its own
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seconds: float = 8.0
+    watch: ClassVar[bool] = True  # its samples are worth a video
+
+    def __post_init__(self) -> None:
+        used: dict[Conditions, tuple[Modality, ...]] = {
+            "both": ("video", "text"),
+            "video": ("video",),
+            "text": ("text",),
+            "none": (),
+        }
+        self.conditions: frozenset[Modality] = frozenset(used[self.settings.conditions])
+        self.parameters = sum(p.numel() for p in self.network.parameters())
+        self._negative: Tensor | None = None
+        self._warm = 0  # samples made so far: the first ones are not timed
+        self._flow = compiled(self.network.flow, self.settings.compile)
+        self._plan(self.seconds)
+
+    def describe(self, _job: Any = None) -> dict[str, Any]:
+        """What run.json says besides: the rows of the paper's tables that report the same model."""
+        return {"paper": list(self.paper)}
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the output, Hz."""
+        return self.codec.sample_rate
+
+    def place(self, device: str) -> None:
+        """Move everything to a device; on a GPU the network's weights become bf16 for good."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        if self.device.type == "cuda":
+            cast_once(self.network)
+        self.codec.to(self.device)
+        self.conditioner.to(self.device)
+        finish(self.device)
+
+    @property
+    def _at_once(self) -> int:
+        return 1 if self.device.type == "cpu" else max(1, self.settings.batch // len(self.windows))
+
+    @property
+    def _alone(self) -> bool:
+        """One thing after the other, one sample at a time: only then are seconds those of a sample."""
+        return self.device.type == "cpu" or self.settings.batch == 1
+
+    @property
+    def chunk(self) -> int:
+        """Clips to ask for in one call: on a GPU several full batches, between which nothing waits."""
+        return 16 if self.device.type == "cpu" else 8 * self.settings.batch
+
+    def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
+        """Fix the duration, in seconds; UsageError when no clip has any condition that is to be used."""
+        del seed
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise UsageError(f"{self.name}: a clip must last longer than 0 s, got {seconds:g} s")
+        if self.conditions and not any(map(self._has_condition, clips.clips)):
+            wanted = " or a ".join(sorted(self.conditions, reverse=True))
+            raise UsageError(
+                f"{self.name}: no clip of set {clips.name} has a {wanted}; `conditions` names what is used"
+            )
+        self._plan(seconds)
+
+    def _plan(self, seconds: float) -> None:
+        self.seconds = seconds
+        stretch = min(seconds, self.settings.window)
+        frames = self.codec.latent_len(stretch)
+        total = self.codec.latent_len(seconds)
+        self.windows = windows.plan(seconds, self.settings.window, OVERLAP, frames, total)
+        self.network.set_lengths(frames, *self.conditioner.lengths(stretch))
+
+    # ------------------------------------------------------------------ from clips to samples
+
+    @torch.no_grad()
+    def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
+        """Samples in order. On a GPU the next clips are read, and finished latents decoded, in threads."""
+        at_once = self._at_once
+        if self._alone:
+            for inputs in map(self._read, clips):
+                for k in range(samples):
+                    yield from self._decode(*self._latents([(inputs, k)], seed))
+            return
+        jobs: list[tuple[_Inputs, int]] = []
+        waiting: deque[Future[list[Generated]]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
+            for inputs in ahead(self._read, clips, READERS, 2 * at_once):
+                jobs += [(inputs, k) for k in range(samples)]
+                while len(jobs) >= at_once:
+                    waiting.append(decoder.submit(self._decode, *self._latents(jobs[:at_once], seed)))
+                    jobs = jobs[at_once:]
+                while len(waiting) > 1:
+                    yield from waiting.popleft().result()
+            if jobs:
+                waiting.append(decoder.submit(self._decode, *self._latents(jobs, seed)))
+            while waiting:
+                yield from waiting.popleft().result()
+
+    def _has_condition(self, clip: Clip) -> bool:
+        """Whether a clip has any of the conditions that are to be used."""
+        seen, told = clip.video is not None, bool(_text(clip))
+        return ("video" in self.conditions and seen) or ("text" in self.conditions and told)
+
+    @torch.no_grad()
+    def _read(self, clip: Clip) -> _Inputs:
+        """Decode one clip and compute its conditions, window by window."""
+        inputs = _Inputs(clip)
+        try:
+            if self.conditions and not self._has_condition(clip):
+                wanted = " or ".join(sorted(self.conditions))
+                detail = f"no {wanted} to generate from; conditions=none generates from nothing"
+                raise MediaError(clip.id, Reason.NO_VIDEO if "video" in self.conditions else Reason.NO_TEXT, detail)
+            if "video" in self.conditions and clip.video is not None:
+                cut = self.windows
+                with own_stream(self.device):
+                    inputs.visual, inputs.sync, inputs.seconds = stretches(
+                        self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
+                    )
+            if "text" in self.conditions and (text := _text(clip)):
+                with own_stream(self.device):
+                    tokens, seconds = words(self.conditioner, text, self.store)
+                inputs.text = tokens.expand(len(self.windows), -1, -1)
+                inputs.seconds = None if inputs.seconds is None else inputs.seconds + seconds
+        except MediaError as error:
+            inputs.problem = error
+        return inputs
+
+    def _latents(
+        self, jobs: Sequence[tuple[_Inputs, int]], seed: int
+    ) -> tuple[Sequence[tuple[_Inputs, int]], Any, float]:
+        """Normalised latents ``(b, total, C)`` of the jobs that have conditions."""
+        started = time.perf_counter()
+        usable = [job for job in jobs if job[0].problem is None]
+        if not usable:
+            return jobs, None, 0.0
+        # A compiled network is compiled for one batch size: a smaller batch is filled up.
+        filled = self._at_once - len(usable) if self.settings.compile != "no" else 0
+        rows = usable + usable[-1:] * filled
+        shape = (self.windows.total, self.codec.latent_dim)
+        noise = torch.stack([matching.noise(shape, seed, inputs.clip.id, k) for inputs, k in rows]).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            condition = self._condition([inputs for inputs, _ in rows])
+            latent = self._solve(noise, condition)[: len(usable)]
+        finish(self.device)
+        return jobs, latent, (time.perf_counter() - started) / len(usable)
+
+    def _condition(self, rows: Sequence[_Inputs]) -> Preprocessed:
+        """Conditions of all windows of all rows, joined with the empty ones when guidance needs them."""
+        network, count = self.network, len(self.windows)
+        config = network.config
+
+        def stacked(values: Sequence[Tensor | None], empty: Tensor, length: int) -> Tensor:
+            blank = empty.expand(count, length, -1)
+            return torch.cat([blank if v is None else v.to(self.device, torch.float32) for v in values])
+
+        real = network.preprocess(
+            stacked([r.visual for r in rows], network.empty_clip_feat, config.clip_len),
+            stacked([r.sync for r in rows], network.empty_sync_feat, config.sync_len),
+            stacked([r.text for r in rows], network.empty_string_feat, config.text_len),
+        )
+        return real.join(network.empty(len(rows) * count, self._negative_text())) if self.settings.cfg >= 1 else real
+
+    def _negative_text(self) -> Tensor | None:
+        """Tokens of the negative text, encoded once; None for the empty string's own."""
+        if self.settings.negative and self._negative is None:
+            self._negative = self.conditioner.text(self.settings.negative)[None].to(self.device)
+        return self._negative
+
+    def _solve(self, noise: Tensor, condition: Preprocessed) -> Tensor:
+        """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
+        guided, strength, cut = self.settings.cfg >= 1, self.settings.cfg, self.windows
+        fade = cut.weights().to(noise.device)
+        groups = self._groups(len(noise) * len(cut), condition)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            parts, times = cut.split(x), t.repeat_interleave(len(cut))
+            found = []
+            for rows, given in groups:
+                some, when = parts[rows], times[rows]
+                if not guided:
+                    found.append(self._flow(some, when, given).float())
+                    continue
+                real, empty = self._flow(torch.cat([some, some]), torch.cat([when, when]), given).float().chunk(2)
+                found.append(empty + strength * (real - empty))
+            return cut.merge(torch.cat(found), fade)
+
+        if self.settings.solver == "adaptive":
+            return solvers.adaptive(velocity, noise)
+        return solvers.euler(velocity, noise, self.settings.steps)
+
+    def _groups(self, windows: int, condition: Preprocessed) -> list[tuple[slice, Preprocessed]]:
+        """At most ``batch`` windows at once, with their conditions: memory does not grow with the length of a clip."""
+        batch = self.settings.batch
+        parts = [slice(i, min(i + batch, windows)) for i in range(0, windows, batch)]
+        if len(parts) == 1:
+            return [(parts[0], condition)]
+        if self.settings.cfg < 1:
+            return [(part, condition.rows(part)) for part in parts]
+        real, empty = condition.rows(slice(0, windows)), condition.rows(slice(windows, 2 * windows))
+        return [(part, real.rows(part).join(empty.rows(part))) for part in parts]
+
+    @torch.no_grad()
+    def _decode(self, jobs: Sequence[tuple[_Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
+        """Latents to audio, trimmed to the asked length; jobs without conditions keep their reason."""
+        started = time.perf_counter()
+        usable = sum(inputs.problem is None for inputs, _ in jobs)
+        length = round(self.seconds * self.sample_rate)
+        with single_precision(), own_stream(self.device):
+            waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
+        decoding = (time.perf_counter() - started) / max(usable, 1)
+        found = []
+        for inputs, k in jobs:
+            if inputs.problem is not None:
+                found.append(Generated(inputs.clip.id, k, reason=inputs.problem.reason, detail=str(inputs.problem)))
+                continue
+            wave = next(waves)[:length]
+            self._warm += 1
+            timings = {}
+            if self._warm > WARM_UP and self._alone and inputs.seconds is not None:
+                timings = {"features": inputs.seconds, "generation": seconds, "decoding": decoding}
+            if len(wave) < length:
+                detail = f"the codec gave {len(wave)} samples, {length} are needed"
+                found.append(Generated(inputs.clip.id, k, reason=Reason.GENERATOR_FAILED, detail=detail))
+            else:
+                found.append(Generated(inputs.clip.id, k, wave[None], self.sample_rate, timings=timings))
+        return found

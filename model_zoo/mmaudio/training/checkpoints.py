@@ -1,0 +1,205 @@
+"""Checkpoints that are complete or not there: safetensors and JSON in a folder that is renamed when finished.
+
+``<out>/checkpoints/step-000012000/{tensors.safetensors, state.json}``. A write that fails (full disk, kill) leaves the
+earlier ones untouched; a checkpoint whose checksum differs is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from av_bench.contracts import MissingRequirement, UsageError
+from model_zoo.mmaudio.training.distributed import Cluster
+
+log = logging.getLogger(__name__)
+
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_NAME = re.compile(r"step-(\d+)$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint read back: ``step`` is the number of steps done."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write the checkpoint of ``step`` and remove all but the newest ``keep``.
+
+    MissingRequirement when it cannot be written: the checkpoints that were there still are.
+    """
+    target = root / f"step-{step:09d}"
+    part = root / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        part.mkdir(parents=True)
+        write_tensors(part / _TENSORS, tensors)
+        content = {"step": step, "sha256": _sha256(part / _TENSORS), "state": dict(state)}
+        _write_text(part / _STATE, json.dumps(content, sort_keys=True, allow_nan=False))
+        if target.exists():  # the same step saved again, because the older one is damaged
+            target.rename(part / "replaced")
+        part.rename(target)
+        shutil.rmtree(target / "replaced", ignore_errors=True)
+    except OSError as error:
+        good = _steps(root)
+        last = f"the last good one is step {max(good)}" if good else "there is none before it"
+        again = "it goes on from there" if good else "it begins anew"
+        raise MissingRequirement(
+            f"checkpoint of step {step} in {root} could not be written ({error}); {last}. "
+            f"Free space and start the same command again, {again}"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    for old in sorted(_steps(root))[:-keep]:
+        shutil.rmtree(root / f"step-{old:09d}")
+    return target
+
+
+def sweep(*folders: Path) -> None:
+    """Remove what killed writers had begun. For who holds the run's lock: nobody else writes there then."""
+    for folder in folders:
+        for part in folder.glob(".*.part") if folder.is_dir() else ():
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def load_latest(root: Path) -> Checkpoint | None:
+    """The newest intact checkpoint, None when there is none at all. UsageError when all are damaged."""
+    steps = sorted(_steps(root), reverse=True)
+    for step in steps:
+        folder = root / f"step-{step:09d}"
+        try:
+            return _load(folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("checkpoint %s is damaged (%s); trying the one before it", folder, error)
+    if steps:
+        raise UsageError(
+            f"{root}: all {len(steps)} checkpoints are damaged; remove that folder to train from the start"
+        )
+    return None
+
+
+def load(root: Path, step: int) -> Checkpoint:
+    """The checkpoint of exactly ``step``. UsageError when it is not there or damaged."""
+    folder = root / f"step-{step:09d}"
+    try:
+        return _load(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"checkpoint {folder} is not there or damaged ({error})") from error
+
+
+def load_agreed(root: Path, processes: Cluster) -> Checkpoint | None:
+    """``load_latest`` for processes that train together: the first one picks, the others read that step and no other.
+
+    UsageError in all of them when one cannot.
+    """
+    found = load_latest(root) if processes.first else None
+    step = processes.agree(0 if found is None else found.step)
+    if not step:
+        return None
+    problem = ""
+    if found is None:
+        try:
+            found = load(root, step)
+        except UsageError as error:
+            problem = f": {error}"
+    if processes.any(found is None):
+        raise UsageError(
+            f"{root}: the first process goes on from step {step}, not every process can{problem}. "
+            "--out must be one folder that all nodes share"
+        )
+    return found
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A safetensors file, whole or not at all. OSError when the disk refuses."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(temporary), dict(metadata or {}))
+        temporary.chmod(_ordinary_mode(path.parent))
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _ordinary_mode(folder: Path) -> int:
+    """Permissions that a new file gets here; safetensors makes its files for their owner alone."""
+    probe = folder / f".{uuid.uuid4().hex[:8]}.part"
+    try:
+        probe.touch()
+        return probe.stat().st_mode & 0o777
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of tensors by name, wherever they lie."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return found.hexdigest()
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """``write_tensors`` for what a user wants to keep: MissingRequirement when the disk refuses."""
+    try:
+        write_tensors(path, tensors, metadata)
+    except OSError as error:
+        raise MissingRequirement(f"{path} could not be written ({error}); free space and start again") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _load(folder: Path) -> Checkpoint:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    content = json.loads((folder / _STATE).read_text(encoding="utf8"))
+    if _sha256(folder / _TENSORS) != content["sha256"]:
+        raise ValueError("checksum differs")
+    try:
+        return Checkpoint(content["step"], load_file(str(folder / _TENSORS)), content["state"])
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _steps(root: Path) -> list[int]:
+    """Steps of the complete checkpoints below ``root``."""
+    found = [_NAME.match(p.name) for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+    return [int(match[1]) for match in found if match]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,260 @@
+"""A training config: YAML file -> ``Recipe``, every key checked.
+
+A file may name another one as its ``base``; its own keys are laid over it, key by key in nested groups (lists are
+replaced whole). ``base`` is a path beside the file, or the name of a config of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from av_bench.contracts import UsageError
+from av_bench.registry import miss
+from model_zoo.mmaudio.recipe_checks import check
+from model_zoo.mmaudio.training.mix import Dropout, Source
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Sources of the mix.
+
+    ``exclude``: text file with a name per line: recordings, or crops of them, that are left out of training.
+    ``statistics``: number of the source whose latents define the normalisation; by default the first source that has
+    video, as in the published code. ``verify`` compares all checksums at start.
+    """
+
+    train: tuple[Source, ...]
+    validation: tuple[Source, ...] = ()
+    statistics: int | None = None
+    exclude: str | None = None
+    threads: int = 1
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW with a single parameter group: weight decay acts on biases and norms too (published code)."""
+
+    rate: float = 1e-4
+    weight_decay: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-6
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then a factor ``gamma`` at each milestone.
+
+    ``counting`` says from where milestones count: ``paper`` from the first step (80 % and 90 % of training, appendix
+    H), ``code`` from the end of the warm-up, as the published code does in effect (1,000 steps later).
+    """
+
+    warmup: int = 1000
+    milestones: tuple[int, ...] = (240_000, 270_000)
+    gamma: float = 0.1
+    counting: Literal["paper", "code"] = "paper"
+
+    def factor(self, step: int) -> float:
+        """Factor on the base rate at ``step`` (0 is the first)."""
+        start = self.warmup if self.counting == "code" else 0
+        passed = sum(step >= start + milestone for milestone in self.milestones)
+        return min(1.0, (step + 1) / (self.warmup + 1)) * self.gamma**passed
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Post-hoc EMA (paper, appendix H: relative width 0.05): widths that are tracked, snapshots kept of each.
+
+    ``final``: widths for which weights are written at the end, also others than those tracked.
+    """
+
+    sigma_rel: tuple[float, ...] = (0.05, 0.1)
+    snapshots: int = 24
+    final: tuple[float, ...] = (0.05,)
+
+
+@dataclass(frozen=True)
+class Every:
+    """Steps between log lines, validation, metrics, snapshots of the averages, and checkpoints; 0: never."""
+
+    log: int = 200
+    validate: int = 5000
+    metrics: int = 20_000
+    snapshot: int = 5000
+    checkpoint: int = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the work is done; nothing here changes what is learned beyond rounding.
+
+    ``precision`` bf16: autocast with float32 weights. ``batch`` is cut over processes, each part into ``accumulate``
+    pieces. ``checkpointing`` recomputes each block's activations in the backward pass. ``device``: auto, cpu, cuda, or
+    one GPU of this machine as cuda:N; processes of a launcher each take the GPU of their own local rank.
+    ``deterministic``: operations whose sums have a fixed order, so that a GPU gives the same bits again (slower).
+    """
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    accumulate: int = 1
+    checkpointing: bool = False
+    deterministic: bool = False
+    compile: bool = True
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    device: str = "auto"
+    keep: int = 2  # complete checkpoints kept
+    tensorboard: bool = True  # when the package is installed
+    wandb: str | None = None  # project name; nothing is sent anywhere unless it is set
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"run: device: {self.device!r} is not one of auto, cpu, cuda, cuda:N")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run. ``network``: a variant name and, or, fields of NetworkConfig.
+
+    ``empty_text``: safetensors file with the features of the empty text as ``empty_string_feat``; without it they come
+    from the training features. ``learn_empty_text``: they are trained on from there (Table A3, all learnable).
+    """
+
+    name: str
+    network: Mapping[str, Any]
+    data: Data
+    batch: int = 512
+    steps: int = 300_000
+    seed: int = 14159265
+    dropout: Dropout = field(default_factory=Dropout)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    ema: Ema = field(default_factory=Ema)
+    every: Every = field(default_factory=Every)
+    run: Run = field(default_factory=Run)
+    empty_text: str | None = None
+    learn_empty_text: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def identity(self) -> str:
+        """Canonical JSON of what must not change between a checkpoint and the run that goes on from it."""
+        content = asdict(self) | {"ema": list(self.ema.sigma_rel)}
+        for name in ("run", "every", "name", "steps", "empty_text"):
+            del content[name]
+        for name in ("threads", "verify", "validation", "exclude"):  # a checkpoint holds what the list leaves
+            del content["data"][name]
+        for source in content["data"]["train"]:
+            del source["path"]  # folders may move; the number of samples is compared instead
+        return json.dumps(content, sort_keys=True)
+
+
+def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a config file, or a config of this package by name, and apply ``key.key=value`` changes (YAML values)."""
+    import yaml
+
+    content = _read(_find(path, Path.cwd()).resolve(), ())
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--set {change}: write key=value, e.g. --set batch=64 or --set run.compile=false")
+        try:
+            content = merge(content, _nested(key.split("."), yaml.safe_load(value)))
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {change}: the value is no YAML: {error}") from error
+    recipe: Recipe = build(Recipe, content, str(path))
+    return recipe
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``: groups are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
+
+
+def _find(name: Path | str, folder: Path) -> Path:
+    beside = folder / name
+    if beside.is_file():
+        return beside
+    known = {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in sorted(CONFIGS.rglob("*.yaml"))}
+    if str(name) in known:
+        return known[str(name)]
+    raise UsageError(f"no config file {name}, and " + miss("configs", str(name), sorted(known)))
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    import yaml
+
+    if path in seen:
+        raise UsageError(f"config {path}: its bases lead back to itself")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"config {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"config {path}: expected keys and values at the top")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise UsageError(f"config {path}: base: expected the name of a config, got {base!r}")
+    return merge(_read(_find(base, path.parent).resolve(), (*seen, path)), content)
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """A value of YAML as ``kind`` (dataclass, tuple, Literal, optional, number, text). UsageError says where."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else build(next(a for a in arguments if a is not types.NoneType), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where}: expected a list, got {value!r}")
+        if arguments[-1] is not ... and len(value) != len(arguments):
+            raise UsageError(f"{where}: expected {len(arguments)} values, got {len(value)}")
+        return tuple(build(arguments[0], item, f"{where}[{n}]") for n, item in enumerate(value))
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+        except (ValueError, OverflowError):
+            pass
+    elif origin is Mapping or kind in (int, str, bool):
+        wanted = Mapping if origin is Mapping else kind
+        if isinstance(value, wanted) and not (kind is int and isinstance(value, bool)):
+            return value
+    name = getattr(kind, "__name__", str(kind))
+    raise UsageError(f"{where}: expected {name}, got {value!r}")
+
+
+def _build_dataclass(kind: type[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: expected keys and values, got {value!r}")
+    hints, known = typing.get_type_hints(kind), {f.name: f for f in fields(kind)}
+    for key in value:
+        if key not in known:
+            raise UsageError(f"{where}: " + miss("keys", str(key), sorted(known)))
+    for key, entry in known.items():
+        if key not in value and entry.default is MISSING and entry.default_factory is MISSING:
+            raise UsageError(f"{where}: the key {key!r} is missing")
+    return kind(**{key: build(hints[key], item, f"{where}: {key}") for key, item in value.items()})

@@ -1,0 +1,1 @@
+"""Readers of sets: a folder, published lists, rendered clips."""

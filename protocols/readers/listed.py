@@ -1,0 +1,215 @@
+"""Set kind ``list``: ids from a public list file (pinned by sha256) or from the user's own, media from ``--data``.
+
+The list files themselves are not part of the package: ``--lists`` names a folder that holds them (plain or .gz, the
+public file name or the lock file's), or the one file to use. A file that is not the pinned one is accepted only when it
+is named directly, and its own hash then becomes part of the set's version.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from av_bench.contracts import Clip, ClipSet, UsageError
+from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_bench.registry import miss
+from protocols.definitions import SetDefinition, SetRequest, check_id, limited
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One item of a list."""
+
+    id: str
+    text: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+
+def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
+    """Clips of the list with their media in ``--data``; files that are not there are excluded later, by reason."""
+    variants: dict[str, dict[str, Any]] = definition.options["lists"]
+    text, version = _list_text(definition, request, variants)
+    form = str(definition.options["format"])
+    if form not in _FORMATS:
+        raise UsageError(f"set {definition.name}: {miss('formats', form, sorted(_FORMATS))}")
+    entries = list(dict.fromkeys(_FORMATS[form](text)))
+    if not entries:
+        raise UsageError(f"set {definition.name}: the list holds no item in format {form}")
+    if request.data is None or not request.data.is_dir():
+        raise UsageError(f"set {definition.name} needs --data DIR with its media, got {request.data}")
+    media = _Media(request.data, definition)
+    clips = [media.clip(entry) for entry in entries]
+    return limited(ClipSet(definition.name, version, tuple(clips)), request.limit)
+
+
+def _list_text(definition: SetDefinition, request: SetRequest, variants: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """Content of the list file and the version it makes."""
+    names = ", ".join(f"{v['file']} ({v['count']} items)" for v in variants.values())
+    if request.lists is None:
+        raise UsageError(f"set {definition.name} needs --lists: a folder that holds {names}, or your own list file")
+    if request.lists.is_dir():
+        wanted = next(iter(variants.values()))
+        path = _find(request.lists, wanted)
+        if path is None:
+            raise UsageError(f"--lists {request.lists}: {wanted['file']} is not there; `av-bench lists pull` gets it")
+    else:
+        path = request.lists
+    try:
+        payload = path.read_bytes()
+        payload = gzip.decompress(payload) if path.suffix == ".gz" else payload
+        text = payload.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UsageError(f"--lists {path}: cannot be read: {error}") from error
+    digest = hashlib.sha256(payload).hexdigest()
+    known = next((name for name, v in variants.items() if v["sha256"] == digest), None)
+    if known is None and request.lists.is_dir():
+        raise UsageError(f"{path} is not the pinned list (sha256 {digest[:16]}...); name the file itself to use it")
+    return text, f"{definition.version}@{known or 'sha256-' + digest[:12]}"
+
+
+def _find(folder: Path, variant: dict[str, Any]) -> Path | None:
+    names = [variant["file"], Path(variant["file"]).name, variant.get("local", "")]
+    for name in filter(None, names):
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+class _Media:
+    """Finds the files of an item by the set's naming rules, in one directory listing."""
+
+    def __init__(self, folder: Path, definition: SetDefinition) -> None:
+        self.folder = folder
+        self.definition = definition
+        self.video_name = str(definition.options.get("video", "{id}"))
+        self.audio_name = definition.options.get("audio")
+        self.onsets_name = definition.options.get("onsets")
+        self.seconds = float(definition.options.get("onset_seconds", 8.0))
+        self.files: dict[str, dict[str, Path]] = {}
+        for path in sorted(folder.iterdir()):
+            self.files.setdefault(path.stem, {})[path.suffix.lower()] = path
+
+    def clip(self, entry: Entry) -> Clip:
+        has_video = "video" in self.definition.options["conditions"]
+        video = self._pick(self.video_name.format(id=entry.id), VIDEO_SUFFIXES, ".mp4") if has_video else None
+        audio = None
+        if self.audio_name is not None or not has_video:
+            audio = self._pick(str(self.audio_name or "{id}").format(id=entry.id), AUDIO_SUFFIXES, ".wav")
+            if has_video and not audio.is_file():
+                audio = None
+        onsets = None
+        if self.onsets_name is not None:
+            onsets = _times(self.folder / str(self.onsets_name).format(id=entry.id), self.seconds)
+        return Clip(entry.id, video, audio, entry.text, entry.label, onsets, entry.group)
+
+    def _pick(self, stem: str, suffixes: frozenset[str], default: str) -> Path:
+        found = {s: p for s, p in self.files.get(stem, {}).items() if s in suffixes}
+        if len(found) > 1:
+            files = " and ".join(p.name for p in found.values())
+            raise UsageError(f"--data {self.folder}: {files} both belong to {stem}; keep one")
+        return next(iter(found.values()), self.folder / f"{stem}{default}")
+
+
+def _times(path: Path, seconds: float) -> tuple[float, ...] | None:
+    """Greatest Hits label file: first field of each line in seconds, up to the first time beyond the window."""
+    if not path.is_file():
+        return None
+    times = []
+    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            time = float(line.split()[0])
+        except ValueError as error:
+            raise UsageError(f"{path}, line {number}: seconds are expected first, found {line[:40]!r}") from error
+        if time >= seconds:
+            break
+        times.append(time)
+    return tuple(times)
+
+
+def _vggsound(text: str) -> Iterator[Entry]:
+    """``<id>_<start>.mp4,label`` without header, or tab-separated with header ``id label``."""
+    tabs = text.split("\n", 1)[0].split("\t")[0] == "id"
+    rows = csv.reader(io.StringIO(text), delimiter="\t" if tabs else ",")
+    for number, row in enumerate(rows, 1):
+        if not row or (tabs and number == 1):
+            continue
+        clip_id = row[0].removesuffix(".mp4")
+        if len(row) < 2 or re.fullmatch(r".{11}_\d{6}", clip_id) is None:
+            raise UsageError(f"list, line {number}: ID_START and a label are expected, found {','.join(row)[:60]!r}")
+        yield Entry(clip_id, text=row[1], label=row[1], group=clip_id[:11])
+
+
+def _audiocaps(text: str) -> Iterator[Entry]:
+    """``audiocap_id,youtube_id,start_time,caption``: one item per clip, its first caption."""
+    seen: set[str] = set()
+    for row in _dict_rows(text, ("youtube_id", "start_time", "caption")):
+        clip_id = f"{row['youtube_id']}_{_whole_seconds(row['start_time']):06d}"
+        if clip_id not in seen:
+            seen.add(clip_id)
+            yield Entry(clip_id, text=row["caption"], group=row["youtube_id"])
+
+
+def _whole_seconds(text: str) -> int:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0 or seconds != int(seconds):
+        raise UsageError(f"list: start_time must be whole seconds, found {text!r}")
+    return int(seconds)
+
+
+def _wavcaps(text: str) -> Iterator[Entry]:
+    """``file_name,caption_1,...``: one item per file, its first caption."""
+    for row in _dict_rows(text, ("file_name", "caption_1")):
+        stem = Path(row["file_name"]).stem
+        yield Entry(stem, text=row["caption_1"], group=stem.removeprefix("Y"))
+
+
+def _dict_rows(text: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [c for c in columns if c not in (reader.fieldnames or ())]
+    if missing:
+        raise UsageError(f"list: the columns {', '.join(missing)} are missing; the header is {reader.fieldnames}")
+    yield from reader
+
+
+def _greatest_hits(text: str) -> Iterator[Entry]:
+    """One name per line, such as ``2015-02-16-17-08-51_denoised_thumb.mp4``."""
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.strip()
+        if name:
+            clip_id = Path(name).stem.removesuffix("_thumb").removesuffix("_denoised")
+            check_id(clip_id, f"list, line {number}")
+            yield Entry(clip_id)
+
+
+def _moviegen(text: str) -> Iterator[Entry]:
+    """JSON lines with id and audio_prompt."""
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            yield Entry(str(row["id"]), text=str(row["audio_prompt"]))
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"list, line {number}: id and audio_prompt are expected: {error}") from error
+
+
+_FORMATS: dict[str, Callable[[str], Iterator[Entry]]] = {
+    "vggsound": _vggsound,
+    "audiocaps": _audiocaps,
+    "wavcaps": _wavcaps,
+    "greatest_hits": _greatest_hits,
+    "moviegen": _moviegen,
+}
