@@ -1,22 +1,38 @@
-"""One registry for models, sets, metrics and extractors: lazy, open through entry points, with misses that teach.
+"""One registry for models, metrics, extractors, sets and protocols: lazy, and open through entry points.
 
 The package's own entries are strings ``"module:attribute"``, so that listing names imports nothing. Other installed
 packages add theirs through the entry-point groups ``av_bench.models``, ``av_bench.metrics``, ``av_bench.extractors``
-and ``av_bench.sets``.
+(classes), ``av_bench.sets`` and ``av_bench.protocols`` (paths of YAML files). What is loaded must be a subclass of the
+base class of its group.
 """
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import logging
-from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import Extractor, Metric, PairExtractor, PluginError, SampleSource, UsageError, unknown_name
 
 log = logging.getLogger(__name__)
+
+ClassGroup = Literal["models", "extractors", "metrics"]
+FileGroup = Literal["sets", "protocols"]
+CLASS_GROUPS: tuple[ClassGroup, ...] = ("models", "extractors", "metrics")
+
+BASES: dict[str, tuple[type, ...]] = {
+    "models": (SampleSource,),
+    "extractors": (Extractor, PairExtractor),
+    "metrics": (Metric,),
+}
+REQUIRED: dict[type, tuple[str, ...]] = {
+    Extractor: ("name", "outputs"),
+    PairExtractor: ("name", "outputs", "video", "audio"),
+}
+"""Class variables without a default, by base class."""
 
 OWN: dict[str, dict[str, str]] = {
     "models": {
@@ -24,13 +40,13 @@ OWN: dict[str, dict[str, str]] = {
         "shuffled": "model_zoo.sanity:Shuffled",
         "noise": "model_zoo.sanity:Noise",
         "silence": "model_zoo.sanity:Silence",
-        "mmaudio-nano": "model_zoo.mmaudio.nano:MMAudioNano",
-        "mmaudio-s-16k": "model_zoo.mmaudio.sampling.published:small_16k",
-        "mmaudio-s-44k": "model_zoo.mmaudio.sampling.published:small_44k",
-        "mmaudio-m-44k": "model_zoo.mmaudio.sampling.published:medium_44k",
-        "mmaudio-l-44k": "model_zoo.mmaudio.sampling.published:large_44k",
-        "mmaudio-l": "model_zoo.mmaudio.sampling.published:large_44k",
-        "mmaudio-l-44k-v2": "model_zoo.mmaudio.sampling.published:large_44k_v2",
+        "mmaudio-nano": "model_zoo.mmaudio.nano.model:MMAudioNano",
+        "mmaudio-s-16k": "model_zoo.mmaudio.sampling.published:MMAudioSmall16k",
+        "mmaudio-s-44k": "model_zoo.mmaudio.sampling.published:MMAudioSmall44k",
+        "mmaudio-m-44k": "model_zoo.mmaudio.sampling.published:MMAudioMedium44k",
+        "mmaudio-l-44k": "model_zoo.mmaudio.sampling.published:MMAudioLarge44k",
+        "mmaudio-l": "model_zoo.mmaudio.sampling.published:MMAudioLarge44k",
+        "mmaudio-l-44k-v2": "model_zoo.mmaudio.sampling.published:MMAudioLarge44kV2",
     },
     "extractors": {
         "nano-tagger": "av_bench.extractors.nano:NanoTagger",
@@ -65,38 +81,80 @@ OWN: dict[str, dict[str, str]] = {
         "onset_ap": "av_bench.metrics.columns:OnsetAP",
         "onset_f1": "av_bench.metrics.columns:OnsetF1",
     },
-    "sets": {},
 }
 
 
-def names(group: str) -> list[str]:
+def names(group: ClassGroup) -> list[str]:
     """All names of a group, own and foreign, sorted; nothing is imported."""
     return sorted({*OWN[group], *_foreign(group)})
 
 
-def load(group: str, name: str) -> Any:
-    """The object registered under ``name``. UsageError names the nearest and the available on a miss."""
-    target: Mapping[str, Any] = {**_foreign(group), **OWN[group]}
-    if name not in target:
-        raise UsageError(miss(group, name, names(group)))
-    entry = target[name]
-    if isinstance(entry, str):
-        module, _, attribute = entry.partition(":")
-        return getattr(import_module(module), attribute)
-    return entry.load()
+def load(group: ClassGroup, name: str) -> Any:
+    """The class registered under ``name``, checked against the base class of its group.
+
+    UsageError for an unknown name; PluginError for another package's entry that cannot be imported or used.
+    """
+    if name in OWN[group]:
+        module, _, attribute = OWN[group][name].partition(":")
+        return vars(import_module(module))[attribute]
+    foreign = _foreign(group)
+    if name not in foreign:
+        raise UsageError(unknown_name(group.removesuffix("s"), name, names(group)))
+    return _checked(group, foreign[name])
 
 
-def miss(group: str, name: str, available: list[str]) -> str:
-    """The one-line message for an unknown name."""
-    near = difflib.get_close_matches(name, available, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {group.removesuffix('s')} {name!r}.{hint} Available: {', '.join(available) or 'none'}"
+def files(group: FileGroup) -> dict[str, Path]:
+    """YAML files that other packages add to the package's own sets and protocols, by name."""
+    found: dict[str, Path] = {}
+    for name, point in _foreign(group).items():
+        try:
+            found[name] = Path(point.load())
+        except Exception as error:  # a plugin may fail in any way
+            raise PluginError(f"{_where(group, point)}: {type(error).__name__}: {error}") from error
+    return found
 
 
-def _foreign(group: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def origin(group: ClassGroup, name: str) -> str:
+    """Who provides a name: "av-bench", or the other package and its version."""
+    if name in OWN[group]:
+        return "av-bench"
+    point = _foreign(group).get(name)
+    return _package(point) if point is not None else "nobody"
+
+
+def _checked(group: ClassGroup, point: EntryPoint) -> Any:
+    """The class behind an entry point; PluginError says what it lacks."""
+    where = _where(group, point)
+    try:
+        loaded = point.load()
+    except Exception as error:  # an import may fail in any way
+        raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+    wanted = " or ".join(base.__name__ for base in BASES[group])
+    if not inspect.isclass(loaded) or not issubclass(loaded, BASES[group]):
+        raise PluginError(f"{where}: must be a subclass of av_bench.contracts.{wanted}")
+    missing = sorted(vars(loaded).get("__abstractmethods__", ()))
+    for base, required in REQUIRED.items():
+        if issubclass(loaded, base):
+            missing += [key for key in required if not any(key in vars(parent) for parent in loaded.__mro__)]
+    if missing:
+        raise PluginError(f"{where}: {loaded.__name__} lacks {', '.join(missing)} (see docs/extend.md)")
+    return loaded
+
+
+def _where(group: str, point: EntryPoint) -> str:
+    return f"plugin {_package(point)}, {group.removesuffix('s')} {point.name!r} ({point.value})"
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value.partition(":")[0]
+
+
+def _foreign(group: str) -> dict[str, EntryPoint]:
+    """Entry points of other packages by name."""
+    own = OWN.get(group, {})
+    found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"av_bench.{group}"):
-        if point.name in OWN[group]:
+        if point.name in own:
             log.warning("entry point %s of %s is ignored: the name belongs to av-bench", point.name, point.value)
         elif point.name in found:
             log.warning("two packages offer %s %r: %s is kept", group, point.name, found[point.name].value)

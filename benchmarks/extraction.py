@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 import protocols
+from av_bench import registry
 from av_bench.contracts import Need
 from av_bench.features.extraction import Extraction
-from av_bench.features.extractor_set import Networks
+from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.sides import Medium
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
@@ -33,7 +34,13 @@ from protocols.readers.read import read_clips
 SECONDS = 8.0
 
 
-def extraction(networks: Networks, folder: str) -> Extraction:
+def need_of(name: str) -> Need:
+    """A need that asks for an extractor's first output."""
+    cls = registry.load("extractors", name)
+    return Need(name, next(iter(cls.outputs)), "video" if cls.modality == "video" else "reference")
+
+
+def extraction(networks: ExtractorSet, folder: str) -> Extraction:
     """A fresh store, so that nothing is warm but the networks."""
     return Extraction(networks, Store(Path(folder)), SECONDS, default_workers(), Reporter(quiet=True))
 
@@ -45,17 +52,17 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def extract(networks: Networks, names: Sequence[str], paths: Sequence[Path], store: str) -> Extraction:
+def extract(networks: ExtractorSet, names: Sequence[str], paths: Sequence[Path], store: str) -> Extraction:
     """One pass over the files into a store."""
     work = extraction(networks, store)
     work.media([Medium(p.stem, p) for p in paths], "reference", names, audio=True, video=True)
     return work
 
 
-def forward_only(networks: Networks, names: Sequence[str], paths: Sequence[Path]) -> float:
+def forward_only(networks: ExtractorSet, names: Sequence[str], paths: Sequence[Path]) -> float:
     """Seconds of the networks alone, on inputs prepared before the clock starts."""
     inputs: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-    built = {name: networks.built(name) for name in names}
+    built = {name: networks.single(name) for name in names}
     requests = [e.video_request for e in built.values() if e.video_request is not None]
     for path in paths:
         media = decode(path, requests, SECONDS)
@@ -76,7 +83,7 @@ def main() -> None:
     names = options.extractors.split(",")
     clips = read_clips(protocols.load_set("impacts"), SetRequest(limit=options.clips)).clips
     paths = [clip.video for clip in clips if clip.video is not None]
-    networks = Networks([Need(n, "", "video" if "video" in n else "reference") for n in names], "cpu", "strict")
+    networks = ExtractorSet([need_of(n) for n in names], "cpu", "strict")
     ratios: dict[str, list[float]] = {"extraction / forward": [], "one by one / together": [], "cold / warm": []}
     forwards = []
     for _ in range(options.rounds):

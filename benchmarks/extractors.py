@@ -24,9 +24,10 @@ import torch
 from torch import nn
 
 import protocols
+from av_bench import registry
 from av_bench.contracts import Need
 from av_bench.features.extraction import Extraction
-from av_bench.features.extractor_set import Networks
+from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.sides import Medium
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
@@ -88,7 +89,7 @@ def random_weights() -> Iterator[None]:
             setattr(module, name, function)
 
 
-class RandomNetworks(Networks):
+class RandomExtractors(ExtractorSet):
     """Extractors of the paper's sizes without their weights."""
 
     def fingerprint(self, name: str) -> str:
@@ -115,7 +116,7 @@ def timed(work: Callable[[], Any]) -> Cost:
     return Cost(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def extract(networks: Networks, names: Sequence[str], paths: Sequence[Path]) -> None:
+def extract(networks: ExtractorSet, names: Sequence[str], paths: Sequence[Path]) -> None:
     """One pass over the files into a fresh store."""
     with tempfile.TemporaryDirectory() as folder:
         work = Extraction(networks, Store(Path(folder)), SECONDS, default_workers(), Reporter(quiet=True))
@@ -144,14 +145,15 @@ def main() -> None:
     clips = read_clips(protocols.load_set("impacts"), SetRequest(limit=options.clips)).clips
     paths = [clip.video for clip in clips if clip.video is not None]
     sides = {name: "video" if "video" in name else "reference" for name in names}
-    networks = RandomNetworks([Need(n, "", side) for n, side in sides.items()], options.device, "paper")  # type: ignore[arg-type]
+    needs = [Need(n, next(iter(registry.load("extractors", n).outputs)), side) for n, side in sides.items()]  # type: ignore[arg-type]
+    networks = RandomExtractors(needs, options.device, "paper")
 
     print(f"{len(paths)} clips of {SECONDS:g} s, {options.device}, {torch.get_num_threads()} threads")
     print("| extractor | forward, clips/s | whole chain, clips/s | chain / forward, wall | processor |")
     print("|---|---:|---:|---:|---:|")
     forwards, singles = [], []
     for name in names:
-        extractor = networks.built(name)
+        extractor = networks.single(name)
         requests = [extractor.video_request] if extractor.video_request is not None else []
         inputs = [extractor.prepare(decode(path, requests, SECONDS), SECONDS) for path in paths]
         extractor.run(inputs[:1])

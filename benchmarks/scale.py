@@ -41,7 +41,7 @@ PROBE_VALUES: dict[str, Any] = {"samples": 352_800, "rate": 44_100, "peak": 0.5,
 CHUNK = 256
 
 
-def fingerprint(self: extractor_set.Networks, name: str) -> str:
+def fingerprint(self: extractor_set.ExtractorSet, name: str) -> str:
     """Stands for the networks' real fingerprints, which need their weight files."""
     del self
     return f"{name}-generated"
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=15_446)
     options = parser.parse_args()
-    extractor_set.Networks.fingerprint = fingerprint  # type: ignore[method-assign]
+    extractor_set.ExtractorSet.fingerprint = fingerprint  # type: ignore[method-assign]
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -114,8 +114,8 @@ def make_plan_pair_fingerprint(options: RunOptions) -> str:
 
     plan = make_plan(options, Reporter(quiet=True))
     assert options.store is not None
-    extraction = Extraction(plan.networks, Store(options.store), SECONDS, 1, Reporter(quiet=True))
-    return extraction.pair_fingerprint("synchformer")
+    extraction = Extraction(plan.extractors, Store(options.store), SECONDS, 1, Reporter(quiet=True))
+    return extraction.networks.pair_fingerprint("synchformer")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
-"""A folder of samples as a generator: ``<id>.wav|flac|...|mp4``, or ``<id>~<k>`` for the k-th of several per clip."""
+"""A folder of samples: ``<id>.wav|flac|...|mp4``, or ``<id>~<k>`` for the k-th of several per clip."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from av_bench.contracts import Clip, ClipSet, Generated, Modality, Reason, UsageError
+from av_bench.contracts import ClipSet, Generated, GenerationJob, Reason, SampleSource, UsageError
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
 
 
-class Samples:
+class SampleFolder(SampleSource):
     """Scores files where they lie. Names are matched exactly: no rewriting, no guessing."""
 
     name = "samples"
-    sample_rate: int | None = None
-    conditions: frozenset[Modality] = frozenset()
-    training_sets: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, files: dict[tuple[str, int], Path] | None = None) -> None:
         if not folder.is_dir():
@@ -24,7 +21,7 @@ class Samples:
         self.folder = folder
         self._named = files is None  # the keys come from the file names
         self.files = _by_key(folder) if files is None else files
-        self.extra: dict[str, str] = {}  # file -> why it is not scored
+        self._extra: dict[str, str] = {}  # file -> why it is not scored
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Match names with the list; a folder that matches nothing is refused."""
@@ -33,28 +30,30 @@ class Samples:
         if self._named:
             self._prefer_ids(ids)
         strangers = [path for (stem, _), path in self.files.items() if stem not in ids]
-        self.extra = {self._name(path): "no clip of the set has this name; not scored" for path in sorted(strangers)}
+        self._extra = {self._name(path): "no clip of the set has this name; not scored" for path in sorted(strangers)}
         if not any(stem in ids for stem, _ in self.files):
             have = ", ".join(p.name for p in list(self.files.values())[:3]) or "nothing"
             want = ", ".join(sorted(ids)[:3])
             raise UsageError(f"--samples {self.folder}: no file is named after a clip (found {have}; clips are {want})")
 
-    def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
+    def produce(self, job: GenerationJob) -> Iterator[Generated]:
         """The file of each (clip, k), or the reason missing-sample; files of further k are extra."""
-        del seed
-        ids = {clip.id for clip in clips}
-        further = [path for (stem, k), path in sorted(self.files.items()) if stem in ids and k >= samples]
-        detail = f"{samples} per clip are scored; --samples-per-clip takes more"
-        self.extra |= {self._name(path): detail for path in further}
-        for clip in clips:
-            for k in range(samples):
-                path = self.files.get((clip.id, k))
-                if path is None:
-                    name = clip.id if samples == 1 else f"{clip.id}~{k}"
-                    detail = f"no file {name}.wav (or flac, mp4, ...) in {self.folder}"
-                    yield Generated(clip.id, k, reason=Reason.MISSING_SAMPLE, detail=detail)
-                else:
-                    yield Generated(clip.id, k, path=path)
+        ids = {clip.id for clip in job.clips}
+        further = [path for (stem, k), path in sorted(self.files.items()) if stem in ids and k >= job.samples]
+        detail = f"{job.samples} per clip are scored; --samples-per-clip takes more"
+        self._extra |= {self._name(path): detail for path in further}
+        for clip, k in job.todo:
+            path = self.files.get((clip.id, k))
+            if path is None:
+                name = clip.id if job.samples == 1 else f"{clip.id}~{k}"
+                detail = f"no file {name}.wav (or flac, mp4, ...) in {self.folder}"
+                yield Generated(clip.id, k, reason=Reason.MISSING_SAMPLE, detail=detail)
+            else:
+                yield Generated(clip.id, k, path=path)
+
+    def extra_files(self) -> Mapping[str, str]:
+        """Files that no clip of the set is scored from."""
+        return self._extra
 
     def _prefer_ids(self, ids: set[str]) -> None:
         """A file whose whole stem is an id belongs to it: an id may itself end in ~1."""

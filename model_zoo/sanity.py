@@ -8,24 +8,19 @@ FD and IS. ``silence`` is digital zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError, clip_seed
+from av_bench.contracts import Clip, ClipSet, Generated, Generator, MediaError, Reason, UsageError, clip_seed
 from av_bench.media.decode import DecodedMedia, decode
 
 
-class _FromReference:
+class _FromReference(Generator):
     """Shared by all: takes a clip's real audio, cut to the window, and turns it into a sample."""
-
-    name = "reference"
-    sample_rate: int | None = None
-    conditions: frozenset[Modality] = frozenset()
-    training_sets: tuple[str, ...] = ()
-    is_reference = False
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -35,7 +30,7 @@ class _FromReference:
         del seed
         self.seconds = seconds
         if all(clip.reference_audio is None for clip in clips.clips):
-            raise UsageError(f"model {self.name} is made from the real audio, and set {clips.name} has none")
+            raise UsageError(f"model {self.name} is made from the reference audio, and set {clips.name} has none")
 
     def source(self, clip: Clip) -> Clip:
         """The clip whose audio is used."""
@@ -63,7 +58,7 @@ class _FromReference:
 
     def _decode(self, source: Path | None, clip: Clip) -> DecodedMedia:
         if source is None:
-            raise MediaError(clip.id, Reason.NO_AUDIO, "the clip has no real audio")
+            raise MediaError(clip.id, Reason.NO_AUDIO, "the clip has no reference audio")
         media = decode(source)
         if media.audio is None:
             raise MediaError(source, Reason.NO_AUDIO, "the file has no audio stream")
@@ -71,18 +66,16 @@ class _FromReference:
 
 
 class Oracle(_FromReference):
-    """The real audio, optionally damaged.
-
-    Parameters
-    ----------
-    shift : delay in seconds (negative: earlier); the gap is silent and the end is cut.
-    lowpass : cut-off in Hz of an 8th-order zero-phase Butterworth low-pass.
-    gain : level change in dB.
-    noise : level in dB relative to the clip's own RMS of white noise that is mixed in.
-    mix : seconds by which a second copy is delayed and added at the same level (an echo).
-    """
+    """The reference audio itself, optionally damaged (see ``options``)."""
 
     name = "oracle"
+    options: ClassVar[Mapping[str, str]] = {
+        "shift": "delay in seconds (negative: earlier); the gap is silent and the end is cut",
+        "lowpass": "cut-off in Hz of an 8th-order zero-phase Butterworth low-pass",
+        "gain": "level change in dB",
+        "noise": "level of added white noise, in dB relative to the clip's own RMS",
+        "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
+    }
 
     def __init__(
         self,

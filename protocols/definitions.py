@@ -1,48 +1,142 @@
-"""Read set and protocol definitions (YAML) and turn a set plus a data folder into a frozen list of clips."""
+"""Definitions of sets and protocols: the YAML files that say what is measured, on what, and how."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
-
-from av_bench.contracts import ClipSet, Flavour, UsageError
-from av_bench.registry import miss
+from av_bench import registry
+from av_bench.contracts import ClipSet, Flavour, Modality, UsageError, unknown_name
+from av_bench.schema import (
+    SET_BY_LOADER,
+    NonNegativeFloat,
+    NumberAsText,
+    PositiveFloat,
+    PositiveInt,
+    Sha256,
+    read_yaml,
+)
 
 HERE = Path(__file__).parent
+
+Version = Annotated[str, NumberAsText()]
+MetricOptions = Mapping[str, Any]
+"""``kind`` (a name of `av-bench list metrics`) and the arguments of that metric."""
+
+
+@dataclass(frozen=True)
+class SelfcheckSeries:
+    """A metric that must rise step by step along these models."""
+
+    metric: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selfcheck:
+    """Known damage of the reference audio: model -> metrics that must react, and series along which one must rise."""
+
+    series: tuple[SelfcheckSeries, ...] = ()
+    moves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a set is measured: window, metrics (column name -> options), metrics on request, and default flavour."""
+    """How a set is measured: seconds from the start of each clip, metrics (column -> options), default flavour.
+
+    ``optional`` metrics are computed when asked for (``--metrics +NAME``). ``trained_on`` names the set that the
+    networks were trained on, where that is the only one they know. ``notes`` are printed under every table.
+    """
 
     name: str
-    version: str
-    seconds: float
+    version: Version
+    seconds: PositiveFloat
     flavour: Flavour
-    metrics: Mapping[str, Mapping[str, Any]]
-    optional: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # computed when asked for by name
+    metrics: Mapping[str, MetricOptions]
+    optional: Mapping[str, MetricOptions] = field(default_factory=dict)
     title: str = ""
+    reference: str = ""
+    licence: str = ""
     trained_on: str | None = None
     notes: tuple[str, ...] = ()
-    source: Path | None = None
+    changelog: tuple[str, ...] = ()
+    selfcheck: Selfcheck | None = None
+    source: Path | None = field(default=None, metadata=SET_BY_LOADER)
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise UsageError(f"protocol {self.name}: metrics is empty")
+        twice = sorted(set(self.metrics) & set(self.optional))
+        if twice:
+            raise UsageError(f"protocol {self.name}: {twice[0]} is both a metric and an optional one")
+        for name, options in {**self.metrics, **self.optional}.items():
+            if not isinstance(options, Mapping) or not isinstance(options.get("kind"), str):
+                raise UsageError(f"protocol {self.name}, metric {name}: the key kind is missing")
+
+
+@dataclass(frozen=True)
+class PinnedList:
+    """A public list file: its name, where a lists folder keeps it, how many clips it has, and the hash of its text."""
+
+    file: str
+    count: PositiveInt
+    sha256: Sha256
+    local: str = ""
 
 
 @dataclass(frozen=True)
 class SetDefinition:
-    """What a set is; ``kind`` picks the reader (folder, rendered, list)."""
+    """What a set is; ``kind`` picks the reader.
+
+    ``folder``: any folder of videos. ``rendered``: made by this package (``renderer``, ``split``, ``count``). ``list``:
+    ids of a public list (``format``, ``lists``), files found by the name patterns ``video`` and ``audio``; with
+    ``onsets``, a text file of onset times per clip, read up to ``onset_seconds``.
+    """
 
     name: str
-    version: str
-    kind: str
+    version: Version
+    kind: Literal["folder", "rendered", "list"]
     protocol: str
     title: str = ""
+    conditions: tuple[Modality, ...] = ("video", "text")
     reference_audio: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = ""
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+    changelog: tuple[str, ...] = ()
+    data: str | None = None
+    table: str | None = None
+    renderer: Literal["impacts"] | None = None
+    split: Literal["train", "test"] | None = None
+    count: PositiveInt | None = None
+    format: str | None = None
+    lists: Mapping[str, PinnedList] = field(default_factory=dict)
+    video: str = "{id}"
+    audio: str | None = None
+    onsets: str | None = None
+    onset_seconds: NonNegativeFloat = 8.0
+    source: Path | None = field(default=None, metadata=SET_BY_LOADER)
+
+    def __post_init__(self) -> None:
+        needed: dict[str, dict[str, object]] = {
+            "rendered": {"renderer": self.renderer, "split": self.split, "count": self.count},
+            "list": {"format": self.format, "lists": self.lists or None},
+            "folder": {},
+        }
+        missing = [key for key, value in needed[self.kind].items() if value is None]
+        if missing:
+            raise UsageError(f"set {self.name}: kind {self.kind} needs the keys {', '.join(missing)}")
+        foreign = [k for kind, keys in needed.items() if kind != self.kind for k, v in keys.items() if v is not None]
+        if foreign:
+            raise UsageError(f"set {self.name}: {', '.join(foreign)} has no meaning for kind {self.kind}")
+
+    def beside(self, name: str | None) -> Path | None:
+        """A path of the definition, which is meant from the folder of its file."""
+        if name is None:
+            return None
+        return Path(name) if self.source is None else self.source.parent / name
 
 
 @dataclass(frozen=True)
@@ -57,78 +151,35 @@ class SetRequest:
     progress: Callable[[int, int], None] | None = None
 
 
-def _documents(folder: Path, group: str) -> dict[str, Path]:
-    found = {p.stem: p for p in sorted(folder.glob("*.yaml"))}
-    if group == "sets":
-        for point in entry_points(group="av_bench.sets"):
-            path = Path(point.load())
-            found.setdefault(point.name, path)
-    return found
-
-
 def set_names() -> dict[str, Path]:
-    """Set name -> YAML file."""
-    return _documents(HERE / "sets", "sets")
+    """Set name -> YAML file; other packages add theirs through the entry points ``av_bench.sets``."""
+    return {**registry.files("sets"), **{p.stem: p for p in sorted((HERE / "sets").glob("*.yaml"))}}
 
 
 def protocol_names() -> dict[str, Path]:
-    """Protocol name -> YAML file."""
-    return _documents(HERE, "protocols")
-
-
-def _read(path: Path, required: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: a mapping is expected, found {type(data).__name__}")
-    missing = [key for key in required if key not in data]
-    if missing:
-        raise UsageError(f"{path}: the keys {', '.join(missing)} are missing")
-    return data
+    """Protocol name -> YAML file; other packages add theirs through the entry points ``av_bench.protocols``."""
+    return {**registry.files("protocols"), **{p.stem: p for p in sorted(HERE.glob("*.yaml"))}}
 
 
 def load_protocol(name: str) -> Protocol:
     """A protocol by name, or from a YAML file of the user's."""
-    known = protocol_names()
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None:
-        raise UsageError(miss("protocols", name, sorted(known)))
-    data = _read(path, ("name", "version", "seconds", "flavour", "metrics"))
-    if data["flavour"] not in ("paper", "strict"):
-        raise UsageError(f"{path}: flavour must be paper or strict, found {data['flavour']!r}")
-    return Protocol(
-        name=data["name"],
-        version=str(data["version"]),
-        seconds=float(data["seconds"]),
-        flavour=data["flavour"],
-        metrics=data["metrics"],
-        optional=data.get("optional", {}),
-        title=data.get("title", ""),
-        trained_on=data.get("trained_on"),
-        notes=tuple(data.get("notes", ())),
-        source=path,
-    )
+    path = _find("protocol", name, protocol_names)
+    return replace(read_yaml(path, Protocol), source=path)
 
 
 def load_set(name: str) -> SetDefinition:
     """A set definition by name, or from a YAML file of the user's."""
-    known = set_names()
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None:
-        raise UsageError(miss("sets", name, sorted(known)))
-    data = _read(path, ("name", "version", "kind", "protocol"))
-    core = {"name", "version", "kind", "protocol", "title", "reference_audio"}
-    return SetDefinition(
-        name=data["name"],
-        version=str(data["version"]),
-        kind=data["kind"],
-        protocol=data["protocol"],
-        title=data.get("title", ""),
-        reference_audio=bool(data.get("reference_audio", True)),
-        options={k: v for k, v in data.items() if k not in core},
-    )
+    path = _find("set", name, set_names)
+    return replace(read_yaml(path, SetDefinition), source=path)
+
+
+def _find(kind: str, name: str, names: Callable[[], dict[str, Path]]) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    known = names()
+    if name not in known:
+        raise UsageError(unknown_name(kind, name, sorted(known)))
+    return known[name]
 
 
 def limited(clips: ClipSet, limit: int | None) -> ClipSet:
@@ -137,7 +188,7 @@ def limited(clips: ClipSet, limit: int | None) -> ClipSet:
         return clips
     if limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
-    return ClipSet(clips.name, clips.version, clips.clips[:limit], clips.notes)
+    return ClipSet(clips.name, clips.version, clips.clips[:limit])
 
 
 def check_id(clip_id: str, where: str) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import protocols
-from av_bench.contracts import UsageError
-from av_bench.registry import miss
+from av_bench.contracts import UsageError, unknown_name
 from reports.model import Cell, Row, Table, params_cell
 
 _FOLDER = Path(protocols.__file__).parent / "paper"
@@ -36,7 +35,7 @@ def read(table: str) -> list[Reported]:
     """All rows of a table, as table1. UsageError for an unknown name."""
     known = sorted(path.stem for path in _FOLDER.glob("*.csv"))
     if table not in known:
-        raise UsageError(miss("tables", table, known))
+        raise UsageError(unknown_name("table", table, known))
     with (_FOLDER / f"{table}.csv").open(encoding="utf8", newline="") as handle:
         rows = list(csv.DictReader(handle))
     if "method" not in rows[0]:

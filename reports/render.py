@@ -7,8 +7,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 
-from av_bench.contracts import UsageError
-from av_bench.registry import miss
+from av_bench.contracts import UsageError, unknown_name
 from reports.model import Cell, Row, Table
 
 _LATEX = {
@@ -40,7 +39,7 @@ def render(tables: Sequence[Table], form: str, intervals: bool = True) -> str:
         "html": _html,
     }
     if form not in forms:
-        raise UsageError(miss("formats", form, sorted(forms)))
+        raise UsageError(unknown_name("format", form, sorted(forms)))
     return forms[form](tables, intervals)
 
 

@@ -13,6 +13,7 @@ from reports.model import Cell, Column, Table
 
 if TYPE_CHECKING:
     from av_bench.doctor import Finding
+    from av_bench.registry import ClassGroup
     from av_bench.results.gate import Verdict
     from av_bench.selfcheck import Outcome
 
@@ -125,11 +126,12 @@ def _names(group: str) -> dict[str, list[str]]:
             "metrics": [", ".join(p.metrics) for p in found],
             "on request": [", ".join(p.optional) for p in found],
         }
-    names = registry.names(group)
-    return {group.removesuffix("s"): names, "what": [_first_line(group, n) for n in names]}
+    known = next(name for name in registry.CLASS_GROUPS if name == group)
+    names = registry.names(known)
+    return {group.removesuffix("s"): names, "what": [_first_line(known, n) for n in names]}
 
 
-def _first_line(group: str, name: str) -> str:
+def _first_line(group: ClassGroup, name: str) -> str:
     from av_bench import registry
     from av_bench.contracts import AvBenchError
 

@@ -17,7 +17,7 @@ import soundfile
 
 import av_bench
 from av_bench.contracts import UsageError
-from av_bench.features.extractor_set import Networks
+from av_bench.features.extractor_set import ExtractorSet
 from av_bench.pipeline.plan import RunResult
 from av_bench.results.record import read_run
 from tests.media_files import tone, write_video
@@ -93,14 +93,14 @@ def test_one_network_at_a_time_gives_the_same_bytes(
     first = run(data, tmp_path / "a", model="shuffled")
     most = {"together": 0, "alone": 0}
     mode = "together"
-    built = Networks.built
+    built = ExtractorSet._build
 
-    def counted(self: Networks, name: str) -> object:
-        network = built(self, name)
+    def counted(self: ExtractorSet, name: str, build: object) -> object:
+        network = built(self, name, build)  # type: ignore[arg-type]
         most[mode] = max(most[mode], len(self._built))
         return network
 
-    monkeypatch.setattr(Networks, "built", counted)
+    monkeypatch.setattr(ExtractorSet, "_build", counted)
     run(data, tmp_path / "b", model="shuffled", store=tmp_path / "other")
     mode = "alone"
     alone = run(data, tmp_path / "c", model="shuffled", store=tmp_path / "third", one_network=True)
@@ -154,10 +154,10 @@ def test_bad_samples_are_excluded_with_their_reason(data: Path, tmp_path: Path) 
     assert run(data, tmp_path / "run", samples=tmp_path / "mine", min_coverage=0.5).exit_code == 0
 
 
-def test_copies_of_the_reference_are_said_aloud(data: Path, tmp_path: Path) -> None:
+def test_copies_of_the_reference_are_warned_of(data: Path, tmp_path: Path) -> None:
     oracle = run(data, tmp_path / "oracle", model="oracle")
     copied = run(data, tmp_path / "run", samples=oracle.path / "audio")
-    assert any("features of the real audio" in w for w in copied.scores["warnings"])
+    assert any("same features as the reference audio" in w for w in copied.scores["warnings"])
 
 
 def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> None:
@@ -327,16 +327,16 @@ def test_a_picture_that_cannot_be_copied_costs_its_video_only(
     data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from av_bench.contracts import MediaError, Reason
-    from av_bench.media import mux
+    from av_bench.pipeline import videos
 
-    whole = mux.mux
+    whole = videos.mux
 
     def fails_once(video: Path, audio: Path, target: Path, seconds: float) -> None:
         if target.stem.endswith("00"):
             raise MediaError(video, Reason.UNREADABLE, "no such codec in mp4")
         whole(video, audio, target, seconds)
 
-    monkeypatch.setattr(mux, "mux", fails_once)
+    monkeypatch.setattr(videos, "mux", fails_once)
     result = run(data, out, model="oracle", limit=2, videos=True, quiet=False)
     assert result.scores["counts"]["scored"] == 2
     assert len(list((result.path / "videos").glob("*.mp4"))) == 1
@@ -372,10 +372,10 @@ def test_a_protocol_too_short_for_its_networks_is_refused_before_the_generator_i
     short = tmp_path / "short.yaml"
     short.write_text(
         "name: short\nversion: '1'\ntitle: Two seconds\nseconds: 2.0\nflavour: strict\nreference: none\nlicence: none\n"
-        "extractors: [nano-tagger]\nmetrics:\n  KL-nano: {kind: kl, extractor: nano-tagger, output: logits}\n"
+        "metrics:\n  KL-nano: {kind: kl, extractor: nano-tagger, output: logits}\n"
     )
     built: list[object] = []
-    monkeypatch.setattr("av_bench.pipeline.generate.generator", lambda *names: built.append(names))
+    monkeypatch.setattr("av_bench.pipeline.prepare.sample_source", lambda *names: built.append(names))
     with pytest.raises(UsageError, match="nano-tagger was trained on windows of 8 s, the protocol scores 2 s"):
         run(data, out, model="oracle", protocol=str(short))
     assert not built

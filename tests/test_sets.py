@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import protocols
+from av_bench import registry
 from av_bench.contracts import UsageError
-from av_bench.pipeline import score
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips
 from tests.conftest import ROOT
@@ -20,9 +20,11 @@ def test_every_set_names_a_protocol_that_exists(name: str) -> None:
     definition = protocols.load_set(name)
     protocol = protocols.load_protocol(definition.protocol)
     assert definition.name == name
-    assert score.columns(protocol, None)
-    for key in ("licence", "changelog", "conditions"):
-        assert key in definition.options
+    for options in protocol.metrics.values():
+        assert options["kind"] in registry.names("metrics")
+    assert definition.licence
+    assert definition.changelog
+    assert definition.conditions
 
 
 @pytest.mark.parametrize("name", sorted(protocols.protocol_names()))
@@ -55,11 +57,11 @@ def test_paper_tables_are_complete_and_say_where() -> None:
 )
 def test_public_lists(shared: Path, tmp_path: Path, name: str, count: int, first: str | None) -> None:
     definition = protocols.load_set(name)
-    pinned = next(iter(definition.options["lists"].values()))
-    file = shared / "lists" / f"{pinned['local']}.gz"
+    pinned = next(iter(definition.lists.values()))
+    file = shared / "lists" / f"{pinned.local}.gz"
     clips = read_clips(definition, SetRequest(data=tmp_path, lists=file))
-    assert len(clips.clips) == count == pinned["count"]
-    assert clips.version.endswith(f"@{next(iter(definition.options['lists']))}")
+    assert len(clips.clips) == count == pinned.count
+    assert clips.version.endswith(f"@{next(iter(definition.lists))}")
     if first is not None:
         assert clips.clips[0].id == first
     by_folder = read_clips(definition, SetRequest(data=tmp_path, lists=shared / "lists"))

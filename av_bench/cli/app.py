@@ -161,7 +161,7 @@ def _others(beside: str | None, model: str | None, set_: str) -> list[str]:
     name = (model or "").partition(":")[0]
     if name not in registry.names("models") or protocols.load_set(set_).kind != "rendered":
         return []
-    return list(getattr(registry.load("models", name), "bounds", ()))
+    return list(registry.load("models", name).beside)
 
 
 def _beside(out: Path | None, model: str) -> Path | None:

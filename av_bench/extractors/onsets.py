@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from av_bench.contracts import Decoded, Flavour
 from av_bench.extractors.base import BaseExtractor
@@ -37,12 +36,10 @@ class Onsets(BaseExtractor):
         audio = item.waveform(item.sample_rate, seconds, remove_mean=False)
         return torch.cat([torch.tensor([float(item.sample_rate)]), audio])
 
-    def run(self, items: Sequence[torch.Tensor]) -> list[dict[str, NDArray[np.float32]]]:
-        """Detection is per clip and on the CPU."""
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``(1, samples + 1)`` -> detections ``(1, k, 3)`` in float64, whose edge cases are exact; on the CPU."""
         from av_bench.metrics import detect_with_loudness
 
-        rows = []
-        for item in items:
-            heard = detect_with_loudness(item[1:].numpy(), int(item[0]), self.flavour)
-            rows.append({"detections": np.stack(heard, axis=1).astype(np.float64)})
-        return rows  # type: ignore[return-value]  # times stay float64: their edge cases are exact
+        (item,) = batch
+        heard = detect_with_loudness(item[1:].numpy(), int(item[0]), self.flavour)
+        return {"detections": torch.from_numpy(np.stack(heard, axis=1).astype(np.float64))[None]}

@@ -6,18 +6,16 @@ whole batch is run again and only the missing rows are written, so a resumed run
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 
-from av_bench.contracts import Decoded, MediaError, Reason
-from av_bench.features.extractor_set import Networks
-from av_bench.features.sides import Medium
+from av_bench.contracts import Decoded, Extractor, MediaError, Reason
+from av_bench.features.extractor_set import ExtractorSet, named_plugin
+from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
 from av_bench.media.decode import DECODER, SILENCE_PEAK, DecodedMedia, decode, file_digest
 from av_bench.runtime.prefetch import ahead
@@ -30,7 +28,7 @@ _LENGTH_RATE = 16_000  # lengths are judged at the lowest rate of the published 
 
 @dataclass
 class _Loaded:
-    medium: Medium
+    medium: MediaFile
     probe: Features | None = None
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -43,7 +41,7 @@ class Extraction:
     memory, more decoding.
     """
 
-    networks: Networks
+    networks: ExtractorSet
     store: Store
     seconds: float
     workers: int
@@ -51,7 +49,9 @@ class Extraction:
     one_network: bool = False
     forwards: int = 0
 
-    def media(self, media: Sequence[Medium], side: str, extractors: Sequence[str], *, audio: bool, video: bool) -> None:
+    def media(
+        self, media: Sequence[MediaFile], side: str, extractors: Sequence[str], *, audio: bool, video: bool
+    ) -> None:
         """Extract every feature of a side. Media that fail get their ``problem``; the others are in the store.
 
         ``audio`` / ``video`` say which streams must be there and long enough.
@@ -74,7 +74,7 @@ class Extraction:
         if self.one_network:
             self.networks.forget(names)
 
-    def _judge_known(self, media: Sequence[Medium], done: set[int], *, audio: bool, video: bool) -> set[int]:
+    def _judge_known(self, media: Sequence[MediaFile], done: set[int], *, audio: bool, video: bool) -> set[int]:
         """Judge the media whose probe is in the store, but for those already done; returns all that are done."""
         waiting = [m for m in media if m.problem is None and id(m) not in done]
         probes = self.store.get(PROBE, [m.key(self.seconds) for m in waiting])
@@ -85,10 +85,10 @@ class Extraction:
                 done.add(id(medium))
         return done
 
-    def _extract(self, media: Sequence[Medium], side: str, extractors: Sequence[str], audio: bool) -> None:
+    def _extract(self, media: Sequence[MediaFile], side: str, extractors: Sequence[str], audio: bool) -> None:
         """Run what is missing. Threads decode and prepare ahead, across batches, while the networks compute."""
         fingerprints = {name: self.networks.fingerprint(name) for name in extractors}
-        jobs: list[tuple[list[Medium], dict[str, set[str]]]] = []
+        jobs: list[tuple[list[MediaFile], dict[str, set[str]]]] = []
         for start in range(0, len(media), BATCH):
             batch = [m for m in media[start : start + BATCH] if m.problem is None]
             keys = {
@@ -97,9 +97,9 @@ class Extraction:
             missing = {name: wanted for name, wanted in keys.items() if wanted}
             if missing or not all(self._has(PROBE, m) for m in batch):
                 jobs.append((batch, missing))
-        built = {name: self.networks.built(name) for name in dict.fromkeys(n for _, missing in jobs for n in missing)}
+        built = {name: self.networks.single(name) for name in dict.fromkeys(n for _, missing in jobs for n in missing)}
 
-        def load(job: tuple[Medium, dict[str, set[str]]]) -> _Loaded:
+        def load(job: tuple[MediaFile, dict[str, set[str]]]) -> _Loaded:
             return self._load(job[0], {name: built[name] for name in job[1]}, audio)
 
         every = [(m, missing) for batch, missing in jobs for m in batch]
@@ -112,13 +112,14 @@ class Extraction:
                     self._run(built[name], fingerprints[name], loaded, lacking)
                 stage.advance(len(batch))
 
-    def _run(self, extractor: Any, fingerprint: str, loaded: Sequence[_Loaded], missing: set[str]) -> None:
+    def _run(self, extractor: Extractor, fingerprint: str, loaded: Sequence[_Loaded], missing: set[str]) -> None:
         """One network over one batch of loaded media; writes the rows that are missing."""
         rows = [x for x in loaded if extractor.name in x.inputs]
         entries: dict[str, Features] = {}
         for start in range(0, len(rows), extractor.batch_size):
             part = rows[start : start + extractor.batch_size]
-            outputs = self.networks.run(extractor, [x.inputs[extractor.name] for x in part])
+            inputs = [x.inputs[extractor.name] for x in part]
+            outputs = self.networks.run(extractor, inputs, [x.medium.id for x in part])
             for x, output in zip(part, outputs, strict=True):
                 if all(np.isfinite(a).all() for a in output.values()):
                     entries[x.medium.key(self.seconds)] = output
@@ -128,10 +129,10 @@ class Extraction:
             self.forwards += 1
         self.store.put(fingerprint, {key: row for key, row in entries.items() if key in missing})
 
-    def _has(self, fingerprint: str, medium: Medium) -> bool:
+    def _has(self, fingerprint: str, medium: MediaFile) -> bool:
         return self.store.has(fingerprint, medium.key(self.seconds))
 
-    def _load(self, medium: Medium, built: dict[str, Any], audio: bool) -> _Loaded:
+    def _load(self, medium: MediaFile, built: dict[str, Extractor], audio: bool) -> _Loaded:
         """Decode one file and prepare the input of every extractor that can use it; runs in a thread."""
         result = _Loaded(medium)
         requests = [e.video_request for e in built.values() if e.video_request is not None]
@@ -144,13 +145,14 @@ class Extraction:
                 else:
                     usable = audio and enough_audio(media, self.seconds)
                 if usable:
-                    result.inputs[name] = extractor.prepare(media, self.seconds)
+                    with named_plugin(name, [medium.id]):
+                        result.inputs[name] = extractor.prepare(media, self.seconds)
         except MediaError as error:
             medium.problem = error
             result.probe = None
         return result
 
-    def _judge(self, medium: Medium, probe: Features, *, audio: bool, video: bool) -> None:
+    def _judge(self, medium: MediaFile, probe: Features, *, audio: bool, video: bool) -> None:
         """Set the problem or the flags of a readable medium from what its probe says."""
         samples, rate, peak = int(probe["samples"]), int(probe["rate"]), float(probe["peak"])
         ends = float(probe["video_seconds"])
@@ -178,16 +180,18 @@ class Extraction:
                 batch = unique[start : start + BATCH]
                 if all(self.store.has(fingerprint, text_key(t)) for t in batch):
                     continue
-                extractor = self.networks.built(name)
-                outputs = extractor.run([extractor.prepare(t, self.seconds) for t in batch])
+                extractor = self.networks.single(name)
+                with named_plugin(name):
+                    inputs = [extractor.prepare(t, self.seconds) for t in batch]
+                outputs = self.networks.run(extractor, inputs, batch)
                 self.forwards += 1
                 self.store.put(fingerprint, {text_key(t): o for t, o in zip(batch, outputs, strict=True)})
             self._leave([name])
 
-    def pairs(self, pairs: Sequence[tuple[Medium, Medium]], extractors: Sequence[str]) -> None:
+    def pairs(self, pairs: Sequence[tuple[MediaFile, MediaFile]], extractors: Sequence[str]) -> None:
         """Pair features of (video, audio) media whose own features are in the store."""
         for name in extractors:
-            cls, fingerprint = self.networks.cls(name), self.pair_fingerprint(name)
+            cls, fingerprint = self.networks.pair_class(name), self.networks.pair_fingerprint(name)
             inputs = [self.networks.fingerprint(n) for n in (cls.video, cls.audio)]
             for start in range(0, len(pairs), cls.batch_size):
                 batch = pairs[start : start + cls.batch_size]
@@ -196,22 +200,18 @@ class Extraction:
                     continue
                 video = self.store.require(inputs[0], [v.key(self.seconds) for v, _ in batch])
                 audio = self.store.require(inputs[1], [a.key(self.seconds) for _, a in batch])
-                outputs = self.networks.built(name).run(
-                    [video[v.key(self.seconds)]["tokens"] for v, _ in batch],
-                    [audio[a.key(self.seconds)]["tokens"] for _, a in batch],
+                outputs = self.networks.run_pair(
+                    self.networks.pair(name),
+                    [video[v.key(self.seconds)][cls.video_output] for v, _ in batch],
+                    [audio[a.key(self.seconds)][cls.audio_output] for _, a in batch],
+                    [v.id for v, _ in batch],
                 )
                 self.forwards += 1
                 self.store.put(fingerprint, dict(zip(keys, outputs, strict=True)))
             self._leave([name])
 
-    def pair_fingerprint(self, name: str) -> str:
-        """Fingerprint of a pair extractor together with those of its inputs."""
-        cls = self.networks.cls(name)
-        parts = "|".join(self.networks.fingerprint(n) for n in (name, cls.video, cls.audio))
-        return f"{name}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
 
-
-def _digest(medium: Medium) -> str | MediaError:
+def _digest(medium: MediaFile) -> str | MediaError:
     if not medium.path.is_file():
         return MediaError(medium.path, Reason.MISSING_FILE, "no such file")
     try:
@@ -243,6 +243,6 @@ def enough_audio(media: DecodedMedia, seconds: float) -> bool:
     return media.audio is not None and _covers(media.audio.shape[1], media.sample_rate, seconds)
 
 
-def _enough_frames(media: Decoded, extractor: Any, seconds: float) -> bool:
+def _enough_frames(media: Decoded, extractor: Extractor, seconds: float) -> bool:
     request = extractor.video_request
-    return media.frames(request).shape[0] >= int(request.fps * seconds)
+    return request is None or media.frames(request).shape[0] >= int(request.fps * seconds)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import Clip, ClipSet, MediaError, Need, Reason, Side, UsageError
-from av_bench.features.sides import Medium
+from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, media_key
 from av_bench.metrics import GaussianStatistics
 from av_bench.runtime.files import write_atomically
@@ -95,13 +95,13 @@ class Reference:
 
     def media(
         self, clips: Sequence[Clip], needs: Sequence[Need], store: Store, networks: Any, seconds: float
-    ) -> dict[str, Medium]:
+    ) -> dict[str, MediaFile]:
         """Stand-ins for the clips' own media: the pack's features are entered into the store under them."""
         wanted = sorted({need.extractor for need in needs if self.covers(need)})
         media = {}
         for clip in clips:
             digest = hashlib.sha256(f"{self.digest}/{clip.id}".encode()).hexdigest()
-            media[clip.id] = Medium(clip.id, clip.video or Path(clip.id), digest=digest)
+            media[clip.id] = MediaFile(clip.id, clip.video or Path(clip.id), digest=digest)
             lacking = [name for name in wanted if clip.id not in self.features[name]]
             if lacking:
                 detail = f"the reference pack has no {', '.join(lacking)} features of this clip"

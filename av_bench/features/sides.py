@@ -1,4 +1,4 @@
-"""Both sides of every clip of a run: who is scored, who is not, and why."""
+"""Reference and generated media of every clip of a run: which clips are scored, which are not, and why."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from av_bench.features.store import media_key
 
 
 @dataclass
-class Medium:
-    """One file on one side. ``problem`` is set when it cannot be scored; ``flags`` are said aloud only."""
+class MediaFile:
+    """One file of a clip. ``problem`` is set when it cannot be scored; ``flags`` are remarks on one that is scored."""
 
     id: str
     path: Path
@@ -28,31 +28,24 @@ class Medium:
 
 
 @dataclass
-class RealSide:
-    """The real media by clip id: what is seen and what is heard; the same Medium where one file holds both.
+class ReferenceMedia:
+    """Reference media by clip id: video frames and reference audio; the same MediaFile where one file holds both.
 
-    ``seen`` is False when the pictures only stand for videos that are not there, without features of them.
+    ``has_video`` is False when ``video`` only stands for files that are not there, without features of them.
     """
 
-    pictures: dict[str, Medium]
-    sounds: dict[str, Medium]
-    seen: bool = True
+    video: dict[str, MediaFile]
+    audio: dict[str, MediaFile]
+    has_video: bool = True
 
-    def media(self, clip_id: str) -> list[Medium]:
-        """The media of a clip, each once, the sound first."""
-        found = [side[clip_id] for side in (self.sounds, self.pictures) if clip_id in side]
+    def files(self, clip_id: str) -> list[MediaFile]:
+        """The files of a clip, each once, the audio first."""
+        found = [side[clip_id] for side in (self.audio, self.video) if clip_id in side]
         return found[:1] if len(found) == 2 and found[0] is found[1] else found
 
     def problem(self, clip_id: str) -> MediaError | None:
-        """The first thing that keeps a clip out, None when all of its media can be used."""
-        return next((m.problem for m in self.media(clip_id) if m.problem is not None), None)
-
-
-@dataclass
-class Samples:
-    """The generated side: one Medium per (clip, k); those without a file carry their problem."""
-
-    media: list[Medium] = field(default_factory=list)
+        """The first thing that keeps a clip out, None when all of its files can be used."""
+        return next((m.problem for m in self.files(clip_id) if m.problem is not None), None)
 
 
 @dataclass(frozen=True)
@@ -64,25 +57,25 @@ class Problem:
     detail: str
 
 
-class Table:
+class Sides:
     """Both sides of every clip: who is scored, who is not, and why."""
 
-    def __init__(self, clips: Sequence[Clip], real: RealSide, samples: Samples) -> None:
+    def __init__(self, clips: Sequence[Clip], reference: ReferenceMedia, generated: Sequence[MediaFile]) -> None:
         self.clips = tuple(clips)
-        self.real = real
-        self.samples: dict[str, list[Medium]] = {}
-        for medium in samples.media:
-            self.samples.setdefault(medium.id, []).append(medium)
+        self.reference = reference
+        self.generated: dict[str, list[MediaFile]] = {}
+        for medium in generated:
+            self.generated.setdefault(medium.id, []).append(medium)
 
     def problem(self, clip_id: str, per_clip: int) -> Problem | None:
         """The first thing that keeps a clip out, None when it is scored."""
-        problem = self.real.problem(clip_id)
+        problem = self.reference.problem(clip_id)
         if problem is not None:
             return Problem("reference", problem.reason, problem.detail)
-        for medium in self.samples.get(clip_id, []):
+        for medium in self.generated.get(clip_id, []):
             if medium.problem is not None:
                 return Problem("generated", medium.problem.reason, medium.problem.detail)
-        if len(self.samples.get(clip_id, [])) < per_clip:
+        if len(self.generated.get(clip_id, [])) < per_clip:
             return Problem("generated", Reason.MISSING_SAMPLE, f"{per_clip} samples are expected")
         return None
 
@@ -91,25 +84,29 @@ class Table:
         return tuple(c for c in self.clips if self.problem(c.id, per_clip) is None)
 
     def flags(self, clip_id: str) -> Iterator[tuple[str, Reason, str]]:
-        """What is said about a clip that is scored all the same."""
-        sides = (("reference", self.real.media(clip_id)), ("generated", self.samples.get(clip_id, [])))
+        """Remarks on a clip that is scored all the same."""
+        sides = (("reference", self.reference.files(clip_id)), ("generated", self.generated.get(clip_id, [])))
         for stage, media in sides:
             for reason, detail in (flag for medium in media for flag in medium.flags):
                 yield stage, reason, detail
 
     def origin(self, clip_id: str) -> dict[str, Any]:
         """Digests of the media a clip was scored from, for the ledger."""
-        real = [m.digest for m in self.real.media(clip_id)]
-        digests = [m.digest for m in self.samples.get(clip_id, [])]
-        return {"reference": real[0] if real else None, "picture": real[-1] if real else None, "generated": digests}
+        reference = [m.digest for m in self.reference.files(clip_id)]
+        digests = [m.digest for m in self.generated.get(clip_id, [])]
+        return {
+            "reference": reference[0] if reference else None,
+            "picture": reference[-1] if reference else None,
+            "generated": digests,
+        }
 
-    def pairs(self, clips: Sequence[Clip], side: str) -> list[tuple[Medium, Medium]]:
-        """(video, audio) media of the clips that have a picture, for pair extractors."""
+    def pairs(self, clips: Sequence[Clip], side: str) -> list[tuple[MediaFile, MediaFile]]:
+        """(video, audio) files of the clips that have a video, for pair extractors."""
         found = []
         for clip in clips:
-            video, sound = self.real.pictures.get(clip.id), self.real.sounds.get(clip.id)
+            video, reference = self.reference.video.get(clip.id), self.reference.audio.get(clip.id)
             if clip.video is None or video is None:
                 continue
-            audio = self.samples[clip.id] if side == "generated" else [sound] if sound is not None else []
+            audio = self.generated[clip.id] if side == "generated" else [reference] if reference is not None else []
             found += [(video, medium) for medium in audio]
         return found

@@ -6,52 +6,29 @@ options (``protocols/*.yaml``), for example ``FD-nano: {kind: frechet, extractor
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from av_bench import metrics
-from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Score, UsageError
+from av_bench.contracts import Clip, Metric, MetricError, MetricInputs, Need, Score, UsageError
 from av_bench.metrics import intervals
 
 BOOTSTRAP_SEED = 20241219
 WIDE = 1024  # dimensions from which the FD interval is made from fewer replicates
 
 
-class Column:
-    """What all columns share."""
-
-    higher_is_better: ClassVar[bool] = False
-    unit: ClassVar[str] = ""
-    clip_fields: ClassVar[tuple[str, ...]] = ()
-    minimum: ClassVar[int] = 1
-
-    def __init__(self, name: str, needs: tuple[Need, ...]) -> None:
-        self.name = name
-        self.needs = needs
-
-    def validate(self, inputs: MetricInputs) -> None:
-        """Refuse fewer clips than the metric can carry."""
-        if len(inputs.clips) < self.minimum:
-            raise MetricError(
-                f"{self.name} needs at least {self.minimum} clips, this set has {len(inputs.clips)} scored"
-            )
-
-    def compute(self, inputs: MetricInputs) -> Score:
-        """The value with its interval."""
-        raise NotImplementedError
-
-
-class PerClip(Column):
+class PerClipMetric(Metric):
     """A column that is the mean of per-clip values; the interval resamples source recordings."""
 
-    scale: float = 1.0
+    scale: float = 1.0  # factor on the values, e.g. 100 for cosines
 
+    @abstractmethod
     def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
         """``(n,)`` unscaled values, one per clip; NaN marks a clip for which the value is undefined."""
-        raise NotImplementedError
 
     def details(self, inputs: MetricInputs) -> dict[str, Any]:
         """More numbers about the same inputs."""
@@ -96,7 +73,7 @@ def _flat(inputs: MetricInputs, need: Need) -> tuple[NDArray[Any], list[str]]:
     return np.concatenate(arrays), clusters
 
 
-class Frechet(Column):
+class Frechet(Metric):
     """Frechet distance between Gaussian fits of the two sides' embeddings."""
 
     minimum = 2
@@ -157,7 +134,7 @@ class FrechetInfinity(Frechet):
         return Score(float(fit.value), len(inputs.clips), details={"rows": len(generated)})
 
 
-class KLDivergence(PerClip):
+class KLDivergence(PerClipMetric):
     """KL(reference, generated) of the two sides' class distributions, softmax over raw logits."""
 
     unit = "nats"
@@ -172,7 +149,7 @@ class KLDivergence(PerClip):
         return metrics.kl_divergence(inputs.stacked(self.reference), inputs.stacked(self.generated))
 
 
-class InceptionScore(Column):
+class InceptionScore(Metric):
     """Inception Score of the generated side's class distributions."""
 
     higher_is_better = True
@@ -204,7 +181,7 @@ class InceptionScore(Column):
         return Score(mean, len(inputs.clips), interval, details=details)
 
 
-class Cosine(PerClip):
+class Cosine(PerClipMetric):
     """Mean cosine of two embeddings (IB-score, CLAP score). ``first``, ``second``: [extractor, output, side]."""
 
     higher_is_better = True
@@ -212,9 +189,8 @@ class Cosine(PerClip):
     def __init__(self, name: str, first: Sequence[str], second: Sequence[str], scale: float = 1.0) -> None:
         self.first, self.second = _need(name, first), _need(name, second)
         self.scale = scale
-        super().__init__(name, (self.first, self.second))
-        fields = {"text": "text", "video": "video"}
-        self.clip_fields = tuple(fields[n.side] for n in self.needs if n.side in fields)  # type: ignore[misc]
+        needs = (self.first, self.second)
+        super().__init__(name, needs, tuple(need.side for need in needs if need.side in ("text", "video")))
 
     def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
         """Per clip, unscaled."""
@@ -227,15 +203,14 @@ def _need(name: str, parts: Sequence[str]) -> Need:
     return Need(parts[0], parts[1], parts[2])  # type: ignore[arg-type]
 
 
-class DeSync(PerClip):
+class DeSync(PerClipMetric):
     """Mean absolute audio-video offset in seconds, from the 21-class logits of two crops."""
 
     unit = "s"
-    clip_fields = ("video",)
 
     def __init__(self, name: str, extractor: str, output: str = "logits") -> None:
         self.logits = Need(extractor, output, "generated")
-        super().__init__(name, (self.logits,))
+        super().__init__(name, (self.logits,), ("video",))
 
     def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
         """Per clip, mean over crops of |offset of the winning class|."""
@@ -252,16 +227,15 @@ class DeSync(PerClip):
         }
 
 
-class _Onset(PerClip):
+class _Onset(PerClipMetric):
     """Onset scores of the generated audio against the clip's onset times."""
 
     higher_is_better = True
-    clip_fields = ("onsets",)
-    which: ClassVar[str]
+    which: ClassVar[Literal["accuracy", "average_precision", "f1"]]
 
     def __init__(self, name: str, extractor: str = "onsets", output: str = "detections") -> None:
         self.detections = Need(extractor, output, "generated")
-        super().__init__(name, (self.detections,))
+        super().__init__(name, (self.detections,), ("onsets",))
 
     def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
         """Per clip; NaN where the score is undefined."""
@@ -270,7 +244,7 @@ class _Onset(PerClip):
             onsets = np.asarray(_heard(clip, inputs), dtype=np.float64)
             times, confidence, loudness = found.T
             scores = metrics.match_onsets(times, confidence, onsets, inputs.flavour, loudness=loudness)
-            value = getattr(scores, self.which)
+            value = scores._asdict()[self.which]
             values[i] = np.nan if value is None else value
         return values
 

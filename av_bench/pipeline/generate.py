@@ -1,10 +1,11 @@
-"""Generate samples into the run folder, or find a user's own, and keep account of every (clip, k)."""
+"""Samples of a run: whatever source they come from, each (clip, k) ends as a file or as a reason."""
 
 from __future__ import annotations
 
-import json
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,122 +13,163 @@ import numpy as np
 import torch
 
 import model_zoo
-from av_bench.contracts import Clip, Generated, MediaError, Reason
-from av_bench.features.extraction import BATCH
-from av_bench.features.sides import Medium, Samples
+from av_bench.contracts import (
+    Clip,
+    Generated,
+    GenerationJob,
+    MediaError,
+    Reason,
+    SampleKey,
+    SampleSource,
+    plugin_boundary,
+)
+from av_bench.features.sides import MediaFile
 from av_bench.runtime.files import write_atomically
 from av_bench.runtime.progress import Reporter, Stage
 
 if TYPE_CHECKING:
-    from av_bench.pipeline.plan import Plan
+    from av_bench.pipeline.plan import RunPlan
 
 
-def generator(model: str | None, samples: Path | None) -> Any:
-    """The generator a run asks for: a model, a folder of samples, or a baseline's published samples."""
+def sample_source(model: str | None, samples: Path | None) -> SampleSource:
+    """What a run asks for: a model, a folder of samples, or a baseline's published samples."""
     if samples is not None and model is not None:
         from model_zoo.load import load_samples
 
         return load_samples(model, samples)
     if samples is not None:
-        from model_zoo.samples import Samples as FolderOfSamples
+        from model_zoo.samples import SampleFolder
 
-        return FolderOfSamples(samples)
+        return SampleFolder(samples)
     return model_zoo.load(str(model))
 
 
-def sample_stem(clip_id: str, sample: int, per_clip: int) -> str:
-    """File stem of one sample."""
-    return clip_id if per_clip == 1 else f"{clip_id}~{sample}"
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files of a run's ``audio`` folder: ``<id>.flac`` or ``.wav``, or ``<id>~<k>`` with several per clip."""
 
+    folder: Path
+    per_clip: int
 
-def existing(folder: Path, stem: str) -> Path | None:
-    """A finished file of the run folder."""
-    return next((p for p in (folder / f"{stem}.flac", folder / f"{stem}.wav") if p.is_file()), None)
+    def stem(self, key: SampleKey) -> str:
+        """File name without its suffix."""
+        return key[0] if self.per_clip == 1 else f"{key[0]}~{key[1]}"
 
+    def find(self, key: SampleKey) -> Path | None:
+        """A finished file."""
+        stem = self.stem(key)
+        return next((p for p in (self.folder / f"{stem}.flac", self.folder / f"{stem}.wav") if p.is_file()), None)
 
-def has_sample(plan: Plan, clip_id: str) -> bool:
-    """Whether the run folder holds a sample of a clip."""
-    per_clip = plan.options.samples_per_clip
-    return any(existing(plan.folder.audio, sample_stem(clip_id, k, per_clip)) for k in range(per_clip))
+    def has(self, clip_id: str) -> bool:
+        """Whether any sample of a clip is there."""
+        return any(self.find((clip_id, k)) for k in range(self.per_clip))
 
-
-def generate(plan: Plan, clips: Sequence[Clip], reporter: Reporter) -> None:
-    """Fill ``<run>/audio``. Finished files are kept; batches are fixed by the list."""
-    if plan.options.samples is not None:
-        return
-    per_clip, folder = plan.options.samples_per_clip, plan.folder.audio
-    folder.mkdir(exist_ok=True)
-    if hasattr(plan.generator, "produce"):
-        with reporter.stage("generate", len(clips) * per_clip) as stage:
-            _generate_elsewhere(plan, clips, stage)
-        return
-    size = getattr(plan.generator, "chunk", BATCH)  # a call is done again when one of its files is missing
-    with reporter.stage("generate", len(clips)) as stage:
-        for start in range(0, len(clips), size):
-            batch = clips[start : start + size]
-            stems = {(c.id, k): sample_stem(c.id, k, per_clip) for c in batch for k in range(per_clip)}
-            if any(existing(folder, stem) is None for stem in stems.values()):
-                _generate_batch(plan, batch, stems)
-            stage.advance(len(batch))
-
-
-def _generate_batch(plan: Plan, batch: Sequence[Clip], stems: dict[tuple[str, int], str]) -> None:
-    folder = plan.folder.audio
-    started = time.perf_counter()
-    for item in plan.generator.generate(batch, plan.options.seed, plan.options.samples_per_clip):
-        stem = stems[(item.clip_id, item.sample)]
-        seconds, started = time.perf_counter() - started, time.perf_counter()
-        if existing(folder, stem) is not None:
-            continue
-        item = checked(item)
-        if item.audio is None:
-            plan.folder.log(
-                item.clip_id,
-                "generate",
-                reason=item.reason or Reason.GENERATOR_FAILED,
-                detail=item.detail,
-                k=item.sample,
-            )
-            continue
-        path = write_audio(folder / stem, item.audio, int(item.sample_rate or 0))
-        more: dict[str, Any] = {"seconds": round(seconds, 4), "file": path.name, "k": item.sample}
-        if item.timings:
-            more["timings"] = dict(item.timings)
-        if path.suffix == ".wav":
-            plan.folder.log(
-                item.clip_id, "generate", reason=Reason.CLIPPED, detail="above full scale: kept as float wav", **more
-            )
-        else:
-            plan.folder.log(item.clip_id, "generate", **more)
-
-
-def _generate_elsewhere(plan: Plan, clips: Sequence[Clip], stage: Stage) -> None:
-    """Samples of a generator in another environment: the whole rest of the list at once, files kept as they come."""
-    per_clip, folder = plan.options.samples_per_clip, plan.folder.audio
-    every = [(c, k) for c in clips for k in range(per_clip)]
-    todo = [(c, k) for c, k in every if existing(folder, sample_stem(c.id, k, per_clip)) is None]
-    stage.advance(len(every) - len(todo))
-    job = plan.folder.path / "external"
-
-    def place(clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
-        path = folder / f"{sample_stem(clip_id, k, per_clip)}{suffix}"
+    def place(self, clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
+        """Keep a finished file."""
+        path = self.folder / f"{self.stem((clip_id, k))}{suffix}"
         write_atomically(path, payload)
         return path
 
-    if todo:
-        for item in plan.generator.produce(todo, plan.options.seed, per_clip, job, plan.options.device, place):
-            more: dict[str, Any] = {"k": item.sample}
-            if item.path is None:
-                stale = existing(folder, sample_stem(item.clip_id, item.sample, per_clip))
-                if stale is not None:
-                    stale.unlink()
-                reason = item.reason or Reason.GENERATOR_FAILED
-                plan.folder.log(item.clip_id, "generate", reason=reason, detail=item.detail, **more)
-            else:
-                more |= {"file": item.path.name} | ({"timings": dict(item.timings)} if item.timings else {})
-                plan.folder.log(item.clip_id, "generate", **more)
-            stage.advance()
-    plan.generator.finish(clips, plan.options.seed, per_clip, job)
+
+def sample_files(plan: RunPlan) -> SampleFiles:
+    """The sample files of a run's folder."""
+    return SampleFiles(plan.folder.audio, plan.options.samples_per_clip)
+
+
+def collect_samples(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) -> list[MediaFile]:
+    """Have every missing sample made, or found, and return the file of every (clip, k); those without carry why."""
+    files = sample_files(plan)
+    keys = [(clip, k) for clip in clips for k in range(files.per_clip)]
+    todo = tuple((clip, k) for clip, k in keys if files.find((clip.id, k)) is None)
+    job = GenerationJob(
+        clips=tuple(clips),
+        todo=todo,
+        seed=plan.options.seed,
+        samples=files.per_clip,
+        device=plan.options.device,
+        folder=plan.folder.path / "external",
+        place=files.place,
+    )
+    with reporter.stage("generate", len(keys)) as stage:
+        stage.advance(len(keys) - len(todo))
+        settled = _settle(plan, job, files, stage)
+    media = [_medium(clip, k, files, settled) for clip, k in keys]
+    usable = {(m.id, m.sample): m for m in media if m.problem is None}
+    for key, flag in plan.source.flags({key: m.path for key, m in usable.items()}).items():
+        usable[key].flags.append(flag)
+    return media
+
+
+def _settle(plan: RunPlan, job: GenerationJob, files: SampleFiles, stage: Stage) -> dict[SampleKey, Generated]:
+    """What the source gave for each missing (clip, k); audio is written, and all is in the ledger."""
+    settled: dict[SampleKey, Generated] = {}
+    wanted = {(clip.id, k) for clip, k in job.todo}
+    started = time.perf_counter()
+    for item in _produced(plan, job):
+        key = (item.clip_id, item.sample)
+        seconds, started = time.perf_counter() - started, time.perf_counter()
+        if key in wanted:
+            stage.advance(key not in settled)
+            settled[key] = _keep(plan, files, checked(item), seconds)
+    plan.source.finish(job)
+    return settled
+
+
+def _produced(plan: RunPlan, job: GenerationJob) -> Iterator[Generated]:
+    """The source's samples; an exception of a plugin names the model and the clip after which it came."""
+    if not job.todo:
+        return
+    source, last = plan.source.produce(job), "before the first sample"
+    while True:
+        with plugin_boundary(f"model {plan.spec.model} ({type(plan.source).__module__}), {last}"):
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+        last = f"after clip {item.clip_id}"
+        yield item
+
+
+def _keep(plan: RunPlan, files: SampleFiles, item: Generated, seconds: float) -> Generated:
+    """Write a sample that is audio, note what became of it, and drop an older file of one that failed after all."""
+    key = (item.clip_id, item.sample)
+    more: dict[str, Any] = {"k": item.sample}
+    if item.timings:
+        more["timings"] = dict(item.timings)
+    if item.audio is not None:
+        rate = int(item.sample_rate or 0)
+        path = write_audio(files.folder / files.stem(key), item.audio, rate)
+        more |= {"seconds": round(seconds, 4), "file": path.name}
+        if path.suffix == ".wav":
+            detail = "above full scale: kept as float wav"
+            plan.folder.log(item.clip_id, "generate", reason=Reason.CLIPPED, detail=detail, **more)
+        else:
+            plan.folder.log(item.clip_id, "generate", **more)
+        return Generated(*key, path=path, sample_rate=rate, timings=item.timings)
+    if item.path is None:
+        if (stale := files.find(key)) is not None:
+            stale.unlink()
+        reason = item.reason or Reason.GENERATOR_FAILED
+        if item.reason is not Reason.MISSING_SAMPLE:  # said once, when the clip is left out
+            plan.folder.log(item.clip_id, "generate", reason=reason, detail=item.detail, **more)
+        return item
+    if item.path.parent != files.folder:
+        return item  # scored in place
+    plan.folder.log(item.clip_id, "generate", file=item.path.name, **more)
+    return item
+
+
+def _medium(clip: Clip, k: int, files: SampleFiles, settled: dict[SampleKey, Generated]) -> MediaFile:
+    item, path = settled.get((clip.id, k)), files.find((clip.id, k))
+    if item is not None and item.path is not None:
+        path = item.path
+    if path is not None:
+        return MediaFile(clip.id, path, k)
+    medium = MediaFile(clip.id, files.folder / f"{files.stem((clip.id, k))}.flac", k)
+    reason = item.reason if item is not None and item.reason is not None else Reason.GENERATOR_FAILED
+    detail = item.detail if item is not None else "the model gave no sample"
+    medium.problem = MediaError(clip.id, reason, detail)
+    return medium
 
 
 def checked(item: Generated) -> Generated:
@@ -148,8 +190,6 @@ def checked(item: Generated) -> Generated:
 
 def write_audio(stem: Path, audio: torch.Tensor, sample_rate: int) -> Path:
     """Write ``(channels, samples)`` as 24-bit FLAC, or as float WAV when it exceeds full scale (nothing is clipped)."""
-    import io
-
     import soundfile
 
     data = np.ascontiguousarray(audio.cpu().numpy().T, dtype=np.float32)
@@ -162,63 +202,18 @@ def write_audio(stem: Path, audio: torch.Tensor, sample_rate: int) -> Path:
     return path
 
 
-def collect(plan: Plan, clips: Sequence[Clip]) -> Samples:
-    """The file of every (clip, k); what is missing carries the reason."""
-    per_clip = plan.options.samples_per_clip
-    samples = Samples()
-    if plan.options.samples is not None:
-        for item in plan.generator.generate(clips, plan.options.seed, per_clip):
-            medium = Medium(item.clip_id, item.path or Path(item.clip_id), item.sample)
-            if item.path is None:
-                medium.problem = MediaError(item.clip_id, item.reason or Reason.MISSING_SAMPLE, item.detail)
-            samples.media.append(medium)
-        return samples
-    words = _last_words(plan)
-    for clip in clips:
-        for k in range(per_clip):
-            stem = sample_stem(clip.id, k, per_clip)
-            path = existing(plan.folder.audio, stem)
-            medium = Medium(clip.id, path or plan.folder.audio / f"{stem}.flac", k)
-            if path is None:
-                line = words.get((clip.id, k), {})
-                reason = Reason(line.get("reason", Reason.GENERATOR_FAILED))
-                detail = line.get("detail", "the generator gave no sample (see ledger)")
-                medium.problem = MediaError(clip.id, reason, detail)
-            samples.media.append(medium)
-    if hasattr(plan.generator, "flags"):
-        there = {(m.id, m.sample): m for m in samples.media if m.problem is None}
-        for key, flag in plan.generator.flags({key: m.path for key, m in there.items()}).items():
-            there[key].flags.append(flag)
-    return samples
-
-
-def _last_words(plan: Plan) -> dict[tuple[str, int], dict[str, Any]]:
-    """The latest line of the ledger about the generation of each (clip, k)."""
-    path = plan.folder.path / "ledger.jsonl"
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # torn by a kill; what it was about has been done again
-        if line["stage"] == "generate" and "k" in line:
-            found[line["clip"], line["k"]] = line
-    return found
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """What run.json says about the generator: conditions, training sets, parameters, seconds per sample."""
-    model = plan.generator
-    said: dict[str, Any] = {"conditions": sorted(model.conditions), "training_sets": list(model.training_sets)}
-    if getattr(model, "parameters", None) is not None:
-        said["parameters"] = {"count": int(model.parameters), "source": "measured"}
-    if hasattr(model, "describe"):
-        said |= model.describe(plan.folder.path / "external")
-    timings = [line["timings"] for line in _last_words(plan).values() if "timings" in line]
+def describe(plan: RunPlan) -> dict[str, Any]:
+    """What run.json says about the model: conditions, training sets, parameters, seconds per sample."""
+    model = plan.source
+    notes: dict[str, Any] = {"conditions": sorted(model.conditions), "training_sets": list(model.training_sets)}
+    if model.parameters is not None:
+        notes["parameters"] = {"count": int(model.parameters), "source": "measured"}
+    notes |= model.describe(plan.folder.path / "external")
+    timings = [line["timings"] for line in plan.folder.last_generated().values() if "timings" in line]
     if timings:
         totals = [sum(parts.values()) for parts in timings]
         names = sorted({name for parts in timings for name in parts})
-        said["seconds_per_sample"] = {
+        notes["seconds_per_sample"] = {
             "mean": float(np.mean(totals)),
             "n": len(totals),
             "parts": {name: float(np.mean([parts.get(name, 0.0) for parts in timings])) for name in names},
@@ -226,5 +221,5 @@ def describe(plan: Plan) -> dict[str, Any]:
             "device": plan.options.device,
         }
         if len(totals) > 1:
-            said["seconds_per_sample"]["sd"] = float(np.std(totals, ddof=1))
-    return said
+            notes["seconds_per_sample"]["sd"] = float(np.std(totals, ddof=1))
+    return notes

@@ -9,10 +9,9 @@ import protocols
 from av_bench.contracts import UsageError
 from av_bench.features import reference_pack
 from av_bench.features.extraction import Extraction
-from av_bench.features.extractor_set import Networks
 from av_bench.features.store import Features, Store
-from av_bench.pipeline import score
-from av_bench.pipeline.real_side import real_media
+from av_bench.pipeline.measure import measure
+from av_bench.pipeline.reference_media import extract_reference
 from av_bench.runtime.files import home
 from av_bench.runtime.prefetch import default_workers
 from av_bench.runtime.progress import Reporter
@@ -34,14 +33,11 @@ def make_pack(
     """Extract and write; returns the provenance. Clips that cannot be used are refused, not left out in silence."""
     definition = protocols.load_set(set_name)
     protocol = protocols.load_protocol(protocol_name or definition.protocol)
-    columns = score.columns(protocol, metrics)
-    needs = [n for c in columns for n in c.needs if n.side != "generated"]
-    pairs = [n for c in columns for n in c.needs if n.side == "generated"]
-    networks = Networks([*needs, *pairs], device, protocol.flavour)
+    networks = measure(protocol, metrics, device).extractors
     clips = read_clips(definition, SetRequest(data=data, lists=lists, limit=limit))
     extraction = Extraction(networks, Store(home() / "store"), protocol.seconds, default_workers(), Reporter())
-    real = real_media(clips.clips, extraction, definition.reference_audio)
-    problems = [problem for clip in clips.clips if (problem := real.problem(clip.id)) is not None]
+    reference = extract_reference(clips.clips, extraction, definition.reference_audio)
+    problems = [problem for clip in clips.clips if (problem := reference.problem(clip.id)) is not None]
     if problems:
         raise UsageError(
             f"{len(problems)} of {len(clips.clips)} clips cannot be used, e.g. {problems[0]}; take them out of the "
@@ -50,7 +46,7 @@ def make_pack(
     sides = {name: side for side in ("video", "reference") for name in networks.of(side)}
     features: dict[str, dict[str, Features]] = {}
     for name, side in sides.items():
-        media = real.pictures if side == "video" else real.sounds
+        media = reference.video if side == "video" else reference.audio
         keys = {clip_id: medium.key(protocol.seconds) for clip_id, medium in media.items()}
         found = extraction.store.require(networks.fingerprint(name), keys.values())
         features[name] = {clip_id: found[key] for clip_id, key in keys.items()}

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import protocols
-from av_bench.contracts import ClipSet, Flavour
-from av_bench.features.extractor_set import Networks
+from av_bench.contracts import ClipSet, Flavour, SampleSource
+from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.reference_pack import Reference
+from av_bench.pipeline.measure import Measurement
 from av_bench.results.record import RunFolder, RunSpec
 
 DEFAULT_SEED = 14159265  # the published evaluation's seed
@@ -17,7 +18,7 @@ DEFAULT_SEED = 14159265  # the published evaluation's seed
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is asked to do; the CLI's flags, one for one."""
+    """What a run is asked to do; the options of `av-bench run`, one for one."""
 
     set: str
     model: str | None = None
@@ -55,16 +56,29 @@ class RunResult:
 
 
 @dataclass
-class Plan:
+class RunPlan:
     """Everything decided before work starts; building it refuses what cannot work."""
 
     options: RunOptions
-    protocol: protocols.Protocol
-    flavour: Flavour
+    definition: protocols.SetDefinition
+    measurement: Measurement
     clips: ClipSet
-    columns: list[Any]
-    networks: Networks
-    generator: Any
+    source: SampleSource
     spec: RunSpec
     folder: RunFolder
     reference: Reference | None = None
+
+    @property
+    def protocol(self) -> protocols.Protocol:
+        """The protocol of the measurement."""
+        return self.measurement.protocol
+
+    @property
+    def flavour(self) -> Flavour:
+        """The flavour of the measurement."""
+        return self.measurement.flavour
+
+    @property
+    def extractors(self) -> ExtractorSet:
+        """The extractors of the measurement."""
+        return self.measurement.extractors

@@ -1,47 +1,39 @@
-"""From options to a plan: names resolved, set read, networks and generator checked before work starts."""
+"""From options to a plan: names resolved, set read, extractors and sample source checked before work starts."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import protocols
-from av_bench.contracts import ClipSet, Flavour, UsageError
-from av_bench.features.extractor_set import Networks
+from av_bench.contracts import ClipSet, SampleSource, UsageError
 from av_bench.features.reference_pack import read as read_reference
-from av_bench.features.store import Store
-from av_bench.pipeline import clean_subset, generate, score
-from av_bench.pipeline.plan import Plan, RunOptions
+from av_bench.pipeline import clean_subset
+from av_bench.pipeline.generate import sample_source
+from av_bench.pipeline.measure import measure
+from av_bench.pipeline.plan import RunOptions, RunPlan
 from av_bench.results.record import RunFolder, RunSpec
+from av_bench.runtime.devices import check_device
 from av_bench.runtime.progress import Reporter, Stage
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips
 
 
-def make_plan(options: RunOptions, reporter: Reporter, generator: Any = None) -> Plan:
-    """Resolve names, read the set, check extractors and generator."""
+def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | None = None) -> RunPlan:
+    """Resolve names, read the set, check extractors and sample source. Raises AvBenchError for what cannot work."""
     _check(options)
-    if options.offline:
-        os.environ["AV_BENCH_OFFLINE"] = "1"  # read wherever something could be fetched
     definition = protocols.load_set(options.set)
     protocol = protocols.load_protocol(options.protocol or definition.protocol)
-    flavour: Flavour = options.flavour or protocol.flavour
-    columns = score.columns(protocol, options.metrics)
     reference = read_reference(options.reference) if options.reference is not None else None
-    needs = [n for c in columns for n in c.needs]
-    networks = Networks(needs, options.device, flavour)
-    networks.check(protocol.seconds)  # what is missing or does not fit fails here, in the first second
-    generator = generator or generate.generator(options.model, options.samples)
+    measurement = measure(protocol, options.metrics, options.device, options.flavour)
+    source = source or sample_source(options.model, options.samples)
     with reporter.stage("set", 0):
         clips = _read_set(definition, options, reporter)
     if reference is not None:
-        reference.check(clips, protocol, flavour, networks)
-    if options.store is not None and getattr(generator, "store", None) is not None:
-        generator.store = Store(options.store)
-    if hasattr(generator, "place"):
-        generator.place(options.device)
-    generator.setup(clips, protocol.seconds, options.seed)
+        reference.check(clips, protocol, measurement.flavour, measurement.extractors)
+    if options.store is not None:
+        source.use_store(options.store)
+    source.place(options.device)
+    source.setup(clips, protocol.seconds, options.seed)
     spec = RunSpec(
         model=options.model or "samples",
         set=clips.name,
@@ -49,17 +41,24 @@ def make_plan(options: RunOptions, reporter: Reporter, generator: Any = None) ->
         list_hash=clips.list_hash,
         protocol=protocol.name,
         protocol_version=protocol.version,
-        flavour=flavour,
+        flavour=measurement.flavour,
         seed=options.seed,
         samples_per_clip=options.samples_per_clip,
         samples=str(options.samples.resolve()) if options.samples else None,
         reference=reference.digest if reference else None,
         dedup=clean_subset.overlap_hash(options.dedup),
     )
-    row = options.label or row_name(options)
-    default = Path("runs") / f"{clips.name}-{_file_name(row)}-{spec.digest}"
+    default = Path("runs") / f"{clips.name}-{_file_name(options.label or row_name(options))}-{spec.digest}"
     folder = RunFolder(options.out or default)
-    return Plan(options, protocol, flavour, clips, columns, networks, generator, spec, folder, reference)
+    return RunPlan(options, definition, measurement, clips, source, spec, folder, reference)
+
+
+def row_name(options: RunOptions) -> str:
+    """Name of a run's row in tables, unless the user gives a label."""
+    if options.samples is not None and options.model is None:
+        return options.samples.resolve().name
+    name, colon, rest = str(options.model).partition(":")
+    return (Path(name).stem if name.endswith((".yaml", ".yml")) else name) + colon + rest
 
 
 def _check(options: RunOptions) -> None:
@@ -67,6 +66,8 @@ def _check(options: RunOptions) -> None:
         raise UsageError("give either --model NAME or --samples DIR (`av-bench list models` shows the names)")
     if options.samples_per_clip < 1:
         raise UsageError(f"--samples-per-clip must be at least 1, got {options.samples_per_clip}")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit must be at least 1, got {options.limit}")
     if not 0.0 <= options.min_coverage <= 1.0:
         raise UsageError(f"--min-coverage must lie between 0 and 1, got {options.min_coverage:g}")
     if options.flavour not in (None, "paper", "strict"):
@@ -75,8 +76,6 @@ def _check(options: RunOptions) -> None:
         raise UsageError(f"--workers must be at least 1, got {options.workers}")
     if options.samples and options.data and options.samples.resolve() == options.data.resolve():
         raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
-    from av_bench.runtime.devices import check_device
-
     check_device(options.device)
 
 
@@ -97,10 +96,3 @@ def _read_set(definition: protocols.SetDefinition, options: RunOptions, reporter
 
 def _file_name(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
-
-
-def row_name(options: RunOptions) -> str:
-    if options.samples is not None and options.model is None:
-        return options.samples.resolve().name
-    name, colon, rest = str(options.model).partition(":")
-    return (Path(name).stem if name.endswith((".yaml", ".yml")) else name) + colon + rest

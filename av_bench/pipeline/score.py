@@ -3,66 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import protocols
-from av_bench import registry
-from av_bench.contracts import Clip, MetricError, MetricInputs, Need, Reason, Score, Side, UsageError
+from av_bench.contracts import (
+    Clip,
+    GaussianRows,
+    Metric,
+    MetricError,
+    MetricInputs,
+    Need,
+    Reason,
+    Score,
+    Side,
+    plugin_boundary,
+)
 from av_bench.features.extraction import Extraction
-from av_bench.features.sides import RealSide, Table
-from av_bench.features.store import text_key
+from av_bench.features.reference_pack import Reference
+from av_bench.features.sides import ReferenceMedia, Sides
+from av_bench.features.store import pair_key, text_key
+from av_bench.metrics.columns import mean_with_interval
 from av_bench.pipeline import clean_subset
-from av_bench.registry import miss
+from av_bench.pipeline.measure import needs_of
+from av_bench.pipeline.plan import RunPlan
 from av_bench.results.record import SCHEMA
-
-if TYPE_CHECKING:
-    from av_bench.features.extractor_set import Networks
-    from av_bench.features.reference_pack import Reference
-    from av_bench.pipeline.plan import Plan
-    from protocols import Protocol
-
-
-def columns(protocol: Protocol, wanted: tuple[str, ...] | None) -> list[Any]:
-    """The metrics of a protocol, built; UsageError names the metric whose options are off.
-
-    ``wanted`` are names; a name with a leading ``+`` adds an optional metric to all of the usual ones.
-    """
-    known = {**protocol.metrics, **protocol.optional}
-    names = [name.removeprefix("+") for name in wanted or ()]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"protocol {protocol.name}: {miss('metrics', unknown[0], list(known))}")
-    if all(name.startswith("+") for name in wanted or ()):
-        names += protocol.metrics
-    built = []
-    for name, options in known.items():
-        if name not in names:
-            continue
-        arguments = dict(options)
-        kind = arguments.pop("kind", None)
-        if kind is None:
-            raise UsageError(f"protocol {protocol.name}, metric {name}: the key kind is missing")
-        try:
-            built.append(registry.load("metrics", kind)(name, **arguments))
-        except TypeError as error:
-            raise UsageError(f"protocol {protocol.name}, metric {name}: {error}") from error
-    return built
-
-
-def with_inputs(columns: Sequence[Any], networks: Networks) -> Iterator[Need]:
-    """All needs of the columns, and for pair extractors those of their inputs."""
-    for need in {n for column in columns for n in column.needs}:
-        yield need
-        if networks.is_pair(need.extractor):
-            cls = networks.cls(need.extractor)
-            yield Need(cls.video, "tokens", "video")
-            yield Need(cls.audio, "tokens", need.side)
 
 
 @dataclass
@@ -70,7 +40,7 @@ class _Arrays:
     """Features of the scored clips, read from the store once per need and sample."""
 
     extraction: Extraction
-    table: Table
+    sides: Sides
     reference: Reference | None = None
     _cache: dict[tuple[Need, int], list[NDArray[Any]]] = field(default_factory=dict)
 
@@ -82,9 +52,9 @@ class _Arrays:
     def _read(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
         extraction, seconds = self.extraction, self.extraction.seconds
         if extraction.networks.is_pair(need.extractor):
-            fingerprint = extraction.pair_fingerprint(need.extractor)
-            pairs = [p for p in self.table.pairs(clips, need.side) if p[1].sample == k]
-            keys = [f"{v.key(seconds)}+{a.key(seconds)}" for v, a in pairs]
+            fingerprint = extraction.networks.pair_fingerprint(need.extractor)
+            pairs = [p for p in self.sides.pairs(clips, need.side) if p[1].sample == k]
+            keys = [pair_key(v.key(seconds), a.key(seconds)) for v, a in pairs]
         else:
             fingerprint = extraction.networks.fingerprint(need.extractor)
             keys = [self._key(need, clip, k) for clip in clips]
@@ -94,19 +64,19 @@ class _Arrays:
     def _key(self, need: Need, clip: Clip, k: int) -> str:
         if need.side == "text" and not (self.reference and self.reference.covers(need)):
             return text_key(clip.text or "")
-        real = self.table.real
+        reference = self.sides.reference
         if need.side == "generated":
-            medium = self.table.samples[clip.id][k]
+            medium = self.sides.generated[clip.id][k]
         else:
-            medium = (real.pictures if need.side == "video" else real.sounds)[clip.id]
+            medium = (reference.video if need.side == "video" else reference.audio)[clip.id]
         return medium.key(self.extraction.seconds)
 
 
 def score(
-    plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...]
+    plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """``scores.json`` and the rows of ``clips.parquet``."""
-    arrays = _Arrays(extraction, table, plan.reference)
+    arrays = _Arrays(extraction, sides, plan.reference)
     groups = {clip.id: clip.cluster for clip in scored}
     results, absent = _compute(plan, arrays, scored)
     rows = [
@@ -114,6 +84,7 @@ def score(
         for name, result in results.items()
         for clip_id, value in (result.per_clip or {}).items()
     ]
+    added = [m.name for m in plan.measurement.metrics if m.name not in plan.protocol.metrics]
     scores = {
         "schema": SCHEMA,
         "set": {"name": plan.clips.name, "version": plan.clips.version, "list_hash": plan.clips.list_hash},
@@ -121,18 +92,18 @@ def score(
             "name": plan.protocol.name,
             "version": plan.protocol.version,
             "seconds": plan.protocol.seconds,
-            "metrics": [*plan.protocol.metrics, *(c.name for c in plan.columns if c.name in plan.protocol.optional)],
+            "metrics": [*plan.protocol.metrics, *added],
         },
         "flavour": plan.flavour,
         "reference": _described(plan.reference),
-        "counts": _counts(plan, table, scored),
+        "counts": _counts(plan, sides, scored),
         "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
-        "metrics": {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results},
+        "metrics": {m.name: _entry(m, results[m.name], plan) for m in plan.measurement.metrics if m.name in results},
         "absent": absent,
-        "warnings": _warnings(plan, table, scored, arrays),
+        "warnings": _warnings(plan, sides, scored, arrays),
     }
     if plan.options.dedup is not None:
-        scores["clean"] = _clean(plan, extraction, table, scored, results)
+        scores["clean"] = _clean(plan, extraction, sides, scored, results)
     return scores, rows
 
 
@@ -143,91 +114,95 @@ def _described(pack: Reference | None) -> dict[str, Any] | None:
     return {"digest": pack.digest, "source": pack.info["source"], "networks_stated": pack.stated}
 
 
-def _compute(plan: Plan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
-    """Every column on one list of clips: scores, and the reasons of those that are absent."""
+def _compute(plan: RunPlan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
+    """Every metric on one list of clips: scores, and the reasons of those that are absent."""
     results: dict[str, Score] = {}
     absent: dict[str, str] = {}
-    for column in plan.columns:
+    for metric in plan.measurement.metrics:
         try:
-            results[column.name] = _column(column, plan, arrays, clips)
+            with plugin_boundary(f"metric {type(metric).__name__} ({type(metric).__module__}), column {metric.name}"):
+                results[metric.name] = _column(metric, plan, arrays, clips)
         except MetricError as error:
-            absent[column.name] = str(error)
+            absent[metric.name] = str(error)
     return results, absent
 
 
 def _clean(
-    plan: Plan, extraction: Extraction, table: Table, scored: tuple[Clip, ...], full: dict[str, Score]
+    plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...], full: dict[str, Score]
 ) -> dict[str, Any]:
     """Scores of the clips that are not in the overlap file, and how they differ from the full set's."""
     assert plan.options.dedup is not None
     clips = clean_subset.clean_subset(scored, plan.options.dedup)
-    results, absent = _compute(plan, _Arrays(extraction, table, plan.reference), clips)
-    found = {c.name: _entry(c, results[c.name], plan) for c in plan.columns if c.name in results}
+    results, absent = _compute(plan, _Arrays(extraction, sides, plan.reference), clips)
+    found = {m.name: _entry(m, results[m.name], plan) for m in plan.measurement.metrics if m.name in results}
     for name, difference in clean_subset.differences(full, results, scored).items():
         found[name] |= {"against_full": difference}
     return {"scored": len(clips), "left_out": len(scored) - len(clips), "metrics": found, "absent": absent}
 
 
-def _column(column: Any, plan: Plan, arrays: _Arrays, scored: tuple[Clip, ...]) -> Score:
-    """One column over all samples per clip: the mean over samples of the values and of the per-clip values."""
+def _column(metric: Metric, plan: RunPlan, arrays: _Arrays, scored: tuple[Clip, ...]) -> Score:
+    """One metric over all samples per clip: the mean over samples of the values and of the per-clip values."""
     if not scored:
-        raise MetricError(f"{column.name}: no clip could be scored (the ledger says why)")
-    covered = {n.side for n in column.needs if plan.reference is not None and plan.reference.covers(n)}
-    for name in column.clip_fields:
+        raise MetricError(f"{metric.name}: no clip could be scored (the ledger says why)")
+    covered = {n.side for n in metric.needs if plan.reference is not None and plan.reference.covers(n)}
+    for name in metric.clip_fields:
         if name in covered:
             continue
         lacking = sum(getattr(clip, name) is None for clip in scored)
         if lacking:
-            raise MetricError(f"{column.name} needs {name} for every clip; {lacking} of {len(scored)} clips have none")
-    given = _given_statistics(column, plan)
+            raise MetricError(f"{metric.name} needs {name} for every clip; {lacking} of {len(scored)} clips have none")
+    given = _given_statistics(metric, plan)
     absent = [
-        n for n in column.needs if n.side == "reference" and n not in given and not _has_reference(plan, n, scored)
+        n for n in metric.needs if n.side == "reference" and n not in given and not _has_reference(plan, n, scored)
     ]
     if absent:
-        raise MetricError(f"{column.name} needs real audio (or its features), and there is none")
-    for need in with_inputs([column], plan.networks):
-        if not _has_picture(plan, arrays.table.real, need):
-            raise MetricError(f"{column.name} needs the videos or their {need.extractor} features, and has neither")
+        raise MetricError(f"{metric.name} needs reference audio (or its features), and there is none")
+    for need in needs_of(metric, plan.extractors):
+        if not _has_video(plan, arrays.sides.reference, need):
+            raise MetricError(f"{metric.name} needs the videos or their {need.extractor} features, and has neither")
     results = []
     for k in range(plan.options.samples_per_clip):
-        found = {n: arrays.get(n, scored, k) for n in column.needs if n not in given}
+        found = {n: arrays.get(n, scored, k) for n in metric.needs if n not in given}
         inputs = MetricInputs(scored, found, plan.flavour, given, plan.protocol.seconds)
-        column.validate(inputs)
-        results.append(column.compute(inputs))
+        metric.validate(inputs)
+        score_of_k = metric.compute(inputs)
+        if not math.isfinite(score_of_k.value):
+            raise MetricError(f"{metric.name} came out as {score_of_k.value}, which is no number")
+        results.append(score_of_k)
     return results[0] if len(results) == 1 else _mean_over_samples(results, scored)
 
 
-def _given_statistics(column: Any, plan: Plan) -> dict[Need, Any]:
+def _given_statistics(metric: Metric, plan: RunPlan) -> dict[Need, GaussianRows]:
     """Statistics of a pack for the needs of an FD column of which the pack holds no per-clip features."""
-    if plan.reference is None or not getattr(column, "accepts_statistics", False):
+    if plan.reference is None or not metric.accepts_statistics:
         return {}
-    found = {n: plan.reference.gaussian(n) for n in column.needs if not plan.reference.covers(n)}
+    found = {n: plan.reference.gaussian(n) for n in metric.needs if not plan.reference.covers(n)}
     return {need: gaussian for need, gaussian in found.items() if gaussian is not None}
 
 
-def _has_picture(plan: Plan, real: RealSide, need: Need) -> bool:
+def _has_video(plan: RunPlan, reference: ReferenceMedia, need: Need) -> bool:
     """Whether a need of the videos is met: by the videos, or by a pack that holds their features."""
-    return need.side != "video" or real.seen or (plan.reference is not None and plan.reference.covers(need))
+    return need.side != "video" or reference.has_video or (plan.reference is not None and plan.reference.covers(need))
 
 
-def has_inputs(plan: Plan, real: RealSide, pair: str, side: Side) -> bool:
+def has_inputs(plan: RunPlan, reference: ReferenceMedia, pair: str, side: Side) -> bool:
     """Whether both inputs of a pair extractor are there; a pack may hold some networks' features and not others'."""
-    cls = plan.networks.cls(pair)
-    sound = side != "reference" or plan.reference is None or plan.reference.covers(Need(cls.audio, "tokens", side))
-    return sound and _has_picture(plan, real, Need(cls.video, "tokens", "video"))
+    video, audio = plan.extractors.inputs_of(Need(pair, "", side))
+    heard = side != "reference" or plan.reference is None or plan.reference.covers(audio)
+    return heard and _has_video(plan, reference, video)
 
 
-def _has_reference(plan: Plan, need: Need, scored: tuple[Clip, ...]) -> bool:
-    """Whether per-clip features of the real side exist for a need."""
+def _has_reference(plan: RunPlan, need: Need, scored: tuple[Clip, ...]) -> bool:
+    """Whether per-clip features of the reference exist for a need."""
     if plan.reference is not None:
         return plan.reference.covers(need)
-    definition = protocols.load_set(plan.options.set)
-    return definition.reference_audio and all(c.reference_audio is not None for c in scored)
+    return plan.definition.reference_audio and all(c.reference_audio is not None for c in scored)
 
 
 def _mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
     values = [r.value for r in results]
-    details = {**results[0].details, "samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
+    details = {key: value for key, value in results[0].details.items() if key != "sd"}  # the sd is that of sample 0
+    details |= {"samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
     notes = tuple(dict.fromkeys(note for r in results for note in r.notes))
     if results[0].per_clip is None:
         halves = [(r.interval[1] - r.interval[0]) / 2 for r in results if r.interval is not None]
@@ -241,20 +216,18 @@ def _mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
             by_clip.setdefault(clip_id, []).append(value)
     clips = [c for c in scored if c.id in by_clip]
     per_clip = {c.id: float(np.mean(by_clip[c.id])) for c in clips}
-    from av_bench.metrics.columns import mean_with_interval
-
     mean, interval = mean_with_interval(np.array([per_clip[c.id] for c in clips]), clips)
     return Score(mean, len(clips), interval, per_clip, details, notes)
 
 
-def _entry(column: Any, result: Score, plan: Plan) -> dict[str, Any]:
+def _entry(metric: Metric, result: Score, plan: RunPlan) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "value": result.value,
         "n": result.n,
-        "higher_is_better": column.higher_is_better,
-        "unit": column.unit,
+        "higher_is_better": metric.higher_is_better,
+        "unit": metric.unit,
         "flavour": plan.flavour,
-        "extractors": {n.extractor: plan.networks.fingerprint(n.extractor) for n in column.needs},
+        "extractors": {n.extractor: plan.extractors.fingerprint(n.extractor) for n in metric.needs},
         "notes": list(result.notes),
         "details": dict(result.details),
     }
@@ -263,11 +236,11 @@ def _entry(column: Any, result: Score, plan: Plan) -> dict[str, Any]:
     return entry
 
 
-def _counts(plan: Plan, table: Table, scored: Sequence[Clip]) -> dict[str, Any]:
-    problems = (table.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
+def _counts(plan: RunPlan, sides: Sides, scored: Sequence[Clip]) -> dict[str, Any]:
+    problems = (sides.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
     excluded = Counter(p.reason.value for p in problems if p is not None)
-    flagged = Counter(reason.value for c in scored for _, reason, _ in table.flags(c.id))
-    extra = len(getattr(plan.generator, "extra", {}))
+    flagged = Counter(reason.value for c in scored for _, reason, _ in sides.flags(c.id))
+    extra = len(plan.source.extra_files())
     if extra:
         flagged[Reason.EXTRA_SAMPLE.value] = extra
     return {
@@ -278,34 +251,36 @@ def _counts(plan: Plan, table: Table, scored: Sequence[Clip]) -> dict[str, Any]:
     }
 
 
-def _warnings(plan: Plan, table: Table, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
-    """Suspicious input, said aloud."""
-    said = []
+def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+    """Remarks on suspicious input, printed under the table."""
+    warnings = []
     trained_on = plan.protocol.trained_on
     if trained_on is not None and plan.clips.name != trained_on:
-        said.append(
+        warnings.append(
             f"the networks of protocol {plan.protocol.name} were trained on set {trained_on} only; "
             f"on set {plan.clips.name} their values show that the chain works, not how good a model is"
         )
     same = _identical(plan, scored, arrays)
-    if same and not getattr(plan.generator, "is_reference", False):
-        said.append(f"{len(same)} of {len(scored)} samples give the very features of the real audio, e.g. {same[0]}")
-    silent = sum(r is Reason.SILENT for c in scored for stage, r, _ in table.flags(c.id) if stage == "generated")
+    if same and not plan.source.is_reference:
+        warnings.append(
+            f"{len(same)} of {len(scored)} samples have the same features as the reference audio, e.g. {same[0]}"
+        )
+    silent = sum(r is Reason.SILENT for c in scored for stage, r, _ in sides.flags(c.id) if stage == "generated")
     if silent:
-        said.append(f"{silent} generated samples are silent; they are scored as they are")
-    return said
+        warnings.append(f"{silent} generated samples are silent; they are scored as they are")
+    return warnings
 
 
-def _identical(plan: Plan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+def _identical(plan: RunPlan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
     """Clips whose generated features equal the reference features to rounding."""
-    for column in plan.columns:
-        sides = {need.side: need for need in column.needs}
-        both = set(sides) == {"reference", "generated"}
-        if both and scored and _has_reference(plan, sides["reference"], scored):
+    for metric in plan.measurement.metrics:
+        needs = {need.side: need for need in metric.needs}
+        both = set(needs) == {"reference", "generated"}
+        if both and scored and _has_reference(plan, needs["reference"], scored):
             pairs = zip(
                 scored,
-                arrays.get(sides["reference"], scored, 0),
-                arrays.get(sides["generated"], scored, 0),
+                arrays.get(needs["reference"], scored, 0),
+                arrays.get(needs["generated"], scored, 0),
                 strict=True,
             )
             return [clip.id for clip, a, b in pairs if _nearly_equal(a, b)]

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from av_bench.contracts import Clip, MediaError
-from av_bench.features.sides import Table
+from av_bench.features.sides import Sides
 from av_bench.media.mux import mux
 from av_bench.runtime.progress import Reporter
 
 
-def write_videos(folder: Path, clips: Sequence[Clip], table: Table, seconds: float, reporter: Reporter) -> None:
+def write_videos(folder: Path, clips: Sequence[Clip], sides: Sides, seconds: float, reporter: Reporter) -> None:
     """One mp4 per scored sample that has a picture, named like the sample; those that are there are kept.
 
     A picture that cannot be copied costs its video only, and is said.
     """
-    jobs = [(c, m) for c in clips if c.video is not None for m in table.samples[c.id]]
+    jobs = [(c, m) for c in clips if c.video is not None for m in sides.generated[c.id]]
     with reporter.stage("videos", len(jobs)) as stage:
         for clip, medium in jobs:
             target = folder / f"{medium.path.stem}.mp4"

@@ -130,6 +130,19 @@ class RunFolder:
             self._ledger.close()
             self._ledger = None
 
+    def last_generated(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """The latest ledger line about the generation of each (clip, k)."""
+        path = self.path / "ledger.jsonl"
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for text in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # torn by a kill; what it was about has been done again
+            if line["stage"] == "generate" and "k" in line:
+                found[line["clip"], line["k"]] = line
+        return found
+
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one of the JSON files, whole or not at all."""
         write_atomically(self.path / name, dumps(value))

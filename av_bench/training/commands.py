@@ -141,7 +141,7 @@ def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) 
             "to sample with; use a config whose network names a variant, e.g. {variant: mmaudio-s-16k} in small_16k, "
             "or leave --metrics-on out"
         )
-    generator = published.around(str(variant), device)
+    generator = published.wrap_network(str(variant), device)
     options = RunOptions(set="clips", data=data, protocol="vggsound-8s", device=device)
     evaluator = RunEvaluator(options, out / "metrics")
     evaluator.check()

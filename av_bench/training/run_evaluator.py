@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import protocols
-from av_bench.contracts import ClipSet, Generator, MetricError
-from av_bench.features.extractor_set import Networks
+from av_bench.contracts import ClipSet, MetricError, SampleSource
+from av_bench.pipeline.measure import measure
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.run import run
-from av_bench.pipeline.score import columns
 
 
 @dataclass
@@ -29,10 +28,9 @@ class RunEvaluator:
     def check(self) -> None:
         """What a first call would be refused for: MissingRequirement when the weights of a network are not there."""
         protocol = protocols.load_protocol(self.options.protocol or protocols.load_set(self.options.set).protocol)
-        needs = [need for column in columns(protocol, self.options.metrics) for need in column.needs]
-        Networks(needs, self.options.device, self.options.flavour or protocol.flavour).check(protocol.seconds)
+        measure(protocol, self.options.metrics, self.options.device, self.options.flavour)
 
-    def __call__(self, generator: Generator, clips: ClipSet) -> Mapping[str, float]:
+    def __call__(self, generator: SampleSource, clips: ClipSet) -> Mapping[str, float]:
         """Metric name -> value on ``clips``, which must be the set's (its first ones, with a limit).
 
         MetricError when there is not one value; the run folder says what became of every clip.

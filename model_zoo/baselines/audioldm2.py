@@ -6,20 +6,19 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from av_bench.contracts import Clip, ClipSet, Generated, Modality, UsageError, clip_seed
-
-if TYPE_CHECKING:
-    from model_zoo.baselines.schema import Manifest
-    from model_zoo.baselines.site import Site
+from model_zoo.baselines.inprocess import InProcessBaseline
+from model_zoo.baselines.schema import Manifest
+from model_zoo.baselines.site import Site
 
 _PACKAGES = ("diffusers", "transformers")
 
 
-class AudioLDM2:
+class AudioLDM2(InProcessBaseline):
     """One candidate per text (no re-ranking), seeded per sample.
 
     Parameters
@@ -38,13 +37,13 @@ class AudioLDM2:
     ) -> None:
         self.manifest, self.name = manifest, manifest.name
         self.folder = Path(str(site.weights))
-        self.sample_rate: int | None = manifest.native.rate
-        self.conditions: frozenset[Modality] = frozenset({"text"})
+        self.sample_rate = manifest.native.rate
+        self.conditions = frozenset[Modality]({"text"})
         self.training_sets = tuple(s.name for s in manifest.training_sets)
         self.steps = int(manifest.driver.options["steps"] if steps is None else steps)
         self.guidance = float(manifest.driver.options["guidance"] if guidance is None else guidance)
         self.negative_prompt = negative_prompt
-        self.device, self.seconds, self.parameters = "cpu", 0.0, 0
+        self.device, self.seconds = "cpu", 0.0
         self._pipe: Any = None
         self._made = 0
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from av_bench.contracts import MissingRequirement, UsageError
-from av_bench.registry import miss
+from av_bench.contracts import MissingRequirement, SampleSource, UsageError, unknown_name
+from model_zoo.baselines.inprocess import InProcessBaseline
 from model_zoo.baselines.schema import Manifest, read_manifest
 from model_zoo.baselines.site import missing, read_site, unfilled, with_steps
 
@@ -38,7 +38,7 @@ def load_manifest(name: str) -> Manifest:
     elif name in manifest_names():
         path = HERE / f"{name}.yaml"
     else:
-        raise UsageError(miss("baselines", name, list(manifest_names())))
+        raise UsageError(unknown_name("baseline", name, list(manifest_names())))
     try:
         payload = path.read_bytes()
         data = yaml.safe_load(payload)
@@ -80,13 +80,14 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _target(manifest: Manifest) -> Any:
+def _target(manifest: Manifest) -> type[InProcessBaseline]:
     module, _, attribute = str(manifest.driver.target).partition(":")
-    return getattr(import_module(module), attribute)
+    found: type[InProcessBaseline] = vars(import_module(module))[attribute]
+    return found
 
 
-def baseline(name: str, samples: Path | None = None, **options: Any) -> Any:
-    """The generator of a baseline: its published samples when a folder is given, else the model itself.
+def baseline(name: str, samples: Path | None = None, **options: Any) -> SampleSource:
+    """The sample source of a baseline: its published samples when a folder is given, else the model itself.
 
     Options: ``mapping`` (with samples: a TSV or YAML file of rules); ``steps``, ``guidance``, ``negative_prompt``,
     ``variant``, ``dtype``, ``timeout`` (seconds for the whole list), ``extras`` (a JSONL file of id and more inputs).
@@ -105,6 +106,6 @@ def baseline(name: str, samples: Path | None = None, **options: Any) -> Any:
     site = read_site(manifest.name)
     if "inprocess" in manifest.modes:
         return _target(manifest)(manifest, site, **options)
-    from model_zoo.external.generator import External
+    from model_zoo.external.generator import ExternalProgram
 
-    return External(with_steps(manifest, site), site, **options)
+    return ExternalProgram(with_steps(manifest, site), site, **options)

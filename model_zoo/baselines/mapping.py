@@ -17,12 +17,12 @@ from av_bench.contracts import Clip, ClipSet, UsageError
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from model_zoo.baselines.schema import Manifest, Samples
 from model_zoo.external.contract import checked
-from model_zoo.samples import Samples as FolderOfSamples
+from model_zoo.samples import SampleFolder
 
 Key = tuple[str, int]
 
 
-class MappedSamples(FolderOfSamples):
+class MappedSamples(SampleFolder):
     """A release scored where it lies: wav, flac, ... or the sound track of mp4.
 
     Parameters

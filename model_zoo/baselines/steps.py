@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from av_bench.contracts import UsageError
-from av_bench.registry import miss
+from av_bench.contracts import UsageError, unknown_name
 from model_zoo.external.contract import checked
 
 PLACEHOLDERS = (
@@ -103,7 +102,7 @@ def problems(steps: Steps, extras: tuple[str, ...]) -> list[str]:
         except ValueError as error:
             found.append(f"{where}: {error} (a brace that is meant is written twice)")
             continue
-        found += [f"{where}: {miss('placeholders', name, known)}" for name in names if name not in known]
+        found += [f"{where}: {unknown_name('placeholder', name, known)}" for name in names if name not in known]
     files = [*steps.write, *steps.copy, *(t.file for t in (steps.csv, steps.jsonl) if t is not None), steps.collect]
     found += [f"{name!r} must be a relative path that does not climb" for name in files if not _stays(name)]
     for number, step in enumerate(steps.commands):

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from av_bench.contracts import UsageError
-from av_bench.registry import miss
+from av_bench.contracts import UsageError, unknown_name
 
 CONTRACT_VERSION = 1
 Task = Literal["v2a", "tv2a", "t2a"]
@@ -107,7 +106,7 @@ def read_row(line: str, where: str) -> Row:
         raise UsageError(f"{where}: status {row.status} needs a reason")
     for part, seconds in row.seconds.items():
         if part not in PARTS:
-            raise UsageError(f"{where}: seconds: {miss('parts', part, list(PARTS))}")
+            raise UsageError(f"{where}: seconds: {unknown_name('part', part, list(PARTS))}")
         if not (math.isfinite(seconds) and seconds >= 0):
             raise UsageError(f"{where}: seconds: {part} is {seconds!r}")
     return row
@@ -156,7 +155,7 @@ def checked(kind: type[Record], data: Any, where: str) -> Record:
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
-            raise UsageError(f"{where}: {miss('keys', str(key), list(known))}")
+            raise UsageError(f"{where}: {unknown_name('key', str(key), list(known))}")
     for name, spec in known.items():
         required = spec.default is MISSING and spec.default_factory is MISSING
         if name not in data and required:

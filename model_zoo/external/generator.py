@@ -5,13 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError, clip_seed
+from av_bench.contracts import (
+    Clip,
+    ClipSet,
+    Generated,
+    GenerationJob,
+    MediaError,
+    Modality,
+    Place,
+    Reason,
+    SampleKey,
+    SampleSource,
+    UsageError,
+    clip_seed,
+)
 from av_bench.runtime.files import write_atomically
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
@@ -24,12 +36,10 @@ if TYPE_CHECKING:
     from model_zoo.baselines.schema import Manifest
     from model_zoo.baselines.site import Site
 
-Key = tuple[str, int]
-Place = Callable[[str, int, bytes, str], Path]  # clip id, k, bytes, suffix -> where the file now lies
 _GENERATION = ("steps", "guidance", "negative_prompt")
 
 
-class External:
+class ExternalProgram(SampleSource):
     """Runs a manifest's driver over the whole list in one process (a new one after a crash or a timeout)."""
 
     def __init__(self, manifest: Manifest, site: Site, **options: Any) -> None:
@@ -39,7 +49,7 @@ class External:
                 raise UsageError(f"baseline {manifest.name}: unknown option {key!r}; known are {', '.join(known)}")
             if manifest.driver.steps is not None and key not in ("timeout", "extras"):
                 raise UsageError(f"baseline {manifest.name} is run by steps, write {key} there (`setup --steps FILE`)")
-        self.manifest, self.site, self.options = manifest, site, options
+        self.manifest, self.site, self.given = manifest, site, options
         self.name = manifest.name
         self.sample_rate = manifest.native.rate
         uses: dict[Modality, str] = {"video": manifest.conditions.video, "text": manifest.conditions.text}
@@ -60,7 +70,7 @@ class External:
             )
         self.seconds = wanted
         for use, field_ in ((self.manifest.conditions.video, "video"), (self.manifest.conditions.text, "text")):
-            lacking = [c.id for c in clips.clips if getattr(c, field_) is None]
+            lacking = [c.id for c in clips.clips if (c.video if field_ == "video" else c.text) is None]
             if use == "required" and lacking:
                 what = f"{len(lacking)} of {len(clips.clips)} clips of {clips.name} have none, e.g. {lacking[0]}"
                 raise UsageError(f"baseline {self.name} needs {field_} for every clip; {what}")
@@ -71,57 +81,35 @@ class External:
                 f"{len(lacking)} have none, e.g. {lacking[0]}. Give a file: --model {self.name}:extras=FILE.jsonl"
             )
 
-    def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
-        """Samples of these clips in memory, in order; ``produce`` is what a run uses."""
-        import soundfile
-        import torch
+    def produce(self, job: GenerationJob) -> Iterator[Generated]:
+        """Settle every (clip, k) that is missing. Accepted files are kept as they came, byte for byte.
 
-        with tempfile.TemporaryDirectory() as folder:
-
-            def place(clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
-                path = Path(folder) / f"{clip_seed(0, clip_id, k)}{suffix}"
-                path.write_bytes(payload)
-                return path
-
-            keys = [(clip, k) for clip in clips for k in range(samples)]
-            found = {(g.clip_id, g.sample): g for g in self.produce(keys, seed, samples, Path(folder), "cpu", place)}
-            for clip, k in keys:
-                item = found[clip.id, k]
-                if item.path is not None:
-                    data, rate = soundfile.read(item.path, dtype="float32", always_2d=True)
-                    item = replace(item, audio=torch.from_numpy(data.T.copy()), sample_rate=rate, path=None)
-                yield item
-
-    def produce(
-        self, todo: Sequence[tuple[Clip, int]], seed: int, samples: int, folder: Path, device: str, place: Place
-    ) -> Iterator[Generated]:
-        """Settle every (clip, k) of ``todo``. Accepted files go through ``place`` as they came, byte for byte.
-
-        A (clip, k) may come twice; the later word holds. ``folder`` keeps request, items, rows and log.
+        A (clip, k) may come twice; the later one counts. The job's folder keeps request, items, rows and log.
         """
-        folder = folder.resolve()
+        folder = job.folder.resolve()
         items, refused = [], []
-        for clip, k in todo:
+        for clip, k in job.todo:
             try:
-                items.append(self._item(clip, k, seed))
+                items.append(self._item(clip, k, job.seed))
             except MediaError as error:
                 refused.append(Generated(clip.id, k, reason=error.reason, detail=str(error)))
         yield from refused
         folder.mkdir(parents=True, exist_ok=True)
-        request = self._request(folder, seed, samples, device)
+        request = self._request(folder, job.seed, job.samples, job.device)
         self._same_request(folder, request)
-        command = launch(self.manifest, self.site, folder, device)
+        command = launch(self.manifest, self.site, folder, job.device)
         self.job = Job(folder, request, command, self.manifest.driver.rows == "list")
         for settled in self.job.run(items):
-            yield self._judged(settled, place)
+            yield self._judged(settled, job.place)
 
-    def finish(self, clips: Sequence[Clip], seed: int, samples: int, folder: Path) -> None:
+    def finish(self, job: GenerationJob) -> None:
         """Leave the whole list in the job folder, however many processes it took, and nothing half-done."""
-        self._same_request(folder, self._request(folder.resolve(), seed, samples, "cpu"))
+        folder = job.folder
+        self._same_request(folder, self._request(folder.resolve(), job.seed, job.samples, "cpu"))
         items = []
-        for clip in clips:
+        for clip in job.clips:
             try:
-                items += [self._item(clip, k, seed) for k in range(samples)]
+                items += [self._item(clip, k, job.seed) for k in range(job.samples)]
             except MediaError:
                 continue  # it is in the ledger
         for left in folder.parent.rglob(".*.part"):  # of processes that were killed; the run is ours alone now
@@ -130,7 +118,7 @@ class External:
         (folder / "outputs").mkdir(parents=True)
         write_atomically(folder / "items.jsonl", write_lines(items))
 
-    def flags(self, files: Mapping[Key, Path]) -> dict[Key, tuple[Reason, str]]:
+    def flags(self, files: Mapping[SampleKey, Path]) -> dict[SampleKey, tuple[Reason, str]]:
         """Loudness that was set after generation and is not declared: said of every sample."""
         if self.manifest.self_normalised:
             return {}
@@ -204,10 +192,10 @@ class External:
     def _request(self, folder: Path, seed: int, samples: int, device: str) -> Request:
         driver = self.manifest.driver
         extra = dict(driver.options) if driver.steps is None else asdict(driver.steps)
-        generation = {key: self.options.get(key) for key in _GENERATION} | {"extra": extra}
+        generation = {key: self.given.get(key) for key in _GENERATION} | {"extra": extra}
         model = {
             "name": self.name,
-            "variant": self.options.get("variant"),
+            "variant": self.given.get("variant"),
             "weights_dir": self.site.weights,
             "revision": self.manifest.revision,
             "manifest": self.manifest.digest,
@@ -223,10 +211,10 @@ class External:
             samples_per_item=samples,
             generation=generation,
             device=device,
-            dtype=str(self.options.get("dtype", "float32")),
+            dtype=str(self.given.get("dtype", "float32")),
             output_dir=str(folder / "outputs"),
             cache_dir=str(folder / "cache"),
-            limits={"timeout_s": self.options.get("timeout"), "load_s": driver.load_s, "item_s": driver.item_s},
+            limits={"timeout_s": self.given.get("timeout"), "load_s": driver.load_s, "item_s": driver.item_s},
             warmup_items=driver.warmup,
         )
 

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import UsageError, unknown_name
 from av_bench.networks import nano
-from av_bench.registry import miss
 from av_bench.runtime.files import write_atomically
 from model_zoo.scorers.corpus import Corpus
 
@@ -53,7 +52,7 @@ RECIPES = {
 def build(name: str, classes: int) -> nn.Module:
     """The untrained network of a recipe."""
     if name not in RECIPES:
-        raise UsageError(miss("networks", name, sorted(RECIPES)))
+        raise UsageError(unknown_name("network", name, sorted(RECIPES)))
     return {"nano-tagger": lambda: nano.Tagger(classes), "nano-bind": nano.Bind, "nano-sync": nano.Sync}[name]()
 
 

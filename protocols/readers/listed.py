@@ -16,12 +16,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from av_bench.contracts import Clip, ClipSet, UsageError
+from av_bench.contracts import Clip, ClipSet, UsageError, unknown_name
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from av_bench.registry import miss
-from protocols.definitions import SetDefinition, SetRequest, check_id, limited
+from protocols.definitions import PinnedList, SetDefinition, SetRequest, check_id, limited
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,10 @@ class Entry:
 
 def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     """Clips of the list with their media in ``--data``; files that are not there are excluded later, by reason."""
-    variants: dict[str, dict[str, Any]] = definition.options["lists"]
-    text, version = _list_text(definition, request, variants)
-    form = str(definition.options["format"])
+    text, version = _list_text(definition, request)
+    form = str(definition.format)
     if form not in _FORMATS:
-        raise UsageError(f"set {definition.name}: {miss('formats', form, sorted(_FORMATS))}")
+        raise UsageError(f"set {definition.name}: {unknown_name('format', form, sorted(_FORMATS))}")
     entries = list(dict.fromkeys(_FORMATS[form](text)))
     if not entries:
         raise UsageError(f"set {definition.name}: the list holds no item in format {form}")
@@ -51,16 +48,17 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     return limited(ClipSet(definition.name, version, tuple(clips)), request.limit)
 
 
-def _list_text(definition: SetDefinition, request: SetRequest, variants: dict[str, dict[str, Any]]) -> tuple[str, str]:
+def _list_text(definition: SetDefinition, request: SetRequest) -> tuple[str, str]:
     """Content of the list file and the version it makes."""
-    names = ", ".join(f"{v['file']} ({v['count']} items)" for v in variants.values())
+    variants = definition.lists
+    names = ", ".join(f"{v.file} ({v.count} items)" for v in variants.values())
     if request.lists is None:
         raise UsageError(f"set {definition.name} needs --lists: a folder that holds {names}, or your own list file")
     if request.lists.is_dir():
         wanted = next(iter(variants.values()))
         path = _find(request.lists, wanted)
         if path is None:
-            raise UsageError(f"--lists {request.lists}: {wanted['file']} is not there; `av-bench lists pull` gets it")
+            raise UsageError(f"--lists {request.lists}: {wanted.file} is not there; `av-bench lists pull` gets it")
     else:
         path = request.lists
     try:
@@ -70,14 +68,14 @@ def _list_text(definition: SetDefinition, request: SetRequest, variants: dict[st
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UsageError(f"--lists {path}: cannot be read: {error}") from error
     digest = hashlib.sha256(payload).hexdigest()
-    known = next((name for name, v in variants.items() if v["sha256"] == digest), None)
+    known = next((name for name, v in variants.items() if v.sha256 == digest), None)
     if known is None and request.lists.is_dir():
         raise UsageError(f"{path} is not the pinned list (sha256 {digest[:16]}...); name the file itself to use it")
     return text, f"{definition.version}@{known or 'sha256-' + digest[:12]}"
 
 
-def _find(folder: Path, variant: dict[str, Any]) -> Path | None:
-    names = [variant["file"], Path(variant["file"]).name, variant.get("local", "")]
+def _find(folder: Path, variant: PinnedList) -> Path | None:
+    names = [variant.file, Path(variant.file).name, variant.local]
     for name in filter(None, names):
         for candidate in (folder / name, folder / f"{name}.gz"):
             if candidate.is_file():
@@ -91,25 +89,21 @@ class _Media:
     def __init__(self, folder: Path, definition: SetDefinition) -> None:
         self.folder = folder
         self.definition = definition
-        self.video_name = str(definition.options.get("video", "{id}"))
-        self.audio_name = definition.options.get("audio")
-        self.onsets_name = definition.options.get("onsets")
-        self.seconds = float(definition.options.get("onset_seconds", 8.0))
         self.files: dict[str, dict[str, Path]] = {}
         for path in sorted(folder.iterdir()):
             self.files.setdefault(path.stem, {})[path.suffix.lower()] = path
 
     def clip(self, entry: Entry) -> Clip:
-        has_video = "video" in self.definition.options["conditions"]
-        video = self._pick(self.video_name.format(id=entry.id), VIDEO_SUFFIXES, ".mp4") if has_video else None
+        has_video = "video" in self.definition.conditions
+        video = self._pick(self.definition.video.format(id=entry.id), VIDEO_SUFFIXES, ".mp4") if has_video else None
         audio = None
-        if self.audio_name is not None or not has_video:
-            audio = self._pick(str(self.audio_name or "{id}").format(id=entry.id), AUDIO_SUFFIXES, ".wav")
+        if self.definition.audio is not None or not has_video:
+            audio = self._pick((self.definition.audio or "{id}").format(id=entry.id), AUDIO_SUFFIXES, ".wav")
             if has_video and not audio.is_file():
                 audio = None
         onsets = None
-        if self.onsets_name is not None:
-            onsets = _times(self.folder / str(self.onsets_name).format(id=entry.id), self.seconds)
+        if self.definition.onsets is not None:
+            onsets = _times(self.folder / self.definition.onsets.format(id=entry.id), self.definition.onset_seconds)
         return Clip(entry.id, video, audio, entry.text, entry.label, onsets, entry.group)
 
     def _pick(self, stem: str, suffixes: frozenset[str], default: str) -> Path:

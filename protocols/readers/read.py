@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from av_bench.contracts import ClipSet, UsageError
-from av_bench.registry import miss
+from av_bench.contracts import ClipSet
 from protocols.definitions import SetDefinition, SetRequest
 
 
@@ -15,6 +15,6 @@ def read_clips(definition: SetDefinition, request: SetRequest) -> ClipSet:
 
     readers: dict[str, Callable[[SetDefinition, SetRequest], ClipSet]]
     readers = {"folder": folder.read, "rendered": rendered.read, "list": listed.read}
-    if definition.kind not in readers:
-        raise UsageError(f"set {definition.name}: {miss('kinds', definition.kind, sorted(readers))}")
-    return readers[definition.kind](definition, request)
+    data = request.data if request.data is not None else definition.beside(definition.data)
+    table = request.table if request.table is not None else definition.beside(definition.table)
+    return readers[definition.kind](definition, replace(request, data=data, table=table))

@@ -16,8 +16,10 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     from protocols import impacts
     from protocols.impacts.build import build
 
-    split: Split = definition.options["split"]
-    total = int(definition.options["count"])
+    assert definition.split is not None  # what the kind needs is checked on reading
+    assert definition.count is not None
+    split: Split = definition.split
+    total = definition.count
     count = min(total, request.limit or total)
     folder = request.data or home() / "sets" / f"impacts-{impacts.VERSION}" / split
     build(split, folder, count=count, workers=request.workers, progress=request.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import read_settings
+from model_zoo.mmaudio.sampling.settings import OPTIONS, read_settings
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"
@@ -31,7 +32,8 @@ class MMAudioNano(MMAudio):
     place of the embedded ones.
     """
 
-    bounds: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
+    beside: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
+    options: ClassVar[Mapping[str, str]] = {key: text for key, text in OPTIONS.items() if key != "window"}
 
     def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: Any) -> None:
         settings = read_settings("mmaudio-nano", options, fixed=("window",), cfg=GUIDANCE)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from av_bench.contracts import Clip, ClipSet, Generated, MediaError, Modality, Reason, UsageError
+from av_bench.contracts import Clip, ClipSet, Generated, Generator, MediaError, Modality, Reason, UsageError
 from av_bench.features.store import Store
 from av_bench.runtime.devices import finish, own_stream, single_precision
 from av_bench.runtime.prefetch import ahead
@@ -22,7 +23,7 @@ from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling import windows
-from model_zoo.mmaudio.sampling.settings import OVERLAP, Conditions, Settings, cast_once, compiled
+from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, cast_once, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 READERS = 3  # threads that decode videos for a GPU
@@ -46,7 +47,7 @@ class _Inputs:
 
 
 @dataclass
-class MMAudio:
+class MMAudio(Generator):
     """A flow network, a codec and a conditioner as one generator.
 
     The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
@@ -68,7 +69,8 @@ class MMAudio:
     identity: str = ""  # changes with the weights: samples of others are not taken for its own
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seconds: float = 8.0
-    watch: ClassVar[bool] = True  # its samples are worth a video
+    watchable: bool = True
+    options: ClassVar[Mapping[str, str]] = OPTIONS
 
     def __post_init__(self) -> None:
         used: dict[Conditions, tuple[Modality, ...]] = {
@@ -78,24 +80,28 @@ class MMAudio:
             "none": (),
         }
         self.conditions: frozenset[Modality] = frozenset(used[self.settings.conditions])
+        self.sample_rate = self.codec.sample_rate
         self.parameters = sum(p.numel() for p in self.network.parameters())
         self._negative: Tensor | None = None
         self._warm = 0  # samples made so far: the first ones are not timed
         self._flow = compiled(self.network.flow, self.settings.compile)
         self._plan(self.seconds)
 
-    def describe(self, _job: Any = None) -> dict[str, Any]:
+    def describe(self, folder: Path) -> dict[str, Any]:
         """What run.json says besides: the rows of the paper's tables that report the same model."""
+        del folder
         return {"paper": list(self.paper)}
 
-    @property
-    def sample_rate(self) -> int:
-        """Of the output, Hz."""
-        return self.codec.sample_rate
+    def use_store(self, root: Path) -> None:
+        """Keep and look for conditions there, where they are kept at all."""
+        if self.store is not None:
+            self.store = Store(root)
 
     def place(self, device: str) -> None:
         """Move everything to a device; on a GPU the network's weights become bf16 for good."""
         self.device = torch.device(device)
+        # clips of one call: on a GPU several full batches, between which nothing waits
+        self.chunk = 16 if self.device.type == "cpu" else 8 * self.settings.batch
         self.network.to(self.device)
         if self.device.type == "cuda":
             cast_once(self.network)
@@ -111,11 +117,6 @@ class MMAudio:
     def _alone(self) -> bool:
         """One thing after the other, one sample at a time: only then are seconds those of a sample."""
         return self.device.type == "cpu" or self.settings.batch == 1
-
-    @property
-    def chunk(self) -> int:
-        """Clips to ask for in one call: on a GPU several full batches, between which nothing waits."""
-        return 16 if self.device.type == "cpu" else 8 * self.settings.batch
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Fix the duration, in seconds; UsageError when no clip has any condition that is to be used."""
@@ -271,7 +272,7 @@ class MMAudio:
         """Latents to audio, trimmed to the asked length; jobs without conditions keep their reason."""
         started = time.perf_counter()
         usable = sum(inputs.problem is None for inputs, _ in jobs)
-        length = round(self.seconds * self.sample_rate)
+        length = round(self.seconds * self.codec.sample_rate)
         with single_precision(), own_stream(self.device):
             waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
         decoding = (time.perf_counter() - started) / max(usable, 1)

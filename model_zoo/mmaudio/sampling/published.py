@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from av_bench import weights as files
 from av_bench.contracts import MissingRequirement
@@ -18,7 +18,7 @@ from model_zoo.mmaudio.flow.load import load_trained
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import Settings, read_settings
+from model_zoo.mmaudio.sampling.settings import OPTIONS, Settings, read_settings
 
 TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
 LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
@@ -28,33 +28,7 @@ VAES = {
 }
 
 
-def load(name: str, weights: str | None = None, vae: str | None = None, **options: Any) -> MMAudio:
-    """A variant with its official files. MissingRequirement names those that are absent and the command for them.
-
-    ``weights`` is a file that training wrote (``<out>/weights/*.safetensors``) in place of the published flow network:
-    its sizes and switches are those of the file, codec and conditions stay the variant's. ``vae`` is a file of VAE
-    training in place of the published VAE; the flow network must have learned its latents.
-    """
-    found = variant(name)
-    chosen = read_settings(name, options, window=LONGEST)
-    own = None if weights is None else load_trained(Path(weights), found.network, found.name)
-    published = [found.weights] * (own is None) + list(VAES[found.rate][vae is not None :])
-    needed = present(*published, clip_encoder.ENTRY, "synchformer")
-    from model_zoo.mmaudio.codec.published import OfficialCodec
-    from model_zoo.mmaudio.conditions.published import OfficialConditioner
-
-    network = own or mmaudio.build(name, files.load_state_dict(files.require(found.weights)))
-    codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True)
-    made = MMAudio(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
-    made.identity = "-".join(files.file_sha256(files.require(entry))[:16] for entry in needed)
-    given = [files.file_sha256(Path(file))[:16] for file in (weights, vae) if file is not None]
-    made.identity = "-".join([*given, made.identity])
-    if weights is None:
-        made.training_sets, made.paper = TRAINING_SETS, rows_of_the_paper(found.name)
-    return made
-
-
-def present(*entries: str) -> tuple[str, ...]:
+def require_all_files(*entries: str) -> tuple[str, ...]:
     """The entries, when all their files are there; MissingRequirement names all that are not, before hashing any."""
     missing = [entry for entry in entries if files.find(entry) is None]
     if len(missing) == 1:
@@ -78,13 +52,13 @@ def rows_of_the_paper(name: str) -> tuple[dict[str, str], ...]:
     return tuple({"table": table, "row": row} for table in ("table1", "table3"))
 
 
-def around(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:
+def wrap_network(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:
     """From a network in training to a generator, with the published codec and conditions, built on first use.
 
     Their files are looked for at once: MissingRequirement before training, not at its first sampling.
     """
     found = variant(name)
-    present(*VAES[found.rate], clip_encoder.ENTRY, "synchformer")
+    require_all_files(*VAES[found.rate], clip_encoder.ENTRY, "synchformer")
 
     @cache
     def parts() -> tuple[Codec, Conditioner]:
@@ -103,16 +77,61 @@ def around(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]:
     return generator
 
 
-def _factory(name: str) -> Callable[..., MMAudio]:
-    def make(**options: Any) -> MMAudio:
-        return load(name, **options)
+class PublishedMMAudio(MMAudio):
+    """A variant with its official files (non-commercial).
 
-    make.__doc__ = f"MMAudio {name.removeprefix('mmaudio-')} with its published weights (non-commercial)."
-    return make
+    ``weights`` is a file that training wrote (``<out>/weights/*.safetensors``) in place of the published flow network:
+    its sizes and switches are those of the file, codec and conditions stay the variant's. ``vae`` is a file of VAE
+    training in place of the published VAE; the flow network must have learned its latents. MissingRequirement names
+    all files that are absent and the command for them.
+    """
+
+    variant: ClassVar[str]
+    options: ClassVar[Mapping[str, str]] = {**OPTIONS, "vae": "a trained VAE in place of the published one"}
+
+    def __init__(self, weights: str | None = None, vae: str | None = None, **options: Any) -> None:
+        found = variant(self.variant)
+        chosen = read_settings(self.variant, options, window=LONGEST)
+        own = None if weights is None else load_trained(Path(weights), found.network, found.name)
+        published = [found.weights] * (own is None) + list(VAES[found.rate][vae is not None :])
+        needed = require_all_files(*published, clip_encoder.ENTRY, "synchformer")
+        from model_zoo.mmaudio.codec.published import OfficialCodec
+        from model_zoo.mmaudio.conditions.published import OfficialConditioner
+
+        network = own or mmaudio.build(self.variant, files.load_state_dict(files.require(found.weights)))
+        codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True)
+        super().__init__(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
+        given = [files.file_sha256(Path(file))[:16] for file in (weights, vae) if file is not None]
+        self.identity = "-".join([*given, *(files.file_sha256(files.require(entry))[:16] for entry in needed)])
+        if weights is None:
+            self.training_sets, self.paper = TRAINING_SETS, rows_of_the_paper(found.name)
 
 
-small_16k = _factory("mmaudio-s-16k")
-small_44k = _factory("mmaudio-s-44k")
-medium_44k = _factory("mmaudio-m-44k")
-large_44k = _factory("mmaudio-l-44k")
-large_44k_v2 = _factory("mmaudio-l-44k-v2")
+class MMAudioSmall16k(PublishedMMAudio):
+    """MMAudio-S-16kHz with its published weights (non-commercial)."""
+
+    variant = "mmaudio-s-16k"
+
+
+class MMAudioSmall44k(PublishedMMAudio):
+    """MMAudio-S-44.1kHz with its published weights (non-commercial)."""
+
+    variant = "mmaudio-s-44k"
+
+
+class MMAudioMedium44k(PublishedMMAudio):
+    """MMAudio-M-44.1kHz with its published weights (non-commercial)."""
+
+    variant = "mmaudio-m-44k"
+
+
+class MMAudioLarge44k(PublishedMMAudio):
+    """MMAudio-L-44.1kHz with its published weights (non-commercial)."""
+
+    variant = "mmaudio-l-44k"
+
+
+class MMAudioLarge44kV2(PublishedMMAudio):
+    """MMAudio-L-44.1kHz, version 2 with its published weights (non-commercial)."""
+
+    variant = "mmaudio-l-44k-v2"

@@ -18,6 +18,17 @@ Compile = Literal["no", "yes", "graphs"]
 STEPS, GUIDANCE = 25, 4.5
 OVERLAP = 2.0  # seconds that windows of a long clip share
 SHORTEST_WINDOW = OVERLAP + 1
+OPTIONS: Mapping[str, str] = {
+    "steps": f"steps of the Euler solver (default {STEPS})",
+    "cfg": f"strength of guidance; below 1 the unconditional pass is left out (default {GUIDANCE})",
+    "negative": "text to steer away from, used by the unconditional pass",
+    "solver": "euler, or adaptive",
+    "conditions": "both, video, text or none",
+    "window": "longest stretch generated in one piece, in seconds",
+    "batch": "windows that run together on a GPU (default 8)",
+    "compile": "no, yes, or graphs (CUDA graphs)",
+    "weights": "trained weights in place of the published ones",
+}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from av_bench.contracts import AvBenchError, ClipSet, Evaluator, Generator
+from av_bench.contracts import AvBenchError, ClipSet, Evaluator, SampleSource
 from model_zoo.mmaudio.flow.network import FlowNetwork
 
 log = logging.getLogger(__name__)
@@ -24,19 +24,19 @@ class Evaluation:
 
     evaluator: Evaluator
     clips: ClipSet
-    generator: Callable[[FlowNetwork], Generator]
+    generator: Callable[[FlowNetwork], SampleSource]
 
     def attempt(self, network: FlowNetwork, step: int) -> tuple[str, dict[str, Any]]:
-        """Kind and values of the log's event: the metrics, or why there are none. Weeks of training go on then."""
-        generator: Any = None
+        """Kind and values of the log's event: the metrics, or why there are none. Training continues then."""
+        generator: SampleSource | None = None
         try:
             generator = self.generator(network)
             return "metrics", dict(self.evaluator(generator, self.clips))
         except (AvBenchError, OSError, torch.cuda.OutOfMemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
-            log.warning("step %d: no metrics, training goes on: %s", step, reason)
+            log.warning("step %d: no metrics, training continues: %s", step, reason)
             return "metrics-failed", {"reason": reason}
         finally:
-            if hasattr(generator, "place"):
+            if generator is not None:
                 generator.place("cpu")  # codec and conditions are gigabytes that training wants back
                 torch.cuda.empty_cache()

@@ -15,8 +15,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from av_bench.contracts import UsageError
-from av_bench.registry import miss
+from av_bench.contracts import UsageError, unknown_name
 from model_zoo.mmaudio.recipe_checks import check
 from model_zoo.mmaudio.training.mix import Dropout, Source
 
@@ -195,7 +194,7 @@ def _find(name: Path | str, folder: Path) -> Path:
     known = {p.relative_to(CONFIGS).with_suffix("").as_posix(): p for p in sorted(CONFIGS.rglob("*.yaml"))}
     if str(name) in known:
         return known[str(name)]
-    raise UsageError(f"no config file {name}, and " + miss("configs", str(name), sorted(known)))
+    raise UsageError(f"no config file {name}, and " + unknown_name("config", str(name), sorted(known)))
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -253,7 +252,7 @@ def _build_dataclass(kind: type[Any], value: Any, where: str) -> Any:
     hints, known = typing.get_type_hints(kind), {f.name: f for f in fields(kind)}
     for key in value:
         if key not in known:
-            raise UsageError(f"{where}: " + miss("keys", str(key), sorted(known)))
+            raise UsageError(f"{where}: " + unknown_name("key", str(key), sorted(known)))
     for key, entry in known.items():
         if key not in value and entry.default is MISSING and entry.default_factory is MISSING:
             raise UsageError(f"{where}: the key {key!r} is missing")

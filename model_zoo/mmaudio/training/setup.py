@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from av_bench import weights
-from av_bench.contracts import AvBenchError, UsageError
-from av_bench.registry import miss
+from av_bench.contracts import AvBenchError, UsageError, unknown_name
 from model_zoo.mmaudio.config import NetworkConfig, variant
 from model_zoo.mmaudio.features.read import FeatureSet
 from model_zoo.mmaudio.features.shard_file import read_index, shard_folders
@@ -34,7 +33,7 @@ def network_config(recipe: Recipe) -> NetworkConfig:
     known = [f.name for f in fields(NetworkConfig)]
     for key in given:
         if key not in known:
-            raise UsageError(f"config {recipe.name}: network: {miss('keys', key, sorted([*known, 'variant']))}")
+            raise UsageError(f"config {recipe.name}: network: {unknown_name('key', key, sorted([*known, 'variant']))}")
     where = f"config {recipe.name}: network"
     if name is None:
         config: NetworkConfig = build(NetworkConfig, given, where)

@@ -1,0 +1,67 @@
+"""Clips and frozen sets of them, and the seed of one sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from av_bench.contracts.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One item of a set.
+
+    ``video`` holds frames and, unless ``audio`` names a separate file, the real sound. ``onsets`` are seconds
+    from the start of the clip. ``group`` is the source recording: clips of one group are not independent and
+    the intervals resample groups.
+    """
+
+    id: str
+    video: Path | None = None
+    audio: Path | None = None
+    text: str | None = None
+    label: str | None = None
+    onsets: tuple[float, ...] | None = None
+    group: str | None = None
+
+    @property
+    def reference_audio(self) -> Path | None:
+        """The file that holds the real sound, None when the set has none."""
+        return self.audio if self.audio is not None else self.video
+
+    @property
+    def cluster(self) -> str:
+        """The unit of resampling: the source recording, or the clip itself."""
+        return self.group if self.group is not None else self.id
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """A frozen, ordered list of clips (sorted by id, no id twice) with the name and version it came from."""
+
+    name: str
+    version: str
+    clips: tuple[Clip, ...]
+
+    def __post_init__(self) -> None:
+        ids = [clip.id for clip in self.clips]
+        if ids != sorted(ids):
+            object.__setattr__(self, "clips", tuple(sorted(self.clips, key=lambda clip: clip.id)))
+        if len(set(ids)) != len(ids):
+            twice = sorted({i for i in ids if ids.count(i) > 1})
+            raise UsageError(f"set {self.name}: {len(twice)} ids appear twice, e.g. {twice[0]!r}; ids must be unique")
+
+    @property
+    def list_hash(self) -> str:
+        """sha256 over what decides a score: ids, texts, labels and onsets, in order; file paths do not count."""
+        rows = [[c.id, c.text, c.label, list(c.onsets) if c.onsets is not None else None] for c in self.clips]
+        return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()
+
+
+def clip_seed(seed: int, clip_id: str, sample: int = 0) -> int:
+    """63-bit seed of one sample, a function of (seed, clip id, k) alone."""
+    text = f"{seed}\x1f{clip_id}\x1f{sample}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1

@@ -1,0 +1,43 @@
+"""What the decoder is asked for and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+Modality = Literal["audio", "video", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRequest:
+    """Frames an extractor wants: tick rate, pixel size and how the size is reached.
+
+    ``short`` resizes the short side to ``size``; ``center`` also cuts the central ``size`` x ``size``;
+    ``squash`` resizes to ``size`` x ``size`` without keeping the aspect. Always bicubic, antialiased, on uint8.
+    """
+
+    fps: float
+    size: int
+    mode: Literal["short", "center", "squash"] = "center"
+
+
+@runtime_checkable
+class Decoded(Protocol):
+    """One media file, decoded once. See ``av_bench.media.decode.DecodedMedia``."""
+
+    path: Path
+    digest: str
+    sample_rate: int
+
+    def waveform(self, sample_rate: int, seconds: float | None, *, remove_mean: bool = True) -> torch.Tensor:
+        """Mono float32 ``(samples,)``: channel mean, file mean removed, resampled, cut to ``seconds``."""
+
+    def channels(self, sample_rate: int, seconds: float | None) -> torch.Tensor:
+        """Float32 ``(channels, samples)``: resampled, nothing mixed or removed, cut to ``seconds``."""
+
+    def frames(self, request: VideoRequest) -> torch.Tensor:
+        """uint8 ``(frames, 3, height, width)`` for one of the requests the file was decoded for."""

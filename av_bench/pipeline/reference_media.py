@@ -1,0 +1,76 @@
+"""Reference audio and video of a run: the clips' own media, or a reference pack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from av_bench.contracts import Clip, MediaError, Reason, UsageError
+from av_bench.features.extraction import Extraction
+from av_bench.features.sides import MediaFile, ReferenceMedia
+from av_bench.pipeline.generate import sample_files
+from av_bench.pipeline.plan import RunPlan
+
+
+def reference_media(plan: RunPlan, extraction: Extraction) -> ReferenceMedia:
+    """The reference of every clip, extracted: from its own media, or from the pack that stands for them."""
+    clips, pack, definition = plan.clips.clips, plan.reference, plan.definition
+    if pack is None:
+        media = extract_reference(clips, extraction, definition.reference_audio)
+    elif not pack.features:
+        media = extract_reference(clips, extraction, False)
+    else:
+        needs = plan.measurement.needs
+        stand_ins = pack.media(clips, needs, extraction.store, plan.extractors, extraction.seconds)
+        covered = all(pack.covers(n) for n in needs if n.side == "video")
+        media = ReferenceMedia(stand_ins, stand_ins, has_video=covered)
+        if not covered and all(c.video is not None and c.video.is_file() for c in clips):
+            media = ReferenceMedia(extract_reference(clips, extraction, False).video, stand_ins)
+    if definition.onsets is not None:
+        for clip in clips:
+            if clip.onsets is None and media.problem(clip.id) is None and media.files(clip.id):
+                detail = "its file of onset times is not there"
+                media.files(clip.id)[0].problem = MediaError(clip.id, Reason.MISSING_FILE, detail)
+    return media
+
+
+def extract_reference(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> ReferenceMedia:
+    """The clips' own media, extracted. Separate audio files are handled after the videos."""
+    extractors = extraction.networks
+    audio_names, video_names = extractors.of("reference") if has_audio else [], extractors.of("video")
+    videos = {c.id: MediaFile(c.id, c.video) for c in clips if c.video is not None}
+    apart = {c.id: MediaFile(c.id, c.audio) for c in clips if c.audio is not None and has_audio}
+    together = [m for i, m in videos.items() if i not in apart]
+    extraction.media(together, "reference", [*audio_names, *video_names], audio=has_audio, video=True)
+    silent = [m for i, m in videos.items() if i in apart]
+    if silent:
+        extraction.media(silent, "video", video_names, audio=False, video=True)
+    if apart:
+        extraction.media(list(apart.values()), "reference", audio_names, audio=True, video=False)
+    return ReferenceMedia(videos, {**{m.id: m for m in together}, **apart} if has_audio else {})
+
+
+def refuse_changed_inputs(plan: RunPlan, reference: ReferenceMedia) -> None:
+    """Refuse to score samples that an earlier start made for other media, or with other weights.
+
+    What every start of a run was made from is kept in ``inputs.json``. A user's own samples are read anew each time,
+    and a clip that has no sample yet may have got another medium: it was broken, and is mended.
+    """
+    if plan.options.samples is not None:
+        return
+    files = sample_files(plan)
+    digests = {c.id: [m.digest for m in reference.files(c.id) if m.digest] for c in plan.clips.clips}
+    media = {clip_id: found for clip_id, found in digests.items() if found}
+    known = plan.folder.inputs()
+    earlier = known.get("media", {})
+    changed = [i for i, found in media.items() if earlier.get(i, found) != found and files.has(i)]
+    if changed:
+        raise UsageError(
+            f"{plan.folder.path} holds samples that were made before the media of {len(changed)} clips changed, e.g. "
+            f"{changed[0]}; choose another --out or remove that folder"
+        )
+    if known.get("generator", plan.source.identity) != plan.source.identity:
+        raise UsageError(
+            f"{plan.folder.path} holds samples of {plan.spec.model} with other weights; choose another --out or remove "
+            "that folder"
+        )
+    plan.folder.write_json("inputs.json", {"generator": plan.source.identity, "media": earlier | media})
