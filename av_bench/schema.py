@@ -1,9 +1,8 @@
 """One strict reader for all YAML and JSON of this package and of its users, and for the options of metrics.
 
-A document is read into a dataclass: unknown keys are refused with the nearest known one, types are checked and nothing
-is converted but whole numbers to floats, and ranges stated with ``Annotated[float, Range(...)]`` hold. Files are small
-by nature, so they are bounded: at most 16 MB and 64 levels deep, without YAML aliases and without a key that stands
-twice.
+A document is read into a dataclass: unknown keys are refused with the nearest known one, types are checked, nothing is
+converted but whole numbers to floats, and ranges stated with ``Annotated[float, Range(...)]`` hold. Documents are
+small, so they are bounded: at most 16 MB, 64 levels deep, no YAML aliases, no duplicate keys.
 """
 
 from __future__ import annotations
@@ -69,6 +68,7 @@ PositiveInt = Annotated[int, Range(low=1)]
 NonNegativeInt = Annotated[int, Range(low=0)]
 Sha256 = Annotated[str, Pattern(r"[0-9a-f]{64}", "64 hex digits")]
 
+_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -98,7 +98,7 @@ def load_json(path: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The plain content of a YAML text. ``1e-4`` is a number, a date is a text, aliases are refused."""
+    """The plain content of a YAML text. A date is a text; aliases and duplicate keys are refused."""
     import yaml
 
     try:
@@ -119,6 +119,15 @@ def parse_json(text: str, where: str) -> Any:
         raise UsageError(f"{where}: not JSON: {_one_line(error)}") from error
     _check_depth(content, where)
     return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``: groups are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _text(path: Path) -> str:
@@ -163,7 +172,7 @@ def _no_constant(name: str) -> float:
 
 @cache
 def _loader() -> Any:
-    """PyYAML's safe loader without aliases, with numbers like 1e-4 as floats, dates as text, and keys only once."""
+    """PyYAML's safe loader without aliases, with dates as text, and with each key only once."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -190,8 +199,6 @@ def _loader() -> Any:
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     Loader.yaml_implicit_resolvers = resolvers
-    number = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
     return Loader
 
 
@@ -306,8 +313,10 @@ def _mapping(arguments: tuple[Any, ...], value: Any, where: str) -> dict[str, An
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 1023:
         return float(value)
+    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)  # YAML 1.1 reads 1e-4 as text, and a hash such as 62e49 must stay one
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise UsageError(f"{where}: expected {_word(kind)}, got {_shown(value)}")

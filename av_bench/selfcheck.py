@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import protocols
 from av_bench.contracts import UsageError
@@ -19,6 +16,7 @@ from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.run import run
 from av_bench.results.compare import differences
 from av_bench.results.record import Run, read_run
+from protocols.definitions import Selfcheck
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def run_selfcheck(
 ) -> Outcome:
     """Run every damage of the set's protocol; runs that are there already are taken up."""
     plan = _plan(set_name)
-    models = list(dict.fromkeys(["oracle", *plan["moves"], *(m for s in plan["series"] for m in s["models"])]))
-    wanted = [*(m for metrics in plan["moves"].values() for m in metrics), *(s["metric"] for s in plan["series"])]
+    models = list(dict.fromkeys(["oracle", *plan.moves, *(m for s in plan.series for m in s.models)]))
+    wanted = [*(m for metrics in plan.moves.values() for m in metrics), *(s.metric for s in plan.series)]
     runs: dict[str, Run] = {}
     for model in models:
         folder = out / model.replace(":", "-").replace("=", "")
@@ -85,22 +83,18 @@ def run_selfcheck(
             min_coverage=0.0,
         )
         runs[model] = read_run(run(options).path)
-        watched = [*plan["moves"].get(model, []), *(s["metric"] for s in plan["series"] if model in s["models"])]
+        watched = [*plan.moves.get(model, ()), *(s.metric for s in plan.series if model in s.models)]
         _has_all(runs[model], wanted if model == "oracle" else watched)
-    reactions = [
-        r for model, metrics in plan["moves"].items() for r in _reactions(runs[model], runs["oracle"], metrics)
-    ]
-    series = [_series(s["metric"], s["models"], runs) for s in plan["series"]]
+    reactions = [r for model, metrics in plan.moves.items() for r in _reactions(runs[model], runs["oracle"], metrics)]
+    series = [_series(s.metric, s.models, runs) for s in plan.series]
     return Outcome(set_name, runs["oracle"].scores["counts"]["scored"], tuple(reactions), tuple(series))
 
 
-def _plan(set_name: str) -> Mapping[str, Any]:
+def _plan(set_name: str) -> Selfcheck:
     protocol = protocols.load_protocol(protocols.load_set(set_name).protocol)
-    assert protocol.source is not None
-    plan = yaml.safe_load(protocol.source.read_text(encoding="utf8")).get("selfcheck")
-    if not plan:
+    if protocol.selfcheck is None:
         raise UsageError(f"protocol {protocol.name} lists no damages to check (key selfcheck)")
-    return {"moves": plan.get("moves", {}), "series": plan.get("series", [])}
+    return protocol.selfcheck
 
 
 def _has_all(run: Run, wanted: Sequence[str]) -> None:
@@ -111,7 +105,7 @@ def _has_all(run: Run, wanted: Sequence[str]) -> None:
         raise UsageError(f"selfcheck needs {missing[0]}, which is absent: {why}")
 
 
-def _reactions(damaged: Run, oracle: Run, metrics: list[str]) -> list[Reaction]:
+def _reactions(damaged: Run, oracle: Run, metrics: Sequence[str]) -> list[Reaction]:
     found = {d.metric: d for d in differences(damaged, oracle, names=metrics)}
     return [
         Reaction(damaged.name, m, found[m].base, found[m].new, found[m].low, found[m].high, found[m].verdict == "worse")
@@ -119,7 +113,7 @@ def _reactions(damaged: Run, oracle: Run, metrics: list[str]) -> list[Reaction]:
     ]
 
 
-def _series(metric: str, models: list[str], runs: Mapping[str, Run]) -> Series:
+def _series(metric: str, models: Sequence[str], runs: Mapping[str, Run]) -> Series:
     entries = [runs[m].scores["metrics"][metric] for m in models]
     halves = [(e["interval"][1] - e["interval"][0]) / 2 if "interval" in e else 0.0 for e in entries]
     return Series(metric, tuple(models), tuple(e["value"] for e in entries), tuple(halves))

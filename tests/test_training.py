@@ -182,7 +182,7 @@ def test_missing_weights_of_the_metrics_are_said_before_training(
     tmp_path: Path, variant_config: str, started: list[Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that sampling needs is there; the first extractor of the protocol is not."""
-    monkeypatch.setattr("model_zoo.mmaudio.sampling.published.present", lambda *entries: entries)
+    monkeypatch.setattr("model_zoo.mmaudio.sampling.published.require_all_files", lambda *entries: entries)
     with pytest.raises(MissingRequirement, match=r"weights .* are missing"):
         commands.train_mmaudio(variant_config, out=tmp_path / "run", metrics_on=tmp_path)
     assert not started

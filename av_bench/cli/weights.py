@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from av_bench.contracts import AvBenchError, MissingRequirement
+from av_bench.runtime.offline import offline
 from av_bench.weights import Progress, check
-from av_bench.weights.lock import Entry, folder, load_lock, offline, readable_size, select
+from av_bench.weights.lock import Entry, folder, load_lock, readable_size, select
 from av_bench.weights.pull import accept, add, pull, unaccepted
 
 app = typer.Typer(help="Pretrained files: list, pull, verify, add.", no_args_is_help=True)

@@ -5,32 +5,31 @@ Files live in ``$AV_BENCH_HOME/weights`` (default ``~/.cache/av-bench/weights``)
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import UsageError, unknown_name
 from av_bench.runtime.files import home
+from av_bench.schema import Pattern, PositiveInt, Sha256, build, read_yaml
 
 
 @dataclass(frozen=True)
 class Entry:
     """One file of the lock. ``file`` is its place below the weights folder; see the lock file for the other fields."""
 
-    name: str
+    name: Annotated[str, Pattern(r"[A-Za-z0-9][\w.-]*", "a name of letters, digits, '_', '.' and '-'")]
     file: str
-    url: str
+    url: Annotated[str, Pattern(r"https?://\S+", "an http address")]
     licence: str
     needed_by: tuple[str, ...]
     non_commercial: bool = False
-    bytes: int | None = None
-    about: int | None = None
-    sha256: str | None = None
-    md5: str | None = None
+    bytes: PositiveInt | None = None
+    about: PositiveInt | None = None
+    sha256: Sha256 | None = None
+    md5: Annotated[str, Pattern(r"[0-9a-f]{32}", "32 hex digits")] | None = None
     unverified: tuple[str, ...] = ()
     note: str = ""
 
@@ -54,9 +53,11 @@ def folder() -> Path:
     return home() / "weights"
 
 
-def offline() -> bool:
-    """True when the environment forbids the network (``AV_BENCH_OFFLINE`` set to anything but empty or 0)."""
-    return os.environ.get("AV_BENCH_OFFLINE", "") not in ("", "0")
+@dataclass(frozen=True)
+class LockFile:
+    """The document: entries by name."""
+
+    files: Mapping[str, Mapping[str, Any]]
 
 
 def load_lock() -> dict[str, Entry]:
@@ -64,48 +65,27 @@ def load_lock() -> dict[str, Entry]:
 
     Raises UsageError, naming file and entry, for anything but well-formed entries.
     """
-    import yaml
-
     path = Path(os.environ.get("AV_BENCH_WEIGHTS_LOCK") or Path(__file__).with_name("lock.yaml"))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read as a lock file: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
-        raise UsageError(f"{path}: expected a mapping `files:` of name to entry")
-    lock = {str(name): _entry(str(name), raw, path) for name, raw in content["files"].items()}
+    lock = {name: _entry(name, raw, path) for name, raw in read_yaml(path, LockFile).files.items()}
     places = [entry.file for entry in lock.values()]
     if len(set(places)) != len(places):
         raise UsageError(f"{path}: two entries have the same file; every file needs its own place")
     return lock
 
 
-def _entry(name: str, raw: Any, lock: Path) -> Entry:
-    known = {field.name for field in fields(Entry)} - {"name"}
+def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> Entry:
     where = f"{lock}: entry {name!r}"
-    if not isinstance(raw, Mapping) or set(raw) - known:
-        odd = sorted(map(str, set(raw) - known)) if isinstance(raw, Mapping) else raw
-        raise UsageError(f"{where}: unknown fields {odd}; known are {sorted(known)}")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    try:
-        entry = Entry(name=name, **values)
-    except TypeError as error:
-        raise UsageError(f"{where}: {error}") from None
-    place = PurePosixPath(str(entry.file))
-    wrong = {
-        "name": re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is None,
-        "file": place.is_absolute() or ".." in place.parts or place.parts[:1] == (".records",),
-        "url": re.fullmatch(r"https?://\S+", str(entry.url)) is None,
-        "sha256": entry.sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", str(entry.sha256)) is None,
-        "md5": entry.md5 is not None and re.fullmatch(r"[0-9a-f]{32}", str(entry.md5)) is None,
-        "bytes": entry.bytes is not None and not (isinstance(entry.bytes, int) and entry.bytes > 0),
-        "about": entry.about is not None and not (isinstance(entry.about, int) and entry.about > 0),
-        "needed_by": not isinstance(entry.needed_by, tuple) or not entry.needed_by,
-        "unverified": not set(entry.unverified) <= known,
-        "non_commercial": not isinstance(entry.non_commercial, bool),
-    }
-    if any(wrong.values()):
-        raise UsageError(f"{where}: bad value of {', '.join(k for k, v in wrong.items() if v)}")
+    if "name" in raw:
+        raise UsageError(f"{where}: {unknown_name('key', 'name', [f.name for f in fields(Entry) if f.name != 'name'])}")
+    entry: Entry = build(Entry, {"name": name, **raw}, where)
+    place = PurePosixPath(entry.file)
+    if place.is_absolute() or ".." in place.parts or place.parts[:1] == (".records",):
+        raise UsageError(f"{where}: file: {entry.file!r} must lie inside the weights folder, and not in .records")
+    if not entry.needed_by:
+        raise UsageError(f"{where}: needed_by is empty")
+    odd = sorted(set(entry.unverified) - {f.name for f in fields(Entry)})
+    if odd:
+        raise UsageError(f"{where}: unverified: {unknown_name('key', odd[0], [f.name for f in fields(Entry)])}")
     return entry
 
 
@@ -120,9 +100,7 @@ def select(names: Iterable[str]) -> list[Entry]:
         hits = [e.name for e in lock.values() if _plain(name) in {_plain(n) for n in (e.name, *e.needed_by)}]
         if not hits:
             known = sorted({*lock, *(user for entry in lock.values() for user in entry.needed_by)})
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-            hint = f"; nearest: {', '.join(near)}" if near else ""
-            raise UsageError(f"no weights are named {name!r}{hint}; `av-bench weights list` shows all")
+            raise UsageError(f"{unknown_name('weights', name, known)}. `av-bench weights list` shows what each is")
         wanted.update(hits)
     return [entry for entry in lock.values() if entry.name in wanted]
 

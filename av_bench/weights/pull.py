@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.runtime.offline import offline
 from av_bench.weights import Progress, check, digests, recorded_sha256, remember, write_json
 from av_bench.weights.load import BadWeights
-from av_bench.weights.lock import Entry, folder, get, load_lock, offline
+from av_bench.weights.lock import Entry, folder, get, load_lock
 
 log = logging.getLogger(__name__)
 

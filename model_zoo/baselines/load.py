@@ -9,9 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from av_bench.contracts import MissingRequirement, SampleSource, UsageError, unknown_name
+from av_bench.schema import load_yaml
 from model_zoo.baselines.inprocess import InProcessBaseline
 from model_zoo.baselines.schema import Manifest, read_manifest
 from model_zoo.baselines.site import missing, read_site, unfilled, with_steps
@@ -41,10 +40,9 @@ def load_manifest(name: str) -> Manifest:
         raise UsageError(unknown_name("baseline", name, list(manifest_names())))
     try:
         payload = path.read_bytes()
-        data = yaml.safe_load(payload)
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
-    manifest = read_manifest(data, path.name if path.parent == HERE else str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    manifest = read_manifest(load_yaml(path), path.name if path.parent == HERE else str(path))
     if path.parent == HERE and manifest.name != path.stem:
         raise UsageError(f"{path.name}: the name inside is {manifest.name!r}, it must be the file's")
     return replace(manifest, digest=hashlib.sha256(payload).hexdigest(), steps_digest="")

@@ -11,12 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from av_bench.contracts import Clip, ClipSet, UsageError
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_bench.schema import build, load_yaml
 from model_zoo.baselines.schema import Manifest, Samples
-from model_zoo.external.contract import checked
 from model_zoo.samples import SampleFolder
 
 Key = tuple[str, int]
@@ -85,12 +83,10 @@ class MappedSamples(SampleFolder):
 
 def _rule(manifest: Manifest, mapping: str | None) -> Samples:
     if mapping is not None:
-        try:
-            data = yaml.safe_load(Path(mapping).read_text(encoding="utf8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"mapping={mapping}: cannot be read as YAML: {error}") from error
+        data = load_yaml(Path(mapping))
         known = asdict(manifest.samples) if manifest.samples else {"source": "the user's"}
-        return checked(Samples, known | data if isinstance(data, dict) else data, mapping)
+        rule: Samples = build(Samples, known | data if isinstance(data, dict) else data, mapping)
+        return rule
     if manifest.samples is None:
         raise UsageError(
             f"baseline {manifest.name} has no mapping rule; give one: --model {manifest.name}:mapping=FILE"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from av_bench.contracts import UsageError
+from av_bench.schema import SET_BY_LOADER, build
 from model_zoo.baselines.steps import Steps, open_places, problems
 from model_zoo.external.checks import Native
-from model_zoo.external.contract import Task, checked
+from model_zoo.external.contract import Task
 
 Use = Literal["required", "optional", "unused"]
 Mode = Literal["inprocess", "subprocess", "container", "import"]
@@ -136,13 +137,13 @@ class Manifest:
     training_sets: tuple[TrainingSet, ...] = ()
     notes: tuple[str, ...] = ()
     unverified: Mapping[str, str] = field(default_factory=dict)
-    digest: str = ""  # sha256 of the file, set by the loader
-    steps_digest: str = ""  # sha256 of the user's own steps file, set by the loader
+    digest: str = field(default="", metadata=SET_BY_LOADER)  # sha256 of the file
+    steps_digest: str = field(default="", metadata=SET_BY_LOADER)  # sha256 of the user's own steps file
 
 
 def read_manifest(data: Any, where: str) -> Manifest:
     """A parsed YAML document as a manifest. UsageError names file and key."""
-    manifest = checked(Manifest, data, where)
+    manifest: Manifest = build(Manifest, data, where)
     for problem in _problems(manifest, data):
         raise UsageError(f"{where}: {problem}")
     return manifest

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.files import home, write_atomically
+from av_bench.schema import build, load_json
 from model_zoo.baselines.schema import Manifest
 from model_zoo.baselines.steps import open_places, read_steps, uses
-from model_zoo.external.contract import checked
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,16 @@ def read_site(name: str) -> Site:
     """Recorded paths; ``AV_BENCH_<NAME>_PYTHON`` (and so on, one for each field of Site) come first."""
     path = site_file(name)
     try:
-        known = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}); remove it and run `av-bench baselines setup`") from error
+        known = load_json(path) if path.is_file() else {}
+    except UsageError as error:
+        raise UsageError(f"{error}; remove it and run `av-bench baselines setup`") from error
     prefix = "AV_BENCH_" + "".join(c if c.isalnum() else "_" for c in name.upper())
     for item in fields(Site):
         value = os.environ.get(f"{prefix}_{item.name.upper()}")
         if value:
             known[item.name] = value
-    return checked(Site, known, str(path))
+    site: Site = build(Site, known, str(path))
+    return site
 
 
 def write_site(name: str, site: Site) -> Path:

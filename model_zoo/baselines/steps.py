@@ -14,10 +14,8 @@ from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any, Literal
 
-import yaml
-
 from av_bench.contracts import UsageError, unknown_name
-from model_zoo.external.contract import checked
+from av_bench.schema import read_yaml
 
 PLACEHOLDERS = (
     *("python", "python2", "repo", "weights", "work", "out"),  # of the job
@@ -81,10 +79,9 @@ def read_steps(path: Path, extras: tuple[str, ...]) -> tuple[Steps, str]:
     """A steps file of the user and its sha256; ``extras`` are the manifest's. UsageError names file and key."""
     try:
         payload = path.read_bytes()
-        data = yaml.safe_load(payload)
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read as YAML: {error}") from error
-    steps = checked(Steps, data, str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    steps = read_yaml(path, Steps)
     for problem in problems(steps, extras):
         raise UsageError(f"{path}: {problem}")
     return steps, hashlib.sha256(payload).hexdigest()
@@ -151,7 +148,10 @@ def uses(steps: Steps, placeholder: str) -> bool:
 
 def as_yaml(steps: Steps) -> str:
     """A steps file; what is left at its default is left out."""
-    return yaml.safe_dump(_told(steps), sort_keys=False, allow_unicode=True, width=1000)
+    import yaml
+
+    text: str = yaml.safe_dump(_told(steps), sort_keys=False, allow_unicode=True, width=1000)
+    return text
 
 
 def _told(value: Any) -> Any:

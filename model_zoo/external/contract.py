@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 from av_bench.contracts import UsageError, unknown_name
+from av_bench.schema import build, parse_json
 
 CONTRACT_VERSION = 1
 Task = Literal["v2a", "tv2a", "t2a"]
@@ -140,57 +140,5 @@ def key_of(line: str) -> tuple[str, int] | None:
 
 
 def _read(kind: type[Record], text: str, where: str) -> Record:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON: {error}") from error
-    return checked(kind, data, where)
-
-
-def checked(kind: type[Record], data: Any, where: str) -> Record:
-    """A mapping as one of the dataclasses of this package; UsageError names the first key that is off."""
-    if not isinstance(data, dict):
-        raise UsageError(f"{where}: a mapping is expected, found {type(data).__name__}")
-    hints = get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for key in data:
-        if key not in known:
-            raise UsageError(f"{where}: {unknown_name('key', str(key), list(known))}")
-    for name, spec in known.items():
-        required = spec.default is MISSING and spec.default_factory is MISSING
-        if name not in data and required:
-            raise UsageError(f"{where}: the key {name} is missing")
-    return kind(**{key: _typed(hints[key], value, f"{where}: {key}") for key, value in data.items()})
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the type of a field. bool is no number, int is a float, nothing else is converted."""
-    origin = get_origin(hint)
-    if origin is UnionType:
-        if value is None and NoneType in get_args(hint):
-            return None
-        options = [t for t in get_args(hint) if t is not NoneType]
-        return _typed(options[0], value, where)
-    if origin is Literal:
-        if value not in get_args(hint):
-            raise UsageError(f"{where} is {value!r}; allowed are {', '.join(map(str, get_args(hint)))}")
-        return value
-    if origin is tuple:
-        _expect(list, value, where)
-        return tuple(_typed(get_args(hint)[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        _expect(dict, value, where)
-        inner = get_args(hint)[1]
-        return {str(k): v if inner is Any else _typed(inner, v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
-        return checked(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _expect(hint, value, where)
-    return value
-
-
-def _expect(kind: type, value: Any, where: str) -> None:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
-        raise UsageError(f"{where}: {names.get(kind, 'a mapping')} is expected, found {value!r}")
+    record: Record = build(kind, parse_json(text, where), where)
+    return record

@@ -19,6 +19,7 @@ from av_bench.contracts import (
     Clip,
     ClipSet,
     Generated,
+    GenerationJob,
     MediaError,
     MissingRequirement,
     Reason,
@@ -29,9 +30,10 @@ from av_bench.media.decode import decode
 from model_zoo.baselines import baseline, load_manifest
 from model_zoo.baselines.site import Site
 from model_zoo.external.checks import Native, common_level
-from model_zoo.external.generator import External
+from model_zoo.external.generator import ExternalProgram
 from model_zoo.external.silent import silent_copy
 from tests.conftest import ROOT
+from tests.jobs import job_for
 from tests.media_files import tone, write_video
 from tests.model_zoo.second import NUMPY, second_python, write_manifest
 
@@ -58,7 +60,7 @@ class Bench:
     def __init__(self, folder: Path, python: Path, kind: str, *more: str, **changes: object) -> None:
         self.folder = folder
         manifest = load_manifest(str(write_manifest(folder, kind, *more, **changes)))
-        self.generator = External(manifest, Site(python=str(python)))
+        self.generator = ExternalProgram(manifest, Site(python=str(python)))
         self.files: dict[tuple[str, int], Path] = {}
         (folder / "audio").mkdir(exist_ok=True)
 
@@ -72,7 +74,8 @@ class Bench:
         self.generator.setup(ClipSet("toy", "1", clips), 8.0, 0)
         todo = [(clip, k) for clip in clips for k in range(samples)]
         todo = [(clip, k) for clip, k in todo if (clip.id, k) not in self.files]
-        found = self.generator.produce(todo, 0, samples, self.folder / "external", "cpu", self.place)
+        job = GenerationJob(clips, tuple(todo), 0, samples, "cpu", self.folder / "external", self.place)
+        found = self.generator.produce(job)
         return {f"{g.clip_id}~{g.sample}" if samples > 1 else g.clip_id: g for g in found}
 
     @property
@@ -254,7 +257,7 @@ def test_a_container_runs_the_same_contract(tmp_path: Path, python: Path, clips:
     driver = {"image": "some/image:1", "command": command}
     path = write_manifest(tmp_path, "sine", modes=["container"], driver=driver)
     bench = Bench(tmp_path, python, "sine", modes=["container"], driver=driver)
-    bench.generator = External(load_manifest(str(path)), Site(engine=str(engine)))
+    bench.generator = ExternalProgram(load_manifest(str(path)), Site(engine=str(engine)))
     assert not reasons(bench.run(clips))
     run = json.loads((tmp_path / "argv.jsonl").read_text().splitlines()[0])
     assert run[:4] == ["run", "--rm", "--name", run[3]]
@@ -293,15 +296,16 @@ def test_a_missing_interpreter_is_named_with_the_cure(tmp_path: Path) -> None:
         baseline(str(write_manifest(tmp_path, "sine")))
 
 
-def test_the_protocol_of_generators(tmp_path: Path, python: Path, clips: tuple[Clip, ...]) -> None:
-    """In memory, in order, and with a reason where there is no sample."""
+def test_the_contract_of_sample_sources(tmp_path: Path, python: Path, clips: tuple[Clip, ...]) -> None:
+    """A file, or a reason where there is no sample, for every clip."""
     generator = Bench(tmp_path, python, "fails").generator
     generator.setup(ClipSet("toy", "1", clips), 8.0, 0)
-    found = list(generator.generate(clips, 0))
-    assert [g.clip_id for g in found] == [clip.id for clip in clips]
-    assert found[2].reason is Reason.GENERATOR_FAILED
-    assert found[0].audio is not None
-    assert found[0].audio.shape == (1, 128_000)
+    found = {g.clip_id: g for g in generator.produce(job_for(clips, folder=tmp_path))}
+    assert sorted(found) == [clip.id for clip in clips]
+    assert found[clips[2].id].reason is Reason.GENERATOR_FAILED
+    path = found[clips[0].id].path
+    assert path is not None
+    assert soundfile.info(path).frames == 128_000
 
 
 @pytest.mark.parametrize(

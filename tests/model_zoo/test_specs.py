@@ -8,7 +8,7 @@ import pytest
 
 from av_bench.contracts import UsageError
 from model_zoo.load import load, parse
-from model_zoo.mmaudio.nano import MMAudioNano
+from model_zoo.mmaudio.nano.model import MMAudioNano
 from model_zoo.mmaudio.sampling.settings import read_settings
 
 

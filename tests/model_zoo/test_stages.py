@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 import av_bench
 from av_bench.cli.baselines import app
-from av_bench.contracts import Clip, ClipSet, Generated, Reason, UsageError, clip_seed
+from av_bench.contracts import Clip, ClipSet, Generated, GenerationJob, Reason, UsageError, clip_seed
 from model_zoo.baselines import baseline, load_manifest
 from model_zoo.external.silent import at_rate, silent_copy
+from tests.jobs import job_for
 from tests.media_files import tone, write_video
 from tests.model_zoo.official import FILLED, SCRIPTS, story, write_repository
 from tests.model_zoo.second import NUMPY, second_python
@@ -79,8 +80,9 @@ class Setting:
             options["extras"] = str(self.folder / "extras.jsonl")
         self.generator = baseline(self.name, **options)
         self.generator.setup(ClipSet("toy", "1", clips), 5.0 if self.name == "rewas" else 8.0, 0)
-        todo = [(clip, 0) for clip in clips]
-        found = self.generator.produce(todo, 0, 1, self.folder / "external", "cpu", self.place)
+        todo = tuple((clip, 0) for clip in clips)
+        job = GenerationJob(clips, todo, 0, 1, "cpu", self.folder / "external", self.place)
+        found = self.generator.produce(job)
         return {g.clip_id: g for g in found}
 
     @property
@@ -167,7 +169,7 @@ def test_other_options_and_other_steps_are_not_taken_silently(
     with pytest.raises(UsageError, match="begun with another model"):
         setting.run(clips)
     with pytest.raises(UsageError, match="begun with another model"):
-        setting.generator.finish(clips, 0, 1, tmp_path / "external")
+        setting.generator.finish(job_for(clips, folder=tmp_path))
 
 
 def test_steps_of_the_users_own(tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,11 +87,11 @@ def test_only_filled_steps_run_and_no_manifest_pretends() -> None:
     [
         ({"commands": []}, "there is nothing to run"),
         ({"commands": [{"run": []}]}, "there is nothing to run"),
-        ({"commands": [["{python}", "a.py"]]}, "commands[0]: a mapping is expected"),
+        ({"commands": [["{python}", "a.py"]]}, "commands[0]: expected keys and values"),
         ({"commands": [{"run": ["{pythn}"]}]}, "unknown placeholder 'pythn'. Did you mean 'python'"),
         ({"commands": [{"run": ["{video_fps}"]}]}, "unknown placeholder 'video_fps'"),
         ({"commands": [{"run": ["{"]}]}, "a brace that is meant is written twice"),
-        ({"commands": [{"run": ["a"], "part": "mel"}]}, "allowed are features, generation, decoding"),
+        ({"commands": [{"run": ["a"], "part": "mel"}]}, "expected one of features, generation, decoding"),
         ({"commands": [{"run": ["a"], "cwd": "../elsewhere"}]}, "commands.0.cwd"),
         ({"commands": [{"run": ["a"], "cwd": "/tmp"}]}, "commands.0.cwd"),
         ({"commands": [{"run": ["a"], "env": {"A": "{cot}"}}]}, "unknown placeholder 'cot'"),
@@ -100,7 +100,7 @@ def test_only_filled_steps_run_and_no_manifest_pretends() -> None:
         ({"collect": "/tmp/*.wav"}, "must be a relative path"),
         ({"collects": "*.wav"}, "Did you mean 'collect'"),
         ({"reencode": {"fps": 0}}, "reencode.fps is 0"),
-        ({"reencode": {"fps": "4"}}, "a number is expected"),
+        ({"reencode": {"fps": "4"}}, "expected a number"),
     ],
 )
 def test_a_steps_file_that_is_off_is_refused(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def header_config(file: Path) -> NetworkConfig:
     BadWeights when the file is damaged, MissingRequirement when it is not there."""
     from safetensors import SafetensorError, safe_open
 
-    from model_zoo.mmaudio.training.recipe import build
+    from av_bench.schema import build, parse_json
 
     if not file.is_file():
         raise MissingRequirement(f"{file}: no such file; training writes weights/*.safetensors into its --out")
@@ -32,7 +31,7 @@ def header_config(file: Path) -> NetworkConfig:
         raise weights.BadWeights(f"{file}: not a readable safetensors file ({error}); get or train it again") from error
     if "network" not in header:
         raise UsageError(f"{file}: its header has no network sizes; use weights that this package's training wrote")
-    config: NetworkConfig = build(NetworkConfig, json.loads(header["network"]), str(file))
+    config: NetworkConfig = build(NetworkConfig, parse_json(header["network"], str(file)), str(file))
     return config
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from av_bench.contracts import UsageError, unknown_name
+from av_bench.schema import build, load_yaml, merge, parse_yaml
 from model_zoo.mmaudio.recipe_checks import check
 from model_zoo.mmaudio.training.mix import Dropout, Source
 
@@ -159,28 +158,14 @@ class Recipe:
 
 def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
     """Read a config file, or a config of this package by name, and apply ``key.key=value`` changes (YAML values)."""
-    import yaml
-
     content = _read(_find(path, Path.cwd()).resolve(), ())
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key:
             raise UsageError(f"--set {change}: write key=value, e.g. --set batch=64 or --set run.compile=false")
-        try:
-            content = merge(content, _nested(key.split("."), yaml.safe_load(value)))
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {change}: the value is no YAML: {error}") from error
+        content = merge(content, _nested(key.split("."), parse_yaml(value, f"--set {change}")))
     recipe: Recipe = build(Recipe, content, str(path))
     return recipe
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid on ``base``: groups are merged, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -198,14 +183,9 @@ def _find(name: Path | str, folder: Path) -> Path:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    import yaml
-
     if path in seen:
         raise UsageError(f"config {path}: its bases lead back to itself")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"config {path} cannot be read: {error}") from error
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise UsageError(f"config {path}: expected keys and values at the top")
     base = content.pop("base", None)
@@ -214,46 +194,3 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UsageError(f"config {path}: base: expected the name of a config, got {base!r}")
     return merge(_read(_find(base, path.parent).resolve(), (*seen, path)), content)
-
-
-def build(kind: Any, value: Any, where: str) -> Any:
-    """A value of YAML as ``kind`` (dataclass, tuple, Literal, optional, number, text). UsageError says where."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _build_dataclass(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        return None if value is None else build(next(a for a in arguments if a is not types.NoneType), value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise UsageError(f"{where}: expected a list, got {value!r}")
-        if arguments[-1] is not ... and len(value) != len(arguments):
-            raise UsageError(f"{where}: expected {len(arguments)} values, got {len(value)}")
-        return tuple(build(arguments[0], item, f"{where}[{n}]") for n, item in enumerate(value))
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-4 as text
-        except (ValueError, OverflowError):
-            pass
-    elif origin is Mapping or kind in (int, str, bool):
-        wanted = Mapping if origin is Mapping else kind
-        if isinstance(value, wanted) and not (kind is int and isinstance(value, bool)):
-            return value
-    name = getattr(kind, "__name__", str(kind))
-    raise UsageError(f"{where}: expected {name}, got {value!r}")
-
-
-def _build_dataclass(kind: type[Any], value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: expected keys and values, got {value!r}")
-    hints, known = typing.get_type_hints(kind), {f.name: f for f in fields(kind)}
-    for key in value:
-        if key not in known:
-            raise UsageError(f"{where}: " + unknown_name("key", str(key), sorted(known)))
-    for key, entry in known.items():
-        if key not in value and entry.default is MISSING and entry.default_factory is MISSING:
-            raise UsageError(f"{where}: the key {key!r} is missing")
-    return kind(**{key: build(hints[key], item, f"{where}: {key}") for key, item in value.items()})

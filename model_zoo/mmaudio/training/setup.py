@@ -13,6 +13,7 @@ import torch
 
 from av_bench import weights
 from av_bench.contracts import AvBenchError, UsageError, unknown_name
+from av_bench.schema import build
 from model_zoo.mmaudio.config import NetworkConfig, variant
 from model_zoo.mmaudio.features.read import FeatureSet
 from model_zoo.mmaudio.features.shard_file import read_index, shard_folders
@@ -21,7 +22,7 @@ from model_zoo.mmaudio.training.checkpoints import Checkpoint
 from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.exclusion import Exclusion
 from model_zoo.mmaudio.training.mix import Mix, Source
-from model_zoo.mmaudio.training.recipe import Recipe, build
+from model_zoo.mmaudio.training.recipe import Recipe
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -10,12 +10,13 @@ and the crop is the paper's 8 s.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from av_bench.contracts import UsageError
+from av_bench.schema import build, load_yaml, merge
 from model_zoo.mmaudio.codec.mel import MELS, MelConfig
 from model_zoo.mmaudio.codec.vae import VAES, VAEConfig
 
@@ -109,56 +110,17 @@ RECIPES = {
 
 def read_recipe(name_or_file: str | Path) -> VAERecipe:
     """A recipe by name, or from a YAML file: ``recipe: 16k`` and the fields that differ from it."""
-    import yaml
-
     if str(name_or_file) in RECIPES:
         return RECIPES[str(name_or_file)]
     path = Path(name_or_file)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        known = ", ".join(RECIPES)
-        raise UsageError(f"{path}: neither a recipe ({known}) nor a readable YAML file: {error}") from None
+    if not path.is_file():
+        raise UsageError(f"{path}: neither a recipe ({', '.join(RECIPES)}) nor a YAML file")
+    content = load_yaml(path)
     if not isinstance(content, Mapping) or str(content.get("recipe")) not in RECIPES:
         raise UsageError(f"{path}: expected a mapping with `recipe:` one of {', '.join(RECIPES)}, then what differs")
     changes = {key: value for key, value in content.items() if key != "recipe"}
-    recipe: VAERecipe = _changed(RECIPES[str(content["recipe"])], changes, str(path))
+    recipe: VAERecipe = build(VAERecipe, merge(asdict(RECIPES[str(content["recipe"])]), changes), str(path))
     return recipe
-
-
-def _changed(base: Any, changes: Mapping[str, Any], where: str) -> Any:
-    known = {field.name for field in fields(base)}
-    if unknown := sorted(map(str, set(changes) - known)):
-        raise UsageError(f"{where}: unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    hints = get_type_hints(type(base))
-    values: dict[str, Any] = {}
-    for key, value in changes.items():
-        old = getattr(base, key)
-        if isinstance(old, (MelConfig, VAEConfig)):
-            value = _changed(old, value, f"{where}: {key}") if isinstance(value, Mapping) else None
-        elif isinstance(old, tuple):
-            value = _alike(value, type(old[0])) if isinstance(value, (list, tuple)) else None
-        elif isinstance(old, float) and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            value = _number(value)  # YAML reads 1e-6 as a text
-        if type(value) is not type(old):
-            kind = getattr(hints[key], "__name__", hints[key])
-            raise UsageError(f"{where}: {key} must be {kind}, got {changes[key]!r}")
-        values[key] = value
-    return replace(base, **values)
-
-
-def _alike(values: Sequence[Any], kind: type) -> tuple[Any, ...] | None:
-    """The values as a tuple of one kind, None when one is of another kind."""
-    if kind is float:
-        values = [value if isinstance(value, bool) else _number(value) for value in values]
-    return tuple(values) if all(type(value) is kind for value in values) else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def difference(old: Mapping[str, Any], recipe: VAERecipe) -> list[str]:

@@ -33,7 +33,7 @@ from model_zoo.mmaudio.training.loop import Evaluation, Trainer, TrainingFailed,
 from model_zoo.mmaudio.training.objective import update
 from model_zoo.mmaudio.training.recipe import Recipe, read_recipe
 from model_zoo.mmaudio.training.snapshots import Snapshots
-from tests.model_zoo.mmaudio.training_tools import SHAPES, config_file, samples, text_features, tiny_recipe
+from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, config_file, samples, text_features, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -245,12 +245,12 @@ def test_metrics_get_a_network_with_the_current_weights(tmp_path: Path) -> None:
         return {"FD": 4.5 - len(seen)}
 
     clips = ClipSet("set", "1", (Clip("a"),))
-    evaluation = Evaluation(evaluator, clips, lambda network: network)  # type: ignore[arg-type, return-value]
+    evaluation = Evaluation(evaluator, clips, Carrier)  # type: ignore[arg-type]
     recipe = tiny_recipe(tmp_path, every={"metrics": 3, "checkpoint": 3})
     train(recipe, tmp_path / "out", evaluation, quiet=True)
     assert [e["FD"] for e in events(tmp_path / "out") if e["kind"] == "metrics"] == [3.5, 2.5]
     assert all(c is clips for _, c in seen)
-    networks = [network.state_dict() for network, _ in seen]
+    networks = [carrier.network.state_dict() for carrier, _ in seen]
     for step, state in zip((3, 6), networks, strict=True):
         saved = load_file(tmp_path / "out" / "checkpoints" / f"step-{step:09d}" / "tensors.safetensors")
         assert all(torch.equal(saved[f"weights/{k}"], v) for k, v in state.items())
