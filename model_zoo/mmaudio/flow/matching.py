@@ -27,11 +27,6 @@ def loss_per_sample(velocity: Tensor, wanted: Tensor) -> Tensor:
     return (velocity - wanted).square().mean(dim=(1, 2))
 
 
-def sample_t(n: int, generator: torch.Generator | None = None) -> Tensor:
-    """``n`` times for training: the sigmoid of a standard normal (published code; the paper does not say)."""
-    return torch.randn(n, generator=generator).sigmoid()
-
-
 def noise(shape: tuple[int, ...], seed: int, clip_id: str, sample: int = 0) -> Tensor:
     """float32 noise of one sample, drawn on the CPU from (seed, clip id, k) alone."""
     generator = torch.Generator().manual_seed(clip_seed(seed, clip_id, sample))

@@ -8,9 +8,8 @@ the snapshots (section 3.2 and appendix C there).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_bench.contracts import UsageError
-
-if TYPE_CHECKING:
-    from model_zoo.mmaudio.training.snapshots import Snapshots
 
 Floats = NDArray[np.float64]
 LEAST_SNAPSHOTS = 4  # per width: the first, the two newest, and one between that can be dropped
@@ -37,11 +33,6 @@ def gamma_of(sigma_rel: float) -> float:
     inverse = sigma_rel**-2
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
     return float(roots[np.abs(roots.imag) < 1e-9].real.max())
-
-
-def sigma_of(gamma: float) -> float:
-    """Relative width of the profile of an exponent."""
-    return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 def decay(step: int, gamma: float, *, corrected: bool = True) -> float:
@@ -112,6 +103,13 @@ def kept_at(step: int, every: int, limit: int) -> list[int]:
     return kept
 
 
+class SnapshotStore(Protocol):
+    """Where averages are kept: one entry per relative width and step."""
+
+    def add(self, sigma_rel: float, step: int, average: Mapping[str, Tensor]) -> None:
+        """Keep one average."""
+
+
 class PostHocEMA:
     """Averages of named tensors for several widths; the caller decides when to update and to take snapshots."""
 
@@ -130,24 +128,7 @@ class PostHocEMA:
             live = [tensors[name].detach().to(average[name]) for name in names]
             torch._foreach_lerp_([average[name] for name in names], live, share)
 
-    def snapshot(self, store: Snapshots, step: int | None = None) -> None:
+    def snapshot(self, store: SnapshotStore, step: int | None = None) -> None:
         """Keep the averages as they are now; ``step`` defaults to the number of updates."""
         for sigma, average in self.averages.items():
             store.add(sigma, self.updates if step is None else step, average)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on exactly, in plain containers."""
-        return {"updates": self.updates, "averages": {f"{s:g}": dict(a) for s, a in self.averages.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict``. UsageError when widths or names differ."""
-        stored = {float(sigma): average for sigma, average in state["averages"].items()}
-        if set(stored) != set(self.averages):
-            raise UsageError(f"EMA: the state is of the widths {sorted(stored)}, not {sorted(self.averages)}")
-        for sigma, average in self.averages.items():
-            if odd := sorted(set(stored[sigma]) ^ set(average)):
-                raise UsageError(f"EMA: the state of width {sigma:g} misses or adds {len(odd)} names, e.g. {odd[0]}")
-        self.updates = int(state["updates"])
-        for sigma, average in self.averages.items():
-            for name, value in average.items():
-                value.copy_(stored[sigma][name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ def published() -> Any:
 def test_exponents_and_factors(published: Any) -> None:
     for sigma, gamma in published["gamma"].items():
         assert gamma_of(float(sigma)) == pytest.approx(gamma, rel=1e-12)
-        assert ema.sigma_of(gamma) == pytest.approx(float(sigma), rel=1e-12)
     for name, rows in published["beta_at_step"].items():
         match = re.fullmatch(r"sigma([0-9.]+)_corr(True|False)", name)
         assert match
@@ -126,11 +126,8 @@ def test_broken_run_goes_on_as_if_unbroken(tmp_path: Path) -> None:
     walk(whole, folder, range(1, 31))
     broken, other = PostHocEMA(start), Snapshots(tmp_path / "broken", 2, limit=4)
     walk(broken, other, range(1, 16))
-    state = broken.state_dict()
-    state = {**state, "averages": {s: {k: v.clone() for k, v in a.items()} for s, a in state["averages"].items()}}
+    resumed = deepcopy(broken)  # what a checkpoint keeps
     walk(broken, other, range(16, 20))  # lost: killed before the next checkpoint
-    resumed = PostHocEMA(start)
-    resumed.load_state_dict(state)
     other.forget_after(15)
     walk(resumed, other, range(16, 31))
     assert all(torch.equal(resumed.averages[s]["w"], whole.averages[s]["w"]) for s in WIDTHS)
@@ -144,11 +141,6 @@ def test_refusals(tmp_path: Path) -> None:
         Snapshots(tmp_path / "nothing", 1).synthesise(0.1)
     with pytest.raises(UsageError, match="at least 4"):
         ema.thin([1, 2, 3], 3)
-    averages = PostHocEMA({"w": torch.zeros(1)})
-    with pytest.raises(UsageError, match=r"widths \[0.2\]"):
-        averages.load_state_dict(PostHocEMA({"w": torch.zeros(1)}, (0.2,)).state_dict())
-    with pytest.raises(UsageError, match=r"e\.g\. v"):
-        averages.load_state_dict(PostHocEMA({"v": torch.zeros(1), "w": torch.zeros(1)}).state_dict())
 
 
 def test_unwritable_snapshot_leaves_the_others(tmp_path: Path) -> None:

@@ -157,13 +157,6 @@ def test_adaptive_tries_again_after_an_overflow_and_a_lost_item_costs_the_others
     assert torch.equal(solvers.adaptive(lambda x, _: -x, torch.ones(1, 1))[0], found[1])
 
 
-def test_logit_normal_times() -> None:
-    t = matching.sample_t(20_000, torch.Generator().manual_seed(0))
-    odds = torch.log(t / (1 - t))
-    assert abs(float(odds.mean())) < 0.03
-    assert abs(float(odds.std()) - 1) < 0.03
-
-
 # --------------------------------------------------------------------------- windows
 
 

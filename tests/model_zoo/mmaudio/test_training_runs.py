@@ -24,14 +24,13 @@ from safetensors.torch import load_file, save_file
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
 from av_bench.runtime.files import lock
 from model_zoo.mmaudio.features.write import ShardWriter
-from model_zoo.mmaudio.recipe_checks import snapshots_at_end
 from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.ema import decay, gamma_of
 from model_zoo.mmaudio.training.journal import read_log
 from model_zoo.mmaudio.training.loop import Evaluation, Trainer, TrainingFailed, train
 from model_zoo.mmaudio.training.objective import update
-from model_zoo.mmaudio.training.recipe import Recipe, read_recipe
+from model_zoo.mmaudio.training.recipe import Recipe, read_recipe, snapshots_at_end
 from model_zoo.mmaudio.training.snapshots import Snapshots
 from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, config_file, samples, text_features, tiny_recipe
 
