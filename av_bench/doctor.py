@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module, metadata, util
-from typing import Literal
+
+from av_bench.results.findings import Finding
 
 _CORE = ("torch", "numpy", "scipy", "pandas", "pyarrow", "av", "librosa", "sklearn", "soundfile", "safetensors", "yaml")
 _PAPER = (
@@ -17,15 +17,6 @@ _PAPER = (
     "laion_clap",
     "msclap",
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. ``missing`` is a choice (an extra), ``broken`` is a fault."""
-
-    what: str
-    status: Literal["ok", "missing", "broken"]
-    detail: str
 
 
 def examine() -> list[Finding]:

@@ -7,7 +7,6 @@ must rise step by step. Each damage is an ordinary run; it is compared with the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import protocols
@@ -15,51 +14,9 @@ from av_bench.contracts import UsageError
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.run import run
 from av_bench.results.compare import differences
+from av_bench.results.findings import Outcome, Reaction, Series
 from av_bench.results.record import Run, read_run
 from protocols.definitions import Selfcheck
-
-
-@dataclass(frozen=True)
-class Reaction:
-    """What one metric did under one damage."""
-
-    model: str
-    metric: str
-    base: float
-    value: float
-    low: float | None
-    high: float | None
-    reacted: bool
-
-
-@dataclass(frozen=True)
-class Series:
-    """A metric along damages of growing strength."""
-
-    metric: str
-    models: tuple[str, ...]
-    values: tuple[float, ...]
-    half_widths: tuple[float, ...]
-
-    @property
-    def rises(self) -> bool:
-        """Whether each step is higher than the one before."""
-        return all(b > a for a, b in zip(self.values, self.values[1:], strict=False))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All reactions and series."""
-
-    set: str
-    clips: int
-    reactions: tuple[Reaction, ...]
-    series: tuple[Series, ...]
-
-    @property
-    def passed(self) -> bool:
-        """True when every expected reaction came."""
-        return all(r.reacted for r in self.reactions) and all(s.rises for s in self.series)
 
 
 def run_selfcheck(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from av_bench.results.findings import Outcome, Series
 from av_bench.runtime.files import write_atomically
-from av_bench.selfcheck import Outcome, Series
 
 
 def write_report(outcome: Outcome, folder: Path) -> None:

@@ -12,10 +12,9 @@ from rich.text import Text
 from reports.model import Cell, Column, Table
 
 if TYPE_CHECKING:
-    from av_bench.doctor import Finding
     from av_bench.registry import ClassGroup
+    from av_bench.results.findings import Finding, Outcome
     from av_bench.results.gate import Verdict
-    from av_bench.selfcheck import Outcome
 
 
 def console() -> Console:
