@@ -1,87 +1,158 @@
-"""Imports point one way, and the door stays light."""
+"""Imports point one way, no file imports itself around a circle, and importing the package stays light."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 from tests.conftest import ROOT
 
-GROUND = {"contracts", "media", "resample", "store", "registry", "record", "devices", "engines", "progress", "weights"}
+PRODUCT = ("av_bench", "model_zoo", "protocols", "reports")
 
-# room -> what of ours it may import ("av_bench.X" is written as "X")
-ALLOWED: dict[str, set[str]] = {
-    "av_bench/metrics": {"contracts", "metrics"},
-    "av_bench/extractors": GROUND | {"extractors", "metrics", "model_zoo"},
-    "model_zoo": GROUND | {"metrics", "model_zoo", "protocols"},
-    "protocols": GROUND | {"protocols"},
-    "av_bench/audit": GROUND | {"audit", "protocols"},
+# Floors from the bottom up. A room imports rooms of lower floors only, never its neighbours.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("av_bench.contracts",),
+    ("av_bench.registry",),
+    ("av_bench.schema",),
+    ("av_bench.runtime", "av_bench.media", "av_bench.networks", "av_bench.metrics"),
+    ("av_bench.weights", "av_bench.results"),
+    ("av_bench.extractors", "av_bench.features"),
+    ("av_bench.evaluate", "av_bench.extract", "protocols"),
+    ("av_bench.audit",),
+    ("model_zoo",),
+    ("av_bench.pipeline",),
+    ("av_bench.training", "av_bench.selfcheck", "av_bench.doctor"),
+    ("reports",),
+    ("av_bench",),  # av_bench/__init__.py: run, table, gate
+    ("av_bench.cli",),
+    ("av_bench.__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+# What a room may import, where the floors would allow more.
+ONLY: dict[str, set[str]] = {
+    "av_bench.media": {"av_bench.contracts"},
+    "av_bench.networks": {"av_bench.contracts"},
+    "av_bench.metrics": {"av_bench.contracts", "av_bench.registry", "av_bench.schema"},
+    "protocols": {"av_bench.contracts", "av_bench.registry", "av_bench.schema", "av_bench.runtime", "av_bench.media"},
+    "reports": {
+        "av_bench.contracts",
+        "av_bench.registry",
+        "av_bench.schema",
+        "av_bench.results",
+        "av_bench.runtime",
+        "protocols",
+    },
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports, anywhere in it; ``av_bench.x.y`` counts as ``x``."""
+@cache
+def modules() -> dict[str, str]:
+    """Every module of the product and its source; a package is its ``__init__``."""
+    paths = [path for top in PRODUCT for path in sorted((ROOT / top).rglob("*.py"))]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return {name: path.read_text(encoding="utf8") for name, path in zip(names, paths, strict=True)}
+
+
+def imports(source: str, known: Iterable[str]) -> set[str]:
+    """Modules of ours that a source imports, anywhere in it and under TYPE_CHECKING too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-        names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module] if node.module != "av_bench" else [f"av_bench.{a.name}" for a in node.names]
-        for name in names:
-            top, _, rest = name.partition(".")
-            if top == "av_bench":
-                found.add(rest.split(".")[0] if rest else "av_bench")
-            elif top in ("model_zoo", "protocols", "reports"):
-                found.add(top)
-    return found
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "imports are absolute here"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in names}
+    return {name for name in found if name.partition(".")[0] in PRODUCT}
 
 
-def files(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+def room(module: str) -> str:
+    """The room of a module: a top package, or what lies directly in ``av_bench``."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "av_bench" else parts[0]
 
 
-@pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_rooms_import_downwards(room: str) -> None:
-    wrong = {
-        f"{p.relative_to(ROOT)}: {sorted(imports(p) - ALLOWED[room])}"
-        for p in files(room)
-        if imports(p) - ALLOWED[room]
-    }
-    assert not wrong
+def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    return {name: imports(source, sources) - {name} for name, source in sources.items()}
 
 
-def test_ground_floor_imports_nothing_from_above() -> None:
-    paths = [p for p in (ROOT / "av_bench").glob("*.py") if p.stem in GROUND] + files("av_bench/engines")
-    paths += files("av_bench/weights")
-    wrong = {f"{p.name}: {sorted(imports(p) - GROUND)}" for p in paths if imports(p) - GROUND}
-    assert not wrong
+def wrong_ways(sources: Mapping[str, str]) -> list[str]:
+    """Imports that do not point downwards, or that a room must do without."""
+    wrong = []
+    for module, targets in graph(sources).items():
+        here = room(module)
+        for target in sorted(targets):
+            there = room(target)
+            if here != there and (FLOOR[there] >= FLOOR[here] or there not in ONLY.get(here, {there})):
+                wrong.append(f"{module} -> {target}")
+    return wrong
 
 
-def test_reports_and_gating_read_records_only() -> None:
-    allowed = {
-        "record",
-        "contracts",
-        "comparison",
-        "gating",
-        "registry",
-        "store",
-        "selfcheck",
-        "doctor",
-        "reports",
-        "protocols",
-    }
-    for path in [*files("reports"), ROOT / "av_bench/results/gate.py", ROOT / "av_bench/results/compare.py"]:
-        assert imports(path) <= allowed | {"metrics"}, path  # metrics: the paired intervals
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Modules that import each other around a circle, [] when there is none."""
+    try:
+        TopologicalSorter(graph(sources)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_every_file_has_a_room() -> None:
+    assert {room(module) for module in modules()} <= set(FLOOR)
+
+
+def test_imports_point_downwards() -> None:
+    assert wrong_ways(modules()) == []
+
+
+def test_no_import_circle() -> None:
+    assert circle(modules()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("av_bench.results.record", "av_bench.cli.app"),
+        ("av_bench.results.gate", "av_bench.cli"),
+        ("av_bench.pipeline.score", "av_bench.cli.app"),
+        ("av_bench.metrics.columns", "reports.model"),
+        ("av_bench.metrics.columns", "av_bench.media.decode"),
+        ("reports.build", "av_bench.pipeline.run"),
+        ("reports.terminal", "av_bench.features.store"),
+        ("protocols.definitions", "av_bench.audit.sources"),
+        ("model_zoo.load", "av_bench.pipeline.plan"),
+        ("av_bench.evaluate", "av_bench.pipeline.score"),
+        ("av_bench.cli.app", "av_bench.__main__"),
+    ],
+)
+def test_an_import_upwards_is_noticed(module: str, target: str) -> None:
+    for source in (
+        f"import {target}",
+        f"from {target} import anything",
+        "from {} import {}".format(*target.rsplit(".", 1)),
+        f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from {target} import anything",
+        f"def later():\n    from {target} import anything",
+    ):
+        changed = {**modules(), module: f"{modules()[module]}\n{source}\n"}
+        assert wrong_ways(changed) == [f"{module} -> {target}"], source
+
+
+def test_a_circle_is_noticed() -> None:
+    low, high = "model_zoo.mmaudio.config", "model_zoo.mmaudio.training.loop"
+    changed = {**modules(), low: f"{modules()[low]}\ndef later():\n    import {high}\n"}
+    assert {low, high} <= set(circle(changed))
 
 
 def test_import_stays_light() -> None:
     code = (
-        "import sys, av_bench, av_bench.cli.app;"
+        "import sys, av_bench, av_bench.cli, av_bench.cli.app;"
         "print([m for m in ('torch', 'librosa', 'pandas', 'scipy', 'matplotlib', 'sklearn') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
