@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
@@ -60,7 +60,8 @@ def modules() -> dict[str, str]:
     return {name: path.read_text(encoding="utf8") for name, path in zip(names, paths, strict=True)}
 
 
-def imports(source: str, known: Iterable[str]) -> set[str]:
+@cache
+def imports(source: str) -> frozenset[str]:
     """Modules of ours that a source imports, anywhere in it and under TYPE_CHECKING too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -69,8 +70,8 @@ def imports(source: str, known: Iterable[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None, "imports are absolute here"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in known else node.module for name in names}
-    return {name for name in found if name.partition(".")[0] in PRODUCT}
+            found |= {name if name in modules() else node.module for name in names}
+    return frozenset(name for name in found if name.partition(".")[0] in PRODUCT)
 
 
 def room(module: str) -> str:
@@ -80,7 +81,7 @@ def room(module: str) -> str:
 
 
 def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    return {name: imports(source, sources) - {name} for name, source in sources.items()}
+    return {name: set(imports(source)) - {name} for name, source in sources.items()}
 
 
 def wrong_ways(sources: Mapping[str, str]) -> list[str]:
