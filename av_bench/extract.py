@@ -17,6 +17,7 @@ from av_bench import extractors
 from av_bench.contracts import AvBenchError, MediaError, UsageError
 from av_bench.features.extraction import enough_audio
 from av_bench.media.decode import AUDIO_SUFFIXES, decode, media_files
+from av_bench.runtime.files import atomic_path
 from av_bench.runtime.prefetch import ahead, default_workers
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,5 @@ def _write(rows: dict[str, dict[str, Any]], folder: Path) -> None:
     """Every file whole or not at all; the one whose presence readers check comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(rows, key=lambda name: name == "passt_features_embed.pth"):
-        temporary = folder / f".{file}.part"
-        torch.save(rows[file], temporary)
-        temporary.replace(folder / file)
+        with atomic_path(folder / file) as temporary:
+            torch.save(rows[file], temporary)

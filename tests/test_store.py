@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 
 from av_bench.contracts import UsageError
 from av_bench.features.store import Store, media_key, pair_key, text_key
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import atomic_path, write_atomically
+from tests.conftest import ROOT
 
 
 def _row(value: float) -> dict[str, np.ndarray]:
@@ -69,6 +73,41 @@ def test_write_atomically_keeps_the_old_file_when_writing_fails(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "film.mp4"
+    with pytest.raises(RuntimeError, match="half way"), atomic_path(path, keep_suffix=True) as part:  # noqa: PT012
+        part.write_bytes(b"half")
+        assert part.suffix == ".mp4"
+        assert not path.exists()
+        raise RuntimeError("half way")
+    assert list(path.parent.iterdir()) == []
+    with atomic_path(path) as part:
+        part.write_bytes(b"whole")
+        part.chmod(0o600)  # as safetensors does
+    (tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    assert path.read_bytes() == b"whole"
+
+
+def test_without_flock_everything_imports_and_a_lock_says_where_it_runs(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "import av_bench.cli.app, model_zoo.external.process\n"
+        "from pathlib import Path\n"
+        "from av_bench.contracts import MissingRequirement\n"
+        "from av_bench.runtime.files import lock, write_json\n"
+        "write_json(Path('a.json'), {})\n"
+        "try:\n    lock(Path('.lock')).__enter__()\n"
+        "except MissingRequirement as error:\n    print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert "Linux and macOS" in done.stdout
+    assert (tmp_path / "a.json").read_text() == "{}\n"
 
 
 def test_size_and_clean(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from av_bench.audit.cliplist import Malformed
 from av_bench.audit.overlaps import Finding, ListAudit, Row
 from av_bench.audit.tables import TableA4
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import write_text
 
 VERSION = 1
 _COLUMNS = (
@@ -94,7 +94,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
     """Write the JSON object whole or not at all."""
-    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_csv(findings: Sequence[Finding], path: Path) -> None:
@@ -105,7 +105,7 @@ def write_csv(findings: Sequence[Finding], path: Path) -> None:
     for f in findings:
         test, train = (f.test.file, f.test.line, seconds(f.test)), (f.train.file, f.train.line, seconds(f.train))
         out.writerow([f.clip, f.id, f.train_list, *test, *train])
-    write_atomically(path, text.getvalue().encode())
+    write_text(path, text.getvalue())
 
 
 def seconds(row: Row) -> str:

@@ -26,7 +26,7 @@ from av_bench.contracts import Clip, ClipSet, MediaError, Need, Reason, Side, Us
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, media_key
 from av_bench.metrics import GaussianStatistics
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import write_atomically, write_json
 
 SCHEMA = 1
 # published file -> (extractor, side, {output: key inside the clip's entry, "" for the entry itself})
@@ -132,7 +132,7 @@ def write(reference: Reference, folder: Path) -> None:
     for name, payload in files.items():
         write_atomically(folder / name, payload)
     reference.info["files"] = {name: hashlib.sha256(payload).hexdigest() for name, payload in files.items()}
-    write_atomically(folder / "reference.json", (json.dumps(reference.info, indent=1, sort_keys=True) + "\n").encode())
+    write_json(folder / "reference.json", reference.info, sort_keys=True)
 
 
 def read(folder: Path) -> Reference:

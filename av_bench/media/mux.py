@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -15,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
+from av_bench.runtime.files import atomic_path
 
 RATES = (8_000, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 BIT_RATE = 128_000
@@ -30,10 +30,12 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
     at its own rate, or the next higher one AAC knows. MediaError when either cannot be read.
     """
     samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.mp4")
     try:
-        with av.open(str(video)) as source, av.open(str(temporary), "w") as sink:
+        with (
+            atomic_path(target, keep_suffix=True) as temporary,
+            av.open(str(video)) as source,
+            av.open(str(temporary), "w") as sink,
+        ):
             if not source.streams.video:
                 raise MediaError(video, Reason.NO_VIDEO, "the file has no video stream")
             packets = _packets(source, seconds)
@@ -53,11 +55,8 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
             if first is not None and frames is not None:
                 _encode_picture(sink, copied, chain([first], frames))
             _encode(sink, coded, samples[: round(seconds * rate)].mean(axis=1), rate)
-        temporary.replace(target)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(video, Reason.UNREADABLE, f"cannot be copied beside {audio.name}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _zero(source: Any) -> float:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import MissingRequirement
-from av_bench.runtime.files import home
+from av_bench.runtime.files import home, write_json
 from av_bench.weights.load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
 from av_bench.weights.lock import Entry, folder, get, load_lock, readable_size
 from av_bench.weights.structure import implausible
@@ -141,7 +141,8 @@ def recorded_sha256(entry: Entry) -> str | None:
 
 def _record(entry: Entry, sha256: str, path: Path) -> None:
     try:
-        write_json(_record_path(entry), {"sha256": sha256, "bytes": path.stat().st_size, "url": entry.url})
+        content = {"sha256": sha256, "bytes": path.stat().st_size, "url": entry.url}
+        write_json(_record_path(entry), content, indent=None)
     except OSError as error:
         if entry.md5 is None:  # with a published md5 the file is proven anyway
             raise MissingRequirement(
@@ -198,17 +199,6 @@ def remember(path: Path, sha256: str, stat: os.stat_result | None = None) -> Non
     memory = {known: value for known, value in _memory().items() if Path(known).exists()}
     memory[str(path)] = [stat.st_size, stat.st_mtime_ns, sha256]
     try:
-        write_json(home() / "hashes.json", memory)
+        write_json(home() / "hashes.json", memory, indent=None)
     except OSError:
         return  # a read-only home costs time, not correctness
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a small json file at once: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -20,7 +20,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from av_bench.contracts import MissingRequirement
-from av_bench.weights import Progress, recorded_sha256, write_json
+from av_bench.runtime.files import write_json
+from av_bench.weights import Progress, recorded_sha256
 from av_bench.weights.load import BadWeights, wrong_kind
 from av_bench.weights.lock import Entry, readable_size
 
@@ -128,7 +129,8 @@ def _receive(
         _room_for(entry, total)
         part.unlink(missing_ok=True)
         validator = _validator(response)
-        write_json(entry.beside(".part.json"), {"url": entry.url, "total": total, "validator": validator})
+        content = {"url": entry.url, "total": total, "validator": validator}
+        write_json(entry.beside(".part.json"), content, indent=None)
     else:
         head = b""
     with part.open("ab") as file:

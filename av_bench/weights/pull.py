@@ -18,8 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.runtime.files import lock, write_json
 from av_bench.runtime.offline import offline
-from av_bench.weights import Progress, check, digests, recorded_sha256, remember, write_json
+from av_bench.weights import Progress, check, digests, recorded_sha256, remember
 from av_bench.weights.load import BadWeights
 from av_bench.weights.lock import Entry, folder, get, load_lock
 
@@ -37,7 +38,8 @@ def unaccepted(entries: Sequence[Entry]) -> list[Entry]:
 def accept(entries: Sequence[Entry]) -> None:
     """Note that the user accepted the licences of these entries, so that the question is asked once."""
     for entry in unaccepted(entries):
-        write_json(_acceptance(entry), {"licence": entry.licence, "asked_for": entry.name, "time": time.time()})
+        content = {"licence": entry.licence, "asked_for": entry.name, "time": time.time()}
+        write_json(_acceptance(entry), content, indent=None)
 
 
 def _acceptance(entry: Entry) -> Path:
@@ -128,18 +130,9 @@ def _flush_folder(path: Path) -> None:
 @contextlib.contextmanager
 def _alone(entry: Entry) -> Iterator[None]:
     """One writer per file. The kernel drops the lock when a process dies, so a killed pull leaves nothing behind."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows: two pulls of one file at once are then the user's care
-        yield
-        return
-    path = folder() / ".records" / f"{entry.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise MissingRequirement(f"another process is pulling {entry.name!r}; wait for it and try again") from None
+    with lock(folder() / ".records" / f"{entry.name}.lock") as mine:
+        if not mine:
+            raise MissingRequirement(f"another process is pulling {entry.name!r}; wait for it and try again")
         yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import lock_handle, write_atomically
 
 _GRACE = 3.0  # seconds between asking a child to end and ending it
 _KEPT = (
@@ -41,13 +40,11 @@ def locked(folder: Path, launch: Launch) -> Iterator[int]:
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         for attempt in range(100):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock_handle(handle):
                 break
-            except BlockingIOError:
-                if attempt == 0:
-                    _end_orphan(folder, launch)
-                time.sleep(0.1)
+            if attempt == 0:
+                _end_orphan(folder, launch)
+            time.sleep(0.1)
         else:
             raise UsageError(f"{folder}: a process of an earlier run still works here; end it and start again")
         yield handle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +13,7 @@ import av
 
 from av_bench.contracts import MediaError, Reason
 from av_bench.media.decode import file_digest
-from av_bench.runtime.files import home
+from av_bench.runtime.files import atomic_path, home
 
 _BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all others start at 0
 
@@ -67,35 +66,34 @@ def at_rate(video: SilentVideo, fps: float) -> Path:
 
 
 def _encode(source: Path, target: Path, rate: Fraction) -> None:
-    part = target.with_name(f".{uuid.uuid4().hex[:8]}.part{target.suffix}")
-    try:
-        with av.open(str(source), metadata_errors="ignore") as given, av.open(str(part), "w") as made:
-            stream = given.streams.video[0]
-            coded = made.add_stream("libx264", rate=rate, options={"crf": "10", "threads": "1"})
-            coded.width, coded.height = stream.codec_context.width // 2 * 2, stream.codec_context.height // 2 * 2
-            coded.pix_fmt = "yuv420p"
-            graph = av.filter.Graph()
-            cut = f"{coded.width}:{coded.height}:0:0"
-            zero = (given.start_time or 0) / av.time_base if given.format.name in _BROADCAST else 0.0
-            filters = [
-                ("fps", f"fps={rate}:start_time={zero}"),
-                ("crop", cut),
-                ("format", "yuv420p"),
-                ("buffersink", None),
-            ]
-            nodes = [graph.add_buffer(template=stream), *(graph.add(*pair) for pair in filters)]
-            for first, second in pairwise(nodes):
-                first.link_to(second)
-            graph.configure()
-            for frame in chain(given.decode(stream), [None]):
-                graph.push(frame)
-                for ready in _ready(graph):
-                    ready.pict_type = av.video.frame.PictureType.NONE
-                    made.mux(coded.encode(ready))
-            made.mux(coded.encode(None))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        atomic_path(target, keep_suffix=True) as part,
+        av.open(str(source), metadata_errors="ignore") as given,
+        av.open(str(part), "w") as made,
+    ):
+        stream = given.streams.video[0]
+        coded = made.add_stream("libx264", rate=rate, options={"crf": "10", "threads": "1"})
+        coded.width, coded.height = stream.codec_context.width // 2 * 2, stream.codec_context.height // 2 * 2
+        coded.pix_fmt = "yuv420p"
+        graph = av.filter.Graph()
+        cut = f"{coded.width}:{coded.height}:0:0"
+        zero = (given.start_time or 0) / av.time_base if given.format.name in _BROADCAST else 0.0
+        filters = [
+            ("fps", f"fps={rate}:start_time={zero}"),
+            ("crop", cut),
+            ("format", "yuv420p"),
+            ("buffersink", None),
+        ]
+        nodes = [graph.add_buffer(template=stream), *(graph.add(*pair) for pair in filters)]
+        for first, second in pairwise(nodes):
+            first.link_to(second)
+        graph.configure()
+        for frame in chain(given.decode(stream), [None]):
+            graph.push(frame)
+            for ready in _ready(graph):
+                ready.pict_type = av.video.frame.PictureType.NONE
+                made.mux(coded.encode(ready))
+        made.mux(coded.encode(None))
 
 
 def _ready(graph: Any) -> Iterator[Any]:
@@ -108,20 +106,18 @@ def _ready(graph: Any) -> Iterator[Any]:
 
 
 def _remux(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{uuid.uuid4().hex[:8]}.part{target.suffix}")
-    try:
-        with av.open(str(source), metadata_errors="ignore") as given, av.open(str(part), "w") as made:
-            moving = [s for s in given.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            if not moving:
-                raise MediaError(source, Reason.NO_VIDEO, "the file has no video stream")
-            stream = made.add_stream_from_template(moving[0])
-            for packet in _with_decoding_times(p for p in given.demux(moving[0]) if p.size):
-                packet.stream = stream
-                made.mux(packet)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        atomic_path(target, keep_suffix=True) as part,
+        av.open(str(source), metadata_errors="ignore") as given,
+        av.open(str(part), "w") as made,
+    ):
+        moving = [s for s in given.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not moving:
+            raise MediaError(source, Reason.NO_VIDEO, "the file has no video stream")
+        stream = made.add_stream_from_template(moving[0])
+        for packet in _with_decoding_times(p for p in given.demux(moving[0]) if p.size):
+            packet.stream = stream
+            made.mux(packet)
 
 
 def _with_decoding_times(packets: Iterator[Any]) -> Iterator[Any]:

@@ -5,7 +5,6 @@ Each recipe is a loss on a batch of corpus rows; the loop, the schedule and the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from av_bench.contracts import UsageError, unknown_name
 from av_bench.networks import nano
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import write_atomically, write_json
 from model_zoo.scorers.corpus import Corpus
 
 Batch = dict[str, torch.Tensor]
@@ -204,4 +203,4 @@ def save_network(network: nn.Module, path: Path) -> None:
 def save_log(path: Path, recipe: Recipe, clips: int, log: list[dict[str, float]], held_out: dict[str, Any]) -> None:
     """Recipe, curve and held-out quality as JSON beside the weights."""
     content = {"recipe": asdict(recipe), "training_clips": clips, "epochs": log, "held_out": held_out}
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, content)

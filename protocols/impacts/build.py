@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from av_bench.contracts import UsageError
+from av_bench.runtime.files import write_text
 from protocols.impacts import FPS, SAMPLE_RATE, SIZE, VERSION
 from protocols.impacts.encode import write_mp4
 from protocols.impacts.picture import render_frames
@@ -111,10 +112,8 @@ def render_clip(scene: Scene, out_dir: Path) -> Path:
 
 
 def write_table(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes one JSON object per line, under a temporary name first."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows), encoding="utf-8")
-    part.replace(path)
+    """Writes one JSON object per line, whole or not at all."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows))
     return path
 
 
@@ -169,6 +168,4 @@ def _claim(out: Path, what: dict[str, str]) -> None:
         if found != what:
             raise UsageError(f"{out} holds {found}, not {what}; choose another folder or delete it")
         return
-    part = mark.with_name(f".set.{os.getpid()}.part")
-    part.write_text(json.dumps(what), encoding="utf-8")
-    part.replace(mark)
+    write_text(mark, json.dumps(what))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason, UsageError
+from av_bench.runtime.files import atomic_path
 
 
 class Options(TypedDict, total=False):
@@ -33,12 +33,8 @@ def write_mp4(
     """
     path = Path(path)
     _check(path, frames, audio)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as part:
         _encode(part, frames, audio, sample_rate, fps, options)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -6,7 +6,6 @@ They are planted for tests of an overlap audit: the table says which copy comes 
 from __future__ import annotations
 
 import json
-import os
 import string
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from av_bench.contracts import UsageError
+from av_bench.runtime.files import write_text
 from protocols.impacts import FPS, SAMPLE_RATE, SECONDS, SIZE
 from protocols.impacts.encode import read_mp4, write_mp4
 from protocols.impacts.picture import render_frames
@@ -79,9 +79,7 @@ def plant_reuploads(split: Split, out_dir: Path | str, count: int, seed: int) ->
             {"id": new_id, "file": path.name, "source": source, "perturbation": name, "offset": plan.start / FPS}
         )
     table = out / "reuploads.jsonl"
-    part = table.with_name(f".{table.name}.{os.getpid()}.part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    part.replace(table)
+    write_text(table, "".join(json.dumps(row) + "\n" for row in rows))
     return table
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from av_bench.contracts import UsageError
+from av_bench.runtime.files import write_text
 
 FORMAT, VERSION = "mmaudio-features", 1
 INDEX = "index.json"
@@ -176,10 +177,7 @@ class ShardFile:
         }
         index["latent_sum"], index["latent_square_sum"] = sums.tolist()
         index["digest"] = digest_of(index)
-        with (self.part / INDEX).open("w", encoding="utf8") as handle:
-            json.dump(index, handle, ensure_ascii=True, allow_nan=False)
-            handle.flush()
-            os.fsync(handle.fileno())
+        write_text(self.part / INDEX, json.dumps(index, allow_nan=False))
         self.part.rename(self.path)
         return self.path
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import write_atomically, write_json
 from model_zoo.mmaudio.codec.vae import VAE
 from model_zoo.mmaudio.nano.codec import NANO_VAE, NanoCodec
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, fit_statistics, report_on, train_sight, truth
@@ -198,7 +198,7 @@ def read_weights(module: nn.Module, file: Path) -> None:
 def save_json(file: Path, content: Any) -> None:
     """Write a log."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(file, content)
 
 
 def package(out: Path, flow: Path, weights: str = "ema-0.1") -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import uuid
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.runtime.files import atomic_path, write_text
 from model_zoo.mmaudio.training.distributed import Cluster
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapp
         part.mkdir(parents=True)
         write_tensors(part / _TENSORS, tensors)
         content = {"step": step, "sha256": _sha256(part / _TENSORS), "state": dict(state)}
-        _write_text(part / _STATE, json.dumps(content, sort_keys=True, allow_nan=False))
+        write_text(part / _STATE, json.dumps(content, sort_keys=True, allow_nan=False))
         if target.exists():  # the same step saved again, because the older one is damaged
             target.rename(part / "replaced")
         part.rename(target)
@@ -132,28 +132,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(temporary), dict(metadata or {}))
-        temporary.chmod(_ordinary_mode(path.parent))
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _ordinary_mode(folder: Path) -> int:
-    """Permissions that a new file gets here; safetensors makes its files for their owner alone."""
-    probe = folder / f".{uuid.uuid4().hex[:8]}.part"
-    try:
-        probe.touch()
-        return probe.stat().st_mode & 0o777
-    finally:
-        probe.unlink(missing_ok=True)
+    content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(content, str(temporary), dict(metadata or {}))
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -172,13 +156,6 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         write_tensors(path, tensors, metadata)
     except OSError as error:
         raise MissingRequirement(f"{path} could not be written ({error}); free space and start again") from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
 
 
 def _load(folder: Path) -> Checkpoint:

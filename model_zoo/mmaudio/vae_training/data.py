@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from av_bench.contracts import MediaError, UsageError
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import atomic_path, write_atomically
 from model_zoo.mmaudio.codec.mel import log_mel
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe
 
@@ -182,15 +182,11 @@ def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], N
         raise UsageError(
             f"{work}: the sound that the first process decoded is not here; --out must be one shared folder"
         )
-    for old in work.glob(".pack*.raw"):  # half a pack, left by a killed run
+    for old in work.glob(f".{pack.name}.*.part"):  # half a pack, left by a killed run
         old.unlink()
-    raw = work / ".pack.raw"
-    try:
+    with atomic_path(pack) as raw:
         starts, left_out = _decoded(files, folder, recipe, raw)
         index.unlink(missing_ok=True)  # never an index beside another pack
-        raw.replace(pack)
-    finally:
-        raw.unlink(missing_ok=True)
     write_atomically(index, json.dumps({**listing, "starts": starts, "left_out": left_out}).encode())
     items = len(starts) - 1
     report(f"{folder}: {len(files) - len(left_out)} files, {items} items; {len(left_out)} files left out, see {index}")

@@ -9,7 +9,6 @@ result is that of one process up to rounding.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from av_bench.runtime.files import lock
+from av_bench.runtime.files import lock, write_json
 from model_zoo.mmaudio.codec.vae import VAE
 from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.distributed import Cluster
@@ -101,7 +100,7 @@ def save_weights(vae: VAE, recipe: VAERecipe, out: Path) -> None:
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
     write_atomically(out / WEIGHTS, save(tensors))
-    write_atomically(out / "vae.json", (json.dumps(plain(recipe), indent=1) + "\n").encode())
+    write_json(out / "vae.json", plain(recipe))
 
 
 def held(out: Path, processes: Cluster) -> AbstractContextManager[bool]:
