@@ -279,10 +279,11 @@ def selfcheck(
 
 
 def _mount() -> None:
-    """Add `weights`, `audit`, `lists`, `store` and `train`."""
+    """Add the commands that stand in files of their own."""
     from av_bench.cli.audit import app as audit_app
     from av_bench.cli.audit import lists_app
     from av_bench.cli.baselines import app as baselines_app
+    from av_bench.cli.features import features
     from av_bench.cli.stats import app as stats_app
     from av_bench.cli.store import store_app
     from av_bench.cli.train import train
@@ -295,6 +296,7 @@ def _mount() -> None:
     app.add_typer(stats_app, name="stats", help="The real side as a file: make, import, show.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
     app.command("train")(train)
+    app.command("features")(features)
 
 
 _mount()

@@ -1,7 +1,8 @@
-"""Sub-commands that live beside what they call."""
+"""`av-bench train`: the embedded networks, the embedded MMAudio, MMAudio's flow networks and its VAEs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +16,15 @@ def train(
     network: Annotated[
         str,
         typer.Argument(
-            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano; or a training config of MMAudio: small_16k, "
-            "large_44k, ablations/table6_rope_none ..., or a YAML file."
+            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano; a training config of MMAudio: small_16k, "
+            "large_44k, ablations/table6_rope_none ...; a VAE recipe: vae-16k, vae-44k, vae-tiny; or a YAML file "
+            "of a config or a VAE recipe."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for weights, checkpoints and log.")] = Path("trained"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of audio files, or waves or mels in a .npy file (VAE).")
+    ] = None,
     clips: Annotated[int, typer.Option(help="Scenes of impacts train (embedded networks).")] = 2400,
     corpus: Annotated[Path | None, typer.Option(help="Rendered corpus \\[default: in the cache folder].")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of the embedded scorers \\[default: the recipe's].")] = None,
@@ -32,53 +37,57 @@ def train(
     metrics_on: Annotated[
         Path | None, typer.Option(help="Folder of videos to sample and score during training (MMAudio).")
     ] = None,
-    metrics_limit: Annotated[int, typer.Option(help="At most so many of them.")] = 64,
+    metrics_limit: Annotated[int, typer.Option(help="Maximum number of these videos.")] = 64,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda or cuda:N \\[default: the config's run.device; embedded networks: cpu]."),
+        typer.Option(
+            help="cpu, cuda or cuda:N \\[default: the config's run.device; VAE: cuda if there is one; "
+            "embedded networks: cpu]."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(help="Rendering processes.")] = 2,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
-    """Train an embedded network, the embedded MMAudio, or a variant of MMAudio; started again, it goes on.
+    """Train a network; run the same command to resume.
 
-    On several GPUs: torchrun --nproc-per-node N -m av_bench.cli.app train CONFIG --device cuda ...
+    On several GPUs: torchrun --nproc-per-node N -m av_bench train CONFIG --device cuda ...
     """
     from av_bench.training import commands
 
-    mmaudio_only = {"--change": change, "--exclude": exclude, "--metrics-on": metrics_on}
+    embedded = {"--corpus": corpus, "--epochs": epochs}
+    flow_only = {"--exclude": exclude, "--metrics-on": metrics_on}
     if network.startswith("nano-"):
-        _refuse(network, mmaudio_only)
+        _refuse(network, flow_only | {"--change": change, "--data": data})
         file = commands.train_nano(
-            network,
-            out=out,
-            clips=clips,
-            corpus_folder=corpus,
-            epochs=epochs,
-            device=device,
-            workers=workers,
+            network, out=out, clips=clips, corpus_folder=corpus, epochs=epochs, device=device, workers=workers,
             quiet=quiet,
-        )
+        )  # fmt: skip
         typer.echo(f"weights: {file}; log: {file.with_suffix('.json')}")
     elif network == "mmaudio-nano":
-        _refuse(network, {"--exclude": exclude, "--metrics-on": metrics_on, "--epochs": epochs})
+        _refuse(network, flow_only | {"--epochs": epochs, "--data": data})
         folder = commands.train_mmaudio_nano(
-            out=out,
-            clips=clips,
-            corpus_folder=corpus,
-            changes=change or [],
-            device=device,
-            workers=workers,
+            out=out, clips=clips, corpus_folder=corpus, changes=change or [], device=device, workers=workers,
             quiet=quiet,
-        )
+        )  # fmt: skip
         typer.echo(f"weights: {folder}; try them: av-bench run --model mmaudio-nano:weights={folder} --set impacts")
+    elif (recipe := commands.vae_recipe(network)) is not None:
+        _refuse(network, flow_only | embedded | {"--change": change})
+        if data is None:
+            raise UsageError(f"train {network}: --data is missing: a folder of audio files, or a .npy file")
+        _say_weights(commands.train_vae(recipe, data, out=out, device=device, quiet=quiet), quiet)
     else:
-        _refuse(network, {"--epochs": epochs, "--corpus": corpus})
+        _refuse(network, embedded | {"--data": data})
         folder = commands.train_mmaudio(
             network, out=out, changes=change or [], exclude=exclude, metrics_on=metrics_on, limit=metrics_limit,
             device=device, quiet=quiet,
         )  # fmt: skip
-        typer.echo(f"weights: {folder}")
+        _say_weights(folder, quiet)
+
+
+def _say_weights(where: Path, quiet: bool) -> None:
+    """Once, however many processes train together."""
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        typer.echo(f"weights: {where}")
 
 
 def _refuse(network: str, options: Mapping[str, object]) -> None:

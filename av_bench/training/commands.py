@@ -1,16 +1,18 @@
-"""`av-bench train`: the embedded networks, the embedded MMAudio, and the variants of MMAudio.
+"""Work of `av-bench train` and `av-bench features`: embedded networks, MMAudio, its VAEs, its training features.
 
 Training itself lives in ``model_zoo`` and knows no pipeline; what it needs of one (metrics, audits) is handed in here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import protocols
 from av_bench.contracts import UsageError
+from av_bench.registry import miss
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.files import home
 from av_bench.runtime.progress import Reporter, Stage
@@ -20,6 +22,7 @@ from protocols.readers.read import read_clips
 
 if TYPE_CHECKING:
     from model_zoo.mmaudio.training.recipe import Recipe
+    from model_zoo.mmaudio.vae_training.recipes import VAERecipe
 
 
 def train_nano(
@@ -35,8 +38,6 @@ def train_nano(
     quiet: bool = False,
 ) -> Path:
     """Train one embedded network; returns the weights file. The log with the held-out quality lies beside it."""
-    from dataclasses import replace
-
     from model_zoo.scorers import train
     from model_zoo.scorers.corpus import corpus as render_corpus
 
@@ -147,6 +148,83 @@ def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) 
     evaluator.check()
     clips = read_clips(protocols.load_set("clips"), SetRequest(data=data, limit=limit))
     return Evaluation(evaluator, clips, generator)
+
+
+def vae_recipe(network: str) -> VAERecipe | None:
+    """The VAE recipe of that name (``vae-16k``) or in that YAML file; None for anything else."""
+    import yaml
+
+    from model_zoo.mmaudio.vae_training.recipes import RECIPES, read_recipe
+
+    path = Path(network)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None  # whoever reads it next says what is wrong
+        return read_recipe(path) if isinstance(content, dict) and "recipe" in content else None
+    if not network.startswith("vae-"):
+        return None
+    names = [f"vae-{name}" for name in RECIPES]
+    if network not in names:
+        raise UsageError(miss("VAE recipes", network, names))
+    return RECIPES[network.removeprefix("vae-")]
+
+
+def train_vae(recipe: VAERecipe, data: Path, *, out: Path, device: str | None = None, quiet: bool = False) -> Path:
+    """Train a VAE in the processes that torchrun started; the first one decodes ``data``. Returns the weights file."""
+    from model_zoo.mmaudio.training.distributed import cluster
+    from model_zoo.mmaudio.training.recipe import Run
+    from model_zoo.mmaudio.vae_training import loop
+    from model_zoo.mmaudio.vae_training.data import open_items
+
+    with cluster(Run(device=device or "auto")) as processes, loop.held(out, processes) as mine:
+        if not mine:
+            raise UsageError(f"{out} is being written by another training run; wait for it, or choose another --out")
+        report = Reporter(quiet or not processes.first).say
+        items = open_items(data, recipe, out, report) if processes.first else None
+        processes.wait()  # as long as decoding takes
+        if items is None:
+            items = open_items(data, recipe, out, decode=False)
+        loop.train(recipe, items, out, str(processes.device), report, processes)
+    return out / loop.WEIGHTS
+
+
+def extract_features(
+    set_name: str,
+    data: Path,
+    *,
+    out: Path,
+    rate: Literal["16k", "44k"],
+    table: Path | None = None,
+    vae: Path | None = None,
+    video: bool = False,
+    seconds: float = 8.0,
+    rule: Literal["paper", "code"] = "paper",
+    crops: int = 5,
+    shard_size: int = 4096,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Iterator[str]:
+    """Make every shard of ``out`` that is neither done nor in another worker's hands; yields what came of it."""
+    from model_zoo.mmaudio.codec.published import OfficialCodec
+    from model_zoo.mmaudio.conditions.published import OfficialConditioner
+    from model_zoo.mmaudio.features.crop_plan import Plan
+    from model_zoo.mmaudio.features.encode import MediaFeatures
+    from model_zoo.mmaudio.features.work import extract, prepare, said, unfinished
+
+    check_device(device)
+    plan = Plan(rule, crops, video, shard_size)
+    found = read_clips(protocols.load_set(set_name), SetRequest(data=data, table=table)).clips
+    clips = [replace(clip, text=clip.text or clip.label) for clip in found]  # class names are texts (section 3.5.1)
+    encoder = MediaFeatures(OfficialCodec(rate, vae), OfficialConditioner(), seconds, device)
+    reporter = Reporter(quiet)
+    for name in extract(out, clips, plan, encoder):
+        reporter.say(f"{out / name}: done")
+    work = prepare(out, clips, plan, encoder)
+    yield f"{out}: {said(out, work)}"
+    left = unfinished(out, work)
+    yield f"{out}: {len(left)} shards are still in other workers' hands" if left else f"{out}: complete"
 
 
 def _start(name: str | None, out: Path) -> Path | None:

@@ -1,10 +1,4 @@
-"""Features of media with a codec and a conditioner: ``python -m av_bench.cli.features``.
-
-    python -m av_bench.cli.features --table train.tsv --data videos --rate 16k --video --out features/vggsound
-    python -m av_bench.cli.features --table clotho.csv --data sounds --rate 16k --rule code --out features/clotho
-
-Start it as often as there are GPUs and machines, with the same arguments; start it again after a crash.
-"""
+"""Training features of media, made with a codec and a conditioner (`av-bench features`)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def cluster(run: Run) -> Iterator[Cluster]:
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     if run.parallel == "fsdp" and not launched:
-        raise UsageError("run.parallel is fsdp: start with torchrun --nproc-per-node N -m model_zoo.mmaudio.train ...")
+        raise UsageError("run.parallel is fsdp: start with torchrun --nproc-per-node N -m av_bench train ...")
     with _fixed_order(run.deterministic):
         if not launched:
             yield Cluster(rank, world, device)

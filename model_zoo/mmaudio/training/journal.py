@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from av_bench.contracts import AvBenchError, MissingRequirement
+from av_bench.contracts import MissingRequirement
 from av_bench.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -73,16 +73,6 @@ class Journal:
             except (ValueError, KeyError, TypeError):  # a line cut off by a kill, or no event
                 continue
         write_atomically(self.path, "".join(kept).encode())
-
-
-def report_error(error: AvBenchError | OSError) -> int:
-    """Say it in one line on stderr; returns the exit code of its kind (4: disk or file system)."""
-    if isinstance(error, AvBenchError):
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    where = f"{error.filename}: " if error.filename else ""
-    print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-    return 4
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

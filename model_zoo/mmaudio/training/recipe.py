@@ -231,8 +231,8 @@ def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key:
-            raise UsageError(f"--set {change}: write key=value, e.g. --set batch=64 or --set run.compile=false")
-        content = merge(content, _nested(key.split("."), parse_yaml(value, f"--set {change}")))
+            raise UsageError(f"--change {change}: write KEY=VALUE, e.g. --change run.compile=false")
+        content = merge(content, _nested(key.split("."), parse_yaml(value, f"--change {change}")))
     recipe: Recipe = build(Recipe, content, str(path))
     return recipe
 

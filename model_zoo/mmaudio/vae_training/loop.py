@@ -1,6 +1,6 @@
 """Training of the VAE: reconstruction, KL and adversarial losses, on one process or many, resumable exactly.
 
-    python -m model_zoo.mmaudio.vae_training.loop --config 16k --data waves.npy --out runs/vae
+    av-bench train vae-16k --data sounds/ --out runs/vae
 
 Every random choice of a step is a function of (seed, step), so a run that was stopped and resumed equals an unbroken
 one. Under ``torchrun`` each process takes its share of the batch and gradients are averaged; with the same seed the
@@ -106,7 +106,3 @@ def save_weights(vae: VAE, recipe: VAERecipe, out: Path) -> None:
 def held(out: Path, processes: Cluster) -> AbstractContextManager[bool]:
     """The folder's lock, which the first process holds for all."""
     return lock(out / ".lock") if processes.first else nullcontext(True)
-
-
-def _silent(_: str) -> None:
-    return

@@ -17,11 +17,11 @@ from av_bench.contracts import UsageError
 from av_bench.schema import build, merge
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.train import main
 from model_zoo.mmaudio.training.journal import Journal, read_log
 from model_zoo.mmaudio.training.loop import train
 from model_zoo.mmaudio.training.recipe import CONFIGS, Recipe, read_recipe
 from model_zoo.mmaudio.training.setup import network_config
+from tests.command import av_bench
 from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import NETWORK, config_file, folder, tiny_recipe
 
@@ -281,7 +281,7 @@ def test_learnable_empty_text_is_trained_and_zeros_stay(features: tuple[Path, Pa
         ("network.mlp_ratio=0.01", ""),
         ("network.sinc=none", "unknown key 'sinc'. Did you mean 'sync'"),
         ("network.variant=mmaudio-xl", "mmaudio-xl"),
-        ("batch", "write key=value"),
+        ("batch", "write KEY=VALUE"),
         ("ema.sigma_rel=[0.05]", ""),
         ("ema.final=[0.5]", "ema.final: 0.5 must lie between 0 and 0.2887"),
         ("ema.final=[.nan]", "ema.final: nan must lie between"),
@@ -359,11 +359,11 @@ def test_identity_covers_what_is_learned_and_not_how(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tiny_recipe(tmp_path, steps=2, every={"checkpoint": 0, "snapshot": 0}, ema={"final": []})
-    command = ["--config", str(config_file(tmp_path / "a.yaml", recipe)), "--out", str(tmp_path / "out"), "--quiet"]
+    command = [str(config_file(tmp_path / "a.yaml", recipe)), "--out", str(tmp_path / "out"), "--quiet"]
     with full_disk(500):  # the run's recipe.json does not fit
-        assert main(command) == 4
-    assert capsys.readouterr().err == "error: File too large\n"
-    assert main(command) == 0
+        assert av_bench("train", command) == 4
+    assert capsys.readouterr().err == "av-bench: File too large\n"
+    assert av_bench("train", command) == 0
 
 
 def test_closing_a_log_does_not_hide_why_the_run_ends(tmp_path: Path) -> None:

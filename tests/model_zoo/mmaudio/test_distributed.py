@@ -31,8 +31,8 @@ VALUES = ("loss", "gradient_norm", "samples", "loss_by_t", "count_by_t")
 def torchrun(config: Path, out: Path, *changes: str) -> None:
     """Two processes as a user starts them."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "model_zoo.mmaudio.train", "--config", str(config), "--out", str(out), "--quiet"]
-    sets = [part for change in changes for part in ("--set", change)]
+    command = ["-m", "av_bench", "train", str(config), "--out", str(out), "--quiet"]
+    sets = [part for change in changes for part in ("--change", change)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *launcher, *command, *sets], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300

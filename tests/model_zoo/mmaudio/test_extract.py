@@ -16,7 +16,6 @@ import pytest
 import soundfile
 import torch
 
-from av_bench.cli.features import main
 from av_bench.contracts import Clip, MediaError, Reason, UsageError, VideoRequest
 from av_bench.media.decode import DecodedMedia, decode
 from model_zoo.mmaudio.features.crop_plan import Plan
@@ -24,6 +23,7 @@ from model_zoo.mmaudio.features.encode import MediaFeatures
 from model_zoo.mmaudio.features.read import FeatureSet, empty_rows
 from model_zoo.mmaudio.features.work import Crop, duration, extract, partition, prepare, said, start_in, unfinished
 from model_zoo.mmaudio.features.write import ShardWriter
+from tests.command import av_bench
 from tests.media_files import tone, write_video
 from tests.model_zoo.mmaudio.goldens import full_disk
 from tests.model_zoo.mmaudio.training_tools import folder as features_folder
@@ -395,14 +395,14 @@ def test_a_full_disk_is_one_line_and_the_command_goes_on(
     command = ["--data", str(tmp_path / "in"), "--table", str(tmp_path / "list.csv"), "--rate", "16k"]
     command += ["--out", str(tmp_path / "out")]
     with full_disk(200):  # the plan does not fit
-        assert main(command) == 4
-    assert capsys.readouterr().err == "error: File too large\n"
+        assert av_bench("features", command) == 4
+    assert capsys.readouterr().err == "av-bench: File too large\n"
     with full_disk(500):  # the plan does, the shard's index does not
-        assert main(command) == 4
-    assert capsys.readouterr().err.endswith("error: File too large\n")
+        assert av_bench("features", command) == 4
+    assert capsys.readouterr().err.endswith("av-bench: File too large\n")
     assert [p.name for p in (tmp_path / "out").glob(".*") if "part" in p.name] == []
-    assert main(command) == 0
+    assert av_bench("features", command) == 0
     assert "complete" in capsys.readouterr().out
     assert FeatureSet(tmp_path / "out").ids == ["00", "01", "02"]
-    assert main([*command, "--shard-size", "0"]) == 2
+    assert av_bench("features", [*command, "--shard-size", "0"]) == 2
     assert "samples per shard must be at least 1" in capsys.readouterr().err

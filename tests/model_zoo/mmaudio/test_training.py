@@ -253,7 +253,7 @@ def test_fewer_steps_than_were_done_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "changes", "message"),
     [
-        (b"base: small_16k\n", ["batch=[1"], r"--set batch=\[1: not YAML"),
+        (b"base: small_16k\n", ["batch=[1"], r"--change batch=\[1: not YAML"),
         ("base: small_16k\nname: caf\xe9\n".encode("latin-1"), [], r"mine.yaml: not UTF-8 text"),
         (b"base: 3\nname: mine\n", [], "mine.yaml: base: expected the name of a config, got 3"),
         (b"base: [small_16k]\n", [], r"mine.yaml: base: expected the name of a config, got \['small_16k'\]"),

@@ -57,7 +57,7 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
     """SIGKILL from outside at an arbitrary moment, then the same command again: same bits, same log."""
     recipe = tiny_recipe(tmp_path, steps=60, every={"log": 7, "validate": 25, "snapshot": 5, "checkpoint": 5})
     config, broken, unbroken = config_file(tmp_path / "tiny.yaml", recipe), tmp_path / "broken", tmp_path / "unbroken"
-    command = ["-m", "model_zoo.mmaudio.train", "--config", str(config), "--out", str(broken), "--quiet"]
+    command = ["-m", "av_bench", "train", str(config), "--out", str(broken), "--quiet"]
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 60
     while not (broken / "checkpoints").is_dir() or len(list((broken / "checkpoints").glob("step-*"))) < 2:

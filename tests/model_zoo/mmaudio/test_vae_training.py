@@ -36,6 +36,7 @@ from model_zoo.mmaudio.vae_training.discriminators import (
 )
 from model_zoo.mmaudio.vae_training.recipes import RECIPES, VAERecipe, difference, plain, read_recipe
 from model_zoo.mmaudio.vae_training.trainer import VAETrainer
+from tests.command import av_bench
 from tests.conftest import ROOT
 from tests.model_zoo.mmaudio.goldens import full_disk
 
@@ -520,30 +521,30 @@ def command_line(folder: Path, *more: str) -> list[str]:
     (folder / "sounds").mkdir(exist_ok=True)
     for number, wave in enumerate(sounds(3, 2_560)):
         soundfile.write(folder / "sounds" / f"{number}.wav", wave, 8_000)
-    options = ["--config", str(folder / "mine.yaml"), "--data", str(folder / "sounds"), "--out", str(folder / "out")]
+    options = [str(folder / "mine.yaml"), "--quiet", "--data", str(folder / "sounds"), "--out", str(folder / "out")]
     return [*options, "--device", "cpu", *more]
 
 
 def test_errors_are_one_line_and_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = command_line(tmp_path)
     with lock(tmp_path / "out" / ".lock"):
-        assert loop.main(command) == 2
-    assert "error: " in (said := capsys.readouterr().err)
+        assert av_bench("train", command) == 2
+    assert "av-bench: " in (said := capsys.readouterr().err)
     assert "written by another training run" in said
     for wave in (tmp_path / "sounds").iterdir():
         wave.unlink()
-    assert loop.main(command) == 2
+    assert av_bench("train", command) == 2
     assert "none of 0 audio files holds 2048 samples" in capsys.readouterr().err
-    assert loop.main([*command, "--device", "gpu"]) == 2
+    assert av_bench("train", [*command, "--device", "gpu"]) == 2
     assert "'gpu' is not one of" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_the_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = command_line(tmp_path)
     with full_disk(10_000):  # three sounds take 15 kB
-        assert loop.main(command) == 4
-    assert capsys.readouterr().err == "error: File too large\n"
-    assert loop.main(command) == 0
+        assert av_bench("train", command) == 4
+    assert capsys.readouterr().err == "av-bench: File too large\n"
+    assert av_bench("train", command) == 0
 
 
 def test_a_log_that_cannot_be_written_is_what_the_command_says(
@@ -553,10 +554,10 @@ def test_a_log_that_cannot_be_written_is_what_the_command_says(
     others = set(threading.enumerate())
     np.save(tmp_path / "waves.npy", sounds(5))
     (tmp_path / "mine.yaml").write_text(SETTINGS.replace("log_every: 2", "log_every: 1") + "holdout: 1\n")
-    command = ["--config", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
+    command = [str(tmp_path / "mine.yaml"), "--quiet", "--data", str(tmp_path / "waves.npy")]
     with full_disk(100):
-        assert loop.main([*command, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 4
-    assert capsys.readouterr().err == "error: File too large\n"
+        assert av_bench("train", [*command, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 4
+    assert capsys.readouterr().err == "av-bench: File too large\n"
     assert set(threading.enumerate()) <= others
 
 
@@ -577,7 +578,7 @@ def test_a_launched_process_joins_and_leaves_its_group(tmp_path: Path, monkeypat
         return barrier(group=group, **options)
 
     monkeypatch.setattr(dist, "barrier", counted)
-    assert loop.main(command_line(tmp_path)) == 0
+    assert av_bench("train", command_line(tmp_path)) == 0
     assert len(waited) == 1
     assert waited[0] is not None
     assert not dist.is_initialized()
@@ -598,16 +599,8 @@ def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path) -> Non
 
 def start(folder: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [
-        sys.executable,
-        "-m",
-        "model_zoo.mmaudio.vae_training.loop",
-        "--device",
-        "cpu",
-        "--out",
-        str(folder / "two"),
-    ]
-    command += ["--config", str(folder / "mine.yaml"), "--data", str(folder / "waves.npy")]
+    command = [sys.executable, "-m", "av_bench", "train", str(folder / "mine.yaml"), "--device", "cpu"]
+    command += ["--out", str(folder / "two"), "--data", str(folder / "waves.npy")]
     env = {**os.environ, **{key: str(value) for key, value in place.items()}, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
 
@@ -622,8 +615,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     running = [start(tmp_path, rank, port) for rank in (0, 1)]
     recipe = read_recipe(tmp_path / "mine.yaml")
     origin = VAETrainer(recipe, sounds(40)).vae.state_dict()
-    command = ["--device", "cpu", "--config", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
-    loop.main([*command, "--out", str(tmp_path / "one")])
+    command = ["--device", "cpu", str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "waves.npy")]
+    assert av_bench("train", [*command, "--out", tmp_path / "one"]) == 0
     assert [process.wait(200) for process in running] == [0, 0]
     one, two = (load_state_dict(tmp_path / f"{name}/vae.safetensors") for name in ("one", "two"))
     learnt = [key for key in one if not key.startswith("data_")]
