@@ -33,7 +33,7 @@ from av_bench.features.store import Store
 from av_bench.media.decode import decode
 from av_bench.runtime.prefetch import default_workers
 from av_bench.runtime.progress import Reporter
-from av_bench.weights.fill import Checkpoint
+from av_bench.weights.fill import StateDict
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips
 
@@ -52,9 +52,9 @@ NAMES = [
 MODULES = ("passt", "panns", "vggish", "imagebind", "clap", "msclap", "synchformer")
 
 
-def fill(module: nn.Module, checkpoint: Checkpoint, *, ignore: str | None = None) -> str:
+def fill(module: nn.Module, state: StateDict, *, ignore: str | None = None) -> str:
     """Random values in every tensor, instead of a file's."""
-    del checkpoint, ignore
+    del state, ignore
     if any(tensor.is_meta for tensor in module.state_dict().values()):
         module.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +69,7 @@ def fill(module: nn.Module, checkpoint: Checkpoint, *, ignore: str | None = None
 @contextlib.contextmanager
 def random_weights() -> Iterator[None]:
     """Inside, extractors are built without weight files."""
-    empty = Checkpoint({}, "random values", "random")
+    empty = StateDict({}, "random values", lambda: "random")
     instead: dict[str, Callable[..., Any]] = {
         "read": lambda *_, **__: empty,
         "_part": lambda *_, **__: empty,

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from av_bench.contracts import Decoded, Flavour, MissingRequirement, Modality, UsageError, VideoRequest
+from av_bench.contracts import Decoded, Flavour, MissingRequirement, Modality, VideoRequest
 from av_bench.extractors.base import BaseExtractor, BasePairExtractor
 from av_bench.networks import nano
-from av_bench.weights.fill import Weights, weights_hash
+from av_bench.weights.fill import Weights, fill, read, weights_hash
 
 WEIGHTS = Path(nano.__file__).parent / "weights"
 SECONDS = 8.0
@@ -33,15 +33,8 @@ def _file(name: str) -> Path:
 
 def _load(module: nn.Module, weights: Weights, name: str, prefix: str) -> tuple[nn.Module, str]:
     """Fill ``module`` with the tensors below ``prefix`` of the network file; strict."""
-    from safetensors.torch import load_file
-
-    state: Mapping[str, torch.Tensor]
-    state = weights if isinstance(weights, Mapping) else load_file(str(weights if weights is not None else _file(name)))
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    try:
-        module.load_state_dict(own)
-    except RuntimeError as error:
-        raise UsageError(f"{name}: the weights do not fit the network: {error}") from error
+    state = read(_file(name) if weights is None else weights, name).below(prefix)
+    fill(module, state.tensors, state.source, copy=True)
     return module, nano_hash(weights, name)
 
 

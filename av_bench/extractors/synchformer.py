@@ -13,14 +13,14 @@ from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor, BasePairExtractor
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import SEGMENTS, AudioEncoder, SyncHead, VideoEncoder
-from av_bench.weights.fill import Checkpoint, Weights, load_into, read
+from av_bench.weights.fill import StateDict, Weights, load_into, read
 
 RATE = 16_000
 FPS = 25.0
 FRAMES, FRAME_STEP = 16, 8  # per segment: 0.64 s every 0.32 s, as for the audio
 
 
-def _part(weights: Weights, prefix: str) -> Checkpoint:
+def _part(weights: Weights, prefix: str) -> StateDict:
     """The official file with ``prefix`` taken off the keys that have it; other keys stay as they are."""
     whole = read(weights, "synchformer")
     return replace(whole, tensors={key.removeprefix(prefix): value for key, value in whole.tensors.items()})

@@ -1,89 +1,117 @@
-"""Official weight files into networks: which file, which of its keys, and nothing missing or left over."""
+"""Weight files into networks: which file, which of its keys, nothing missing, left over or without a value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from av_bench import weights as files
-from av_bench.contracts import UsageError
 from av_bench.weights import BadWeights
 
 Weights = str | Path | Mapping[str, Tensor] | None
+"""A weight file, tensors by name, or None for the file that the lock file names."""
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Tensors of one weight file by official name, where they came from, and the hash that goes into fingerprints."""
+class StateDict:
+    """Tensors of one weight file by name, where they came from, and how to hash the whole file."""
 
     tensors: Mapping[str, Tensor]
     source: str
-    digest: str
-    is_file: bool = True
+    compute_digest: Callable[[], str]
 
-    def error(self, text: str) -> Exception:
-        """BadWeights for a file, UsageError for a mapping given by the caller."""
-        return (BadWeights if self.is_file else UsageError)(f"{self.source}: {text}")
+    @cached_property
+    def digest(self) -> str:
+        """sha256 that goes into fingerprints."""
+        return self.compute_digest()
+
+    def below(self, prefix: str) -> StateDict:
+        """The tensors whose names begin with ``prefix``, without it."""
+        own = {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+        return replace(self, tensors=own)
 
 
-def read(weights: Weights, entry: str) -> Checkpoint:
+def read(weights: Weights, entry: str) -> StateDict:
     """Read ``weights``: a file, a mapping, or None for the file that the lock file names ``entry``.
 
     Wrappers ("model", "state_dict") are opened and the prefix ``module.`` of data-parallel training is removed.
     Raises MissingRequirement with the command that gets the file, BadWeights when it is not a weight file.
     """
-    is_file = not isinstance(weights, Mapping)
     if isinstance(weights, Mapping):
-        source, tensors = "the given weights", files.load_state_dict(weights)
-        digest = files.hash_of_mapping(tensors)
+        tensors = files.load_state_dict(weights)
+        given = StateDict(tensors, "the given weights", lambda: files.hash_of_mapping(tensors))
     else:
-        path = files.require(entry) if weights is None else weights
-        source, tensors = str(path), files.load_state_dict(path)
-        digest = files.file_sha256(path)
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return Checkpoint(tensors, source, digest, is_file)
+        path = files.require(entry) if weights is None else Path(weights)
+        given = StateDict(files.load_state_dict(path), str(path), lambda: files.file_sha256(path))
+    return given.below("module.") if all(key.startswith("module.") for key in given.tensors) else given
 
 
-def load_into(module: nn.Module, checkpoint: Checkpoint, *, ignore: str | None = None) -> str:
-    """Load a checkpoint strictly and return its hash. The module shares the checkpoint's memory, as float32.
+def load_into(module: nn.Module, state: StateDict, *, ignore: str | None = None, copy: bool = False) -> str:
+    """Load a state dict strictly, as float32, and return its hash.
 
-    ``ignore`` is a pattern (``re.match``) of official keys that this part of the network does not use. Any other key
-    that the network lacks, any key it misses and any shape that differs is named in the error.
+    The module shares the state dict's memory; with ``copy`` it keeps its own, unless that is on the meta device.
+    ``ignore`` is a pattern (``re.match``) of official keys that this part of the network does not use. BadWeights names
+    any other key that the network lacks, any key it misses, any shape that differs and any value that is no number.
     """
+    digest = state.digest
+    fill(module, state.tensors, state.source, ignore=ignore, copy=copy)
+    return digest
+
+
+def fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, ignore: str | None = None, copy: bool = False
+) -> None:
+    """``load_into`` for tensors that need no hash; ``source`` is where they are from, for the error."""
     wanted = module.state_dict()
-    unexpected = [k for k in checkpoint.tensors if k not in wanted and not (ignore and re.match(ignore, k))]
-    missing = [k for k in wanted if k not in checkpoint.tensors]
-    shapes = [
-        f"{k} {tuple(checkpoint.tensors[k].shape)} instead of {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in checkpoint.tensors and checkpoint.tensors[k].shape != v.shape
+    problems = [
+        f"{len(keys)} {what} ({_some(keys)})" for what, keys in _misfits(module, tensors, ignore).items() if keys
     ]
-    found = {"missing keys": missing, "unexpected keys": unexpected, "other shapes": shapes}
-    problems = [f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names]
     if problems:
-        raise checkpoint.error(
-            f"not the layout of {type(module).__name__}: {'; '.join(problems)}. Use the file the lock file names, "
-            "or weights in its layout"
+        raise BadWeights(
+            f"{source}: not the layout of {type(module).__name__}: {'; '.join(problems)}. Use weights in that layout: "
+            "published ones as the lock file names them, trained ones as training wrote them"
         )
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.tensors.items() if k in wanted}
-    module.load_state_dict(tensors, assign=True)
+    own = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if k in wanted}
+    module.load_state_dict(own, assign=not copy or any(value.is_meta for value in wanted.values()))
     left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if left:
         raise RuntimeError(f"{type(module).__name__}: buffers {left} hold no values; build it outside the meta device")
-    return checkpoint.digest
 
 
-def check_stored(checkpoint: Checkpoint, key: str, computed: Tensor) -> None:
-    """A front-end matrix that a checkpoint carries must be the one computed here, to 1e-5 of its largest value."""
-    stored = checkpoint.tensors[key].float()
+def _misfits(module: nn.Module, tensors: Mapping[str, Tensor], ignore: str | None) -> dict[str, list[str]]:
+    """Keys that do not fit, by what is wrong. Buffers may hold infinite values (attention masks do)."""
+    wanted = module.state_dict()
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    shared = [key for key in wanted if key in tensors]
+    return {
+        "missing keys": [key for key in wanted if key not in tensors],
+        "unexpected keys": [k for k in tensors if k not in wanted and not (ignore and re.match(ignore, k))],
+        "other shapes": [
+            f"{key} {tuple(tensors[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in shared
+            if tensors[key].shape != wanted[key].shape
+        ],
+        "tensors that are not finite": [key for key in shared if not _is_sound(tensors[key], finite=key in parameters)],
+    }
+
+
+def _is_sound(value: Tensor, finite: bool) -> bool:
+    return bool(value.isfinite().all()) if finite else not bool(value.isnan().any())
+
+
+def check_stored(state: StateDict, key: str, computed: Tensor) -> None:
+    """A front-end matrix that a weight file carries must be the one computed here, to 1e-5 of its largest value."""
+    stored = state.tensors[key].float()
     worst = float((stored - computed).abs().max() / computed.abs().max())
     if not worst < 1e-5:
-        raise checkpoint.error(f"{key} differs from the published front end by {worst:.1e} of its largest value")
+        raise BadWeights(
+            f"{state.source}: {key} differs from the published front end by {worst:.1e} of its largest value"
+        )
 
 
 def _some(names: list[str]) -> str:

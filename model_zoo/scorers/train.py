@@ -105,11 +105,11 @@ def train(
 
 def load_audio_tower(network: nn.Module, tagger: Path) -> None:
     """Copy the tower of a trained tagger into the audio tower of a Bind network."""
-    from safetensors.torch import load_file
+    from av_bench.weights.fill import fill, read
 
     assert isinstance(network, nano.Bind)
-    state = load_file(str(tagger))
-    network.audio.load_state_dict({k.removeprefix("tower."): v for k, v in state.items() if k.startswith("tower.")})
+    state = read(tagger, "nano-tagger").below("tower.")
+    fill(network.audio, state.tensors, state.source, copy=True)
 
 
 def make_batch(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from av_bench import extractors, registry, weights
-from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.contracts import MissingRequirement
 from av_bench.extractors import frontends
 from av_bench.extractors.panns import Panns
 from av_bench.weights import BadWeights
@@ -72,15 +72,17 @@ def test_half_precision_files_become_float32_and_counters_stay_integers(tmp_path
         (lambda s: s.pop("0.weight"), r"1 missing keys \(0\.weight\)"),
         (lambda s: s.update({"2.extra": torch.zeros(1)}), r"1 unexpected keys \(2\.extra\)"),
         (lambda s: s.update({"0.weight": torch.zeros(2, 4)}), r"0\.weight \(2, 4\) instead of \(2, 3\)"),
+        (lambda s: s["0.weight"].fill_(torch.inf), r"1 tensors that are not finite \(0\.weight\)"),
+        (lambda s: s["1.running_mean"].fill_(torch.nan), r"1 tensors that are not finite \(1\.running_mean\)"),
     ],
-    ids=["missing", "unexpected", "shape"],
+    ids=["missing", "unexpected", "shape", "infinite", "nan-buffer"],
 )
 def test_what_does_not_fit_is_named(change: object, message: str, tmp_path: Path) -> None:
     wrong = state()
     change(wrong)  # type: ignore[operator]
     with pytest.raises(BadWeights, match=message):
         load_into(network(), read(saved(wrong, tmp_path), "panns"))
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(BadWeights, match=message):
         load_into(network(), read(wrong, "panns"))
 
 

@@ -11,6 +11,7 @@ import torch
 from av_bench import extractors
 from av_bench.contracts import UsageError
 from av_bench.networks import nano
+from av_bench.weights import BadWeights
 from model_zoo.scorers.train import crop_starts
 from tests.media_files import tone, write_video
 
@@ -51,7 +52,7 @@ def test_weights_may_be_a_mapping_and_change_the_fingerprint() -> None:
     assert given.fingerprint != own.fingerprint
     assert extractors.load("nano-tagger", state).fingerprint == given.fingerprint
     del state["classify.1.bias"]
-    with pytest.raises(UsageError, match="do not fit"):
+    with pytest.raises(BadWeights, match=r"not the layout of Tagger: 1 missing keys \(classify.1.bias\)"):
         extractors.load("nano-tagger", state)
 
 

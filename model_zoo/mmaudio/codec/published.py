@@ -6,23 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import UsageError
+from av_bench.weights.fill import Weights, fill, read
 from model_zoo.mmaudio.codec.mel import MELS, log_mel
 from model_zoo.mmaudio.codec.vae import VAE, VAES
 from model_zoo.mmaudio.codec.vocoder import load_vocoder
 from model_zoo.mmaudio.config import Rate, audio_samples
-from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
 
 ENTRIES = {"16k": "mmaudio-vae-16k", "44k": "mmaudio-vae-44k"}
 
 
-def load_vae(rate: str, source: Source = None) -> VAE:
+def load_vae(rate: str, source: Weights = None) -> VAE:
     """The VAE of ``"16k"`` or ``"44k"`` with raw weights of a file, a mapping, or the lock file's entry; not fused."""
     if rate not in VAES:
         raise UsageError(f"no VAE is known for {rate!r}; known are {', '.join(VAES)}")
-    tensors, where = read_tensors(source, ENTRIES[rate])
+    state = read(source, ENTRIES[rate])
     with torch.device("meta"):
         vae = VAE(VAES[rate])
-    load_strictly(vae, tensors, where)
+    fill(vae, state.tensors, state.source)
     return vae.eval()
 
 
@@ -33,7 +33,7 @@ class OfficialCodec(nn.Module):
     MissingRequirement says how to get them.
     """
 
-    def __init__(self, rate: Rate, vae: Source = None, vocoder: Source = None) -> None:
+    def __init__(self, rate: Rate, vae: Weights = None, vocoder: Weights = None) -> None:
         super().__init__()
         if rate not in MELS:
             raise UsageError(f"no codec is known for {rate!r}; known are {', '.join(MELS)}")

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from av_bench.contracts import UsageError
 from av_bench.weights import BadWeights
-from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
+from av_bench.weights.fill import Weights, fill, read
 
 TAPS = 12  # of the filters around an activation
 KERNELS, DILATIONS = (3, 7, 11), (1, 3, 5)
@@ -179,12 +179,12 @@ def fold_weight_norm(tensors: Mapping[str, Tensor], where: str) -> dict[str, Ten
     return folded
 
 
-def load_vocoder(rate: str, source: Source = None) -> BigVGAN:
+def load_vocoder(rate: str, source: Weights = None) -> BigVGAN:
     """The vocoder of ``"16k"`` or ``"44k"`` with the weights of a file, a mapping, or the lock file's entry."""
     if rate not in VOCODERS:
         raise UsageError(f"no vocoder is known for {rate!r}; known are {', '.join(VOCODERS)}")
-    tensors, where = read_tensors(source, ENTRIES[rate])
+    state = read(source, ENTRIES[rate])
     with torch.device("meta"):
         vocoder = BigVGAN(VOCODERS[rate])
-    load_strictly(vocoder, fold_weight_norm(tensors, where), where)
+    fill(vocoder, fold_weight_norm(state.tensors, state.source), state.source)
     return vocoder.eval().requires_grad_(False)

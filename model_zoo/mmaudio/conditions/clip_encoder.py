@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from av_bench.contracts import MissingRequirement
 from av_bench.networks.packages import quiet, uninitialised
-from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
+from av_bench.weights.fill import Weights, fill, read
 
 ENTRY = "dfn5b-clip"
 SIZE = 384
@@ -34,8 +34,8 @@ class Clip(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, source: Source = None, config: dict[str, Any] | None = None) -> None:
-        """``source``: see ``weight_files``; ``config`` replaces the sizes (tests). MissingRequirement, BadWeights."""
+    def __init__(self, source: Weights = None, config: dict[str, Any] | None = None) -> None:
+        """``source``: see ``weights.fill``; ``config`` replaces the sizes (tests). MissingRequirement, BadWeights."""
         super().__init__()
         try:
             from open_clip import SimpleTokenizer
@@ -44,10 +44,10 @@ class Clip(nn.Module):
             raise MissingRequirement(
                 f"MMAudio's conditions need open_clip: {error}. Get it with\n    pip install 'av-bench[paper]'"
             ) from error
-        tensors, where = read_tensors(source, ENTRY)
+        state = read(source, ENTRY)
         with quiet(), uninitialised():
             self.model = CLIP(**(config or CONFIG))
-        load_strictly(self.model, tensors, where)
+        fill(self.model, state.tensors, state.source)
         self.tokenizer = SimpleTokenizer(context_length=TOKENS)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)

@@ -19,9 +19,9 @@ from av_bench.media.decode import decode, file_digest
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
 from av_bench.runtime.devices import single_precision
+from av_bench.weights.fill import Weights, fill, read
 from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, Clip
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
-from model_zoo.mmaudio.weight_files import Source, load_strictly, read_tensors
 
 if TYPE_CHECKING:
     from model_zoo.mmaudio.interfaces import Conditioner
@@ -37,19 +37,17 @@ class OfficialConditioner:
 
     requests: tuple[VideoRequest, ...] = (CLIP_REQUEST, SYNC_REQUEST)
 
-    def __init__(self, clip: Source = None, synchformer: Source = None, autocast: bool = False) -> None:
+    def __init__(self, clip: Weights = None, synchformer: Weights = None, autocast: bool = False) -> None:
         """Weights from files, mappings, or the lock file's entries. MissingRequirement with the command to get them.
 
         ``autocast``: on a GPU compute in bf16, as the published sampling did, instead of in full float32; the networks
         cost about 25 times what the flow network S does for the same 8 s.
         """
         self.clip = Clip(clip).eval().requires_grad_(False)
-        tensors, where = read_tensors(synchformer, "synchformer")
+        state = read(synchformer, "synchformer").below(_PREFIX)
         with on_meta():
             self.sync = VideoEncoder()
-        load_strictly(
-            self.sync, {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}, where
-        )
+        fill(self.sync, state.tensors, state.source)
         self.sync.eval().requires_grad_(False)
         self.fingerprint = f"mmaudio-conditions-1-{_identity(clip, ENTRY)}-{_identity(synchformer, 'synchformer')}"
         self.device = torch.device("cpu")
@@ -104,7 +102,7 @@ class OfficialConditioner:
             return self.clip.text([text])[0].cpu()
 
 
-def _identity(source: Source, entry: str) -> str:
+def _identity(source: Weights, entry: str) -> str:
     """16 hex digits that change with the weights."""
     from av_bench import weights
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from av_bench.contracts import UsageError
+from av_bench.weights.fill import fill
 from model_zoo.mmaudio.config import SYNC_TOKENS, NetworkConfig
 from model_zoo.mmaudio.flow.blocks import ChannelLastConv, FinalLayer, GatedMLP, JointBlock, StreamBlock, TimeEmbedding
 from model_zoo.mmaudio.flow.rope import rotations
-from model_zoo.mmaudio.weight_files import load_strictly
 
 DERIVED = ("t_embed.freqs", "latent_rot", "clip_rot")  # buffers that some official files carry
 
@@ -250,7 +250,8 @@ class FlowNetwork(nn.Module):
 
     def load_official(self, state: Mapping[str, Tensor], where: str = "the given weights") -> None:
         """Strict load of a published state dict; BadWeights names missing and extra keys."""
-        load_strictly(self, {key: value for key, value in state.items() if key not in DERIVED}, where)
+        own = {key: value for key, value in state.items() if key not in DERIVED}
+        fill(self, own, where, copy=True)
 
 
 def _resample(x: Tensor, length: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from av_bench.contracts import MissingRequirement
 from av_bench.weights import file_sha256
+from av_bench.weights.fill import fill, read
 from model_zoo.mmaudio.flow.load import header_config
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.nano.codec import NanoCodec
@@ -54,16 +55,14 @@ class MMAudioNano(MMAudio):
 
 def load(folder: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
     """The three networks of a folder, strictly; the flow network's sizes lie in its file's header."""
-    from model_zoo.mmaudio.weight_files import load_strictly, read_tensors
-
     for name in (FLOW, CODEC, SIGHT):
         if not (folder / name).is_file():
             raise MissingRequirement(f"{folder / name} is missing; train it again with `av-bench train mmaudio-nano`")
     network = FlowNetwork(header_config(folder / FLOW))
     codec, sight = NanoCodec(), Sight()
     for module, name in ((network, FLOW), (codec, CODEC), (sight, SIGHT)):
-        tensors, where = read_tensors(folder / name, name)
-        load_strictly(module, tensors, where)
+        state = read(folder / name, name)
+        fill(module, state.tensors, state.source, copy=True)
     codec.vae.fuse()
     return (
         network.eval().requires_grad_(False),

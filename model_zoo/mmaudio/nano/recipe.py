@@ -189,10 +189,10 @@ def save_weights(module: nn.Module, file: Path) -> None:
 
 def read_weights(module: nn.Module, file: Path) -> None:
     """Fill a module from a safetensors file, strictly."""
-    from model_zoo.mmaudio.weight_files import load_strictly, read_tensors
+    from av_bench.weights.fill import fill, read
 
-    tensors, where = read_tensors(file, "")
-    load_strictly(module, tensors, where)
+    state = read(file, "")
+    fill(module, state.tensors, state.source, copy=True)
 
 
 def save_json(file: Path, content: Any) -> None:

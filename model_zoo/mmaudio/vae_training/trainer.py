@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import MetricError, UsageError
+from av_bench.weights.fill import fill
 from model_zoo.mmaudio.codec.vae import VAE
 from model_zoo.mmaudio.training.checkpoints import Checkpoint
 from model_zoo.mmaudio.training.mix import Loader
@@ -27,7 +28,6 @@ from model_zoo.mmaudio.vae_training.discriminators import (
     generator_loss,
 )
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe, difference, plain
-from model_zoo.mmaudio.weight_files import load_strictly
 
 Losses = dict[str, float]
 
@@ -193,7 +193,7 @@ class VAETrainer:
         if found.step > self.recipe.steps:
             raise UsageError(f"{where}: already at step {found.step}, the recipe ends at {self.recipe.steps}")
         for name, module in self._modules():
-            load_strictly(module, _below(found.tensors, f"{name}/"), str(where))
+            fill(module, _below(found.tensors, f"{name}/"), str(where), copy=True)
         for name, optimiser in self.optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for path, value in _below(found.tensors, f"adam.{name}/").items():
