@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import protocols
-from av_bench.contracts import UsageError
-from av_bench.registry import miss
+from av_bench.contracts import UsageError, unknown_name
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.files import home
 from av_bench.runtime.progress import Reporter, Stage
@@ -167,7 +166,7 @@ def vae_recipe(network: str) -> VAERecipe | None:
         return None
     names = [f"vae-{name}" for name in RECIPES]
     if network not in names:
-        raise UsageError(miss("VAE recipes", network, names))
+        raise UsageError(unknown_name("VAE recipe", network, names))
     return RECIPES[network.removeprefix("vae-")]
 
 

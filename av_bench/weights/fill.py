@@ -60,17 +60,19 @@ def load_into(module: nn.Module, state: StateDict, *, ignore: str | None = None,
     """
     digest = state.digest
     fill(module, state.tensors, state.source, ignore=ignore, copy=copy)
+    left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    if left:
+        raise RuntimeError(f"{type(module).__name__}: buffers {left} hold no values; build it outside the meta device")
     return digest
 
 
 def fill(
     module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, ignore: str | None = None, copy: bool = False
 ) -> None:
-    """``load_into`` for tensors that need no hash; ``source`` is where they are from, for the error."""
+    """``load_into`` without a hash, for networks that set buffers of no file afterwards; ``source`` is for the error."""
     wanted = module.state_dict()
-    problems = [
-        f"{len(keys)} {what} ({_some(keys)})" for what, keys in _misfits(module, tensors, ignore).items() if keys
-    ]
+    misfits = _misfits(module, tensors, ignore)
+    problems = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in misfits.items() if keys]
     if problems:
         raise BadWeights(
             f"{source}: not the layout of {type(module).__name__}: {'; '.join(problems)}. Use weights in that layout: "
@@ -78,9 +80,6 @@ def fill(
         )
     own = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if k in wanted}
     module.load_state_dict(own, assign=not copy or any(value.is_meta for value in wanted.values()))
-    left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
-    if left:
-        raise RuntimeError(f"{type(module).__name__}: buffers {left} hold no values; build it outside the meta device")
 
 
 def _misfits(module: nn.Module, tensors: Mapping[str, Tensor], ignore: str | None) -> dict[str, list[str]]:
