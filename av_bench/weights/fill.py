@@ -69,7 +69,7 @@ def load_into(module: nn.Module, state: StateDict, *, ignore: str | None = None,
 def fill(
     module: nn.Module, tensors: Mapping[str, Tensor], source: str, *, ignore: str | None = None, copy: bool = False
 ) -> None:
-    """``load_into`` without a hash, for networks that set buffers of no file afterwards; ``source`` is for the error."""
+    """``load_into`` without a hash, for networks that set some buffers afterwards; ``source`` is for the error."""
     wanted = module.state_dict()
     misfits = _misfits(module, tensors, ignore)
     problems = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in misfits.items() if keys]
