@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from av_bench import extractors, metrics
 from av_bench.contracts import MetricError, UsageError
+from av_bench.features import published_caches as caches
+from av_bench.features.published_caches import CacheFile
 from av_bench.weights import load_checkpoint
 
 log = logging.getLogger(__name__)
 
-AUDIO = ("pann_features.pth", "vggish_features.pth", "passt_features_embed.pth", "passt_logits.pth")
+AUDIO = (caches.PANNS, caches.VGGISH, caches.PASST, caches.PASST_LOGITS)
 Rows = dict[str, Any]
 
 
@@ -58,7 +60,7 @@ def evaluate(
     )
     out = _unpaired(truth, predictions, clips)
     out["KL-PANNS-softmax"] = _kl(truth.panns("logits", clips), predictions.panns("logits", clips))
-    out["KL-PASST-softmax"] = _kl(truth.rows("passt_logits.pth", clips), predictions.rows("passt_logits.pth", clips))
+    out["KL-PASST-softmax"] = _kl(truth.rows(caches.PASST_LOGITS, clips), predictions.rows(caches.PASST_LOGITS, clips))
     for first, second, key in [*video, *text]:
         if key == "DeSync":
             out[key] = _desync(truth.rows(first, clips), predictions.rows(second, clips))
@@ -70,12 +72,12 @@ def evaluate(
 
 
 _VIDEO = (
-    ("imagebind_video.pth", "imagebind_audio.pth", "IB-Score"),
-    ("synchformer_video.pth", "synchformer_audio.pth", "DeSync"),
+    (caches.IMAGEBIND_VIDEO, caches.IMAGEBIND_AUDIO, "IB-Score"),
+    (caches.SYNCHFORMER_VIDEO, caches.SYNCHFORMER_AUDIO, "DeSync"),
 )
 _TEXT = (
-    ("clap_laion_text.pth", "clap_laion_audio.pth", "LAION-CLAP-Score"),
-    ("clap_ms_text.pth", "clap_ms_audio.pth", "MS-CLAP-Score"),
+    (caches.CLAP_TEXT, caches.CLAP_AUDIO, "LAION-CLAP-Score"),
+    (caches.MSCLAP_TEXT, caches.MSCLAP_AUDIO, "MS-CLAP-Score"),
 )
 
 
@@ -88,27 +90,26 @@ class _Cache:
         self.folder = folder
         self._files: dict[str, Rows] = {}
 
-    def has(self, file: str) -> bool:
-        return (self.folder / file).is_file()
+    def has(self, file: CacheFile) -> bool:
+        return (self.folder / file.name).is_file()
 
-    def need(self, file: str) -> Rows:
-        if file not in self._files:
+    def need(self, file: CacheFile) -> Rows:
+        if file.name not in self._files:
+            path = self.folder / file.name
             if not self.has(file):
-                raise UsageError(f"{self.folder / file} is missing; the folder is not complete, extract it again")
-            loaded = load_checkpoint(self.folder / file)
+                raise UsageError(f"{path} is missing; the folder is not complete, extract it again")
+            loaded = load_checkpoint(path)
             if not isinstance(loaded, Mapping):
-                raise UsageError(
-                    f"{self.folder / file}: clip name -> features is expected, found {type(loaded).__name__}"
-                )
-            self._files[file] = dict(loaded)
-        return self._files[file]
+                raise UsageError(f"{path}: clip name -> features is expected, found {type(loaded).__name__}")
+            self._files[file.name] = dict(loaded)
+        return self._files[file.name]
 
-    def rows(self, file: str, clips: Iterable[str]) -> NDArray[Any]:
+    def rows(self, file: CacheFile, clips: Iterable[str]) -> NDArray[Any]:
         table = self.need(file)
         return np.stack([_numpy(table[c]) for c in clips])
 
-    def panns(self, key: str, clips: Iterable[str]) -> NDArray[Any]:
-        table = self.need("pann_features.pth")
+    def panns(self, output: str, clips: Iterable[str]) -> NDArray[Any]:
+        table, key = self.need(caches.PANNS), caches.PANNS.keys[output]
         return np.stack([_numpy(table[c][key]).reshape(-1) for c in clips])
 
 
@@ -117,7 +118,7 @@ def _numpy(value: Any) -> NDArray[Any]:
     return array
 
 
-def _common(truth: _Cache, predictions: _Cache, theirs: Iterable[str], ours: Iterable[str]) -> list[str]:
+def _common(truth: _Cache, predictions: _Cache, theirs: Iterable[CacheFile], ours: Iterable[CacheFile]) -> list[str]:
     """Clips in every file of both sides, sorted by name; the rest is said aloud."""
     sets = [set(truth.need(f)) for f in theirs] + [set(predictions.need(f)) for f in ours]
     common, every = set.intersection(*sets), set.union(*sets)
@@ -141,16 +142,14 @@ def _unpaired(truth: _Cache, predictions: _Cache, clips: list[str] | None = None
     theirs = clips or _common(truth, truth, AUDIO, AUDIO)
 
     def patches(cache: _Cache, names: list[str]) -> NDArray[Any]:
-        table = cache.need("vggish_features.pth")
+        table = cache.need(caches.VGGISH)
         return np.concatenate([np.atleast_2d(_numpy(table[c])) for c in names])
 
-    panns, passt = predictions.panns("logits", ours), predictions.rows("passt_logits.pth", ours)
+    panns, passt = predictions.panns("logits", ours), predictions.rows(caches.PASST_LOGITS, ours)
     out = {
         "FD-VGG": metrics.frechet_distance(patches(truth, theirs), patches(predictions, ours)),
-        "FD-PANN": metrics.frechet_distance(truth.panns("2048", theirs), predictions.panns("2048", ours)),
-        "FD-PASST": metrics.frechet_distance(
-            truth.rows("passt_features_embed.pth", theirs), predictions.rows("passt_features_embed.pth", ours)
-        ),
+        "FD-PANN": metrics.frechet_distance(truth.panns("embedding", theirs), predictions.panns("embedding", ours)),
+        "FD-PASST": metrics.frechet_distance(truth.rows(caches.PASST, theirs), predictions.rows(caches.PASST, ours)),
     }
     for key, logits in (("PANNS", panns), ("PASST", passt)):
         try:

@@ -16,24 +16,23 @@ import torch
 from av_bench import extractors
 from av_bench.contracts import AvBenchError, MediaError, UsageError
 from av_bench.features.extraction import enough_audio
+from av_bench.features.published_caches import (
+    CACHE_FILES,
+    CLAP_AUDIO,
+    IMAGEBIND_AUDIO,
+    MSCLAP_AUDIO,
+    PASST,
+    SYNCHFORMER_AUDIO,
+)
 from av_bench.media.decode import AUDIO_SUFFIXES, decode, media_files
 from av_bench.runtime.files import atomic_path
 from av_bench.runtime.prefetch import ahead, default_workers
 
 log = logging.getLogger(__name__)
 
-# extractor -> {output: file}; panns keeps both outputs in one file
-FILES: dict[str, dict[str, str]] = {
-    "panns": {"embedding": "pann_features.pth", "logits": "pann_features.pth"},
-    "vggish": {"embedding": "vggish_features.pth"},
-    "passt": {"embedding": "passt_features_embed.pth", "logits": "passt_logits.pth"},
-    "imagebind-audio": {"embedding": "imagebind_audio.pth"},
-    "synchformer-audio": {"tokens": "synchformer_audio.pth"},
-    "clap-audio": {"embedding": "clap_laion_audio.pth"},
-    "msclap-audio": {"embedding": "clap_ms_audio.pth"},
-}
-VIDEO_RELATED = ("imagebind-audio", "synchformer-audio")
-CLAP = ("clap-audio", "msclap-audio")
+FILES = [file for file in CACHE_FILES if file.side == "reference"]
+VIDEO_RELATED = (IMAGEBIND_AUDIO, SYNCHFORMER_AUDIO)
+CLAP = (CLAP_AUDIO, MSCLAP_AUDIO)
 
 
 def extract(
@@ -55,7 +54,7 @@ def extract(
     if audio_length is None or audio_length <= 0:
         raise UsageError(f"audio_length must be seconds, got {audio_length!r}")
     skipped = (VIDEO_RELATED if skip_video_related else ()) + (CLAP if skip_clap else ())
-    names = [name for name in FILES if name not in skipped]
+    names = list(dict.fromkeys(file.extractor for file in FILES if file not in skipped))
     files = _files(Path(audio_path))
     networks = [extractors.load(name, device=str(device), flavour="paper") for name in names]
     rows = _features(files, networks, float(audio_length), batch_size, min(num_workers, 2 * default_workers()))
@@ -111,18 +110,19 @@ def _features(
 
 
 def _keep(out: dict[str, dict[str, Any]], name: str, clip: str, row: dict[str, Any]) -> None:
-    for output, file in FILES[name].items():
-        tensor = torch.from_numpy(row[output])
-        if name == "panns":
-            key = "2048" if output == "embedding" else output
-            out.setdefault(file, {}).setdefault(clip, {})[key] = tensor
-        else:
-            out.setdefault(file, {})[clip] = tensor
+    for file in FILES:
+        for output, key in file.keys.items() if file.extractor == name else ():
+            rows = out.setdefault(file.name, {})
+            tensor = torch.from_numpy(row[output])
+            if key:
+                rows.setdefault(clip, {})[key] = tensor
+            else:
+                rows[clip] = tensor
 
 
 def _write(rows: dict[str, dict[str, Any]], folder: Path) -> None:
     """Every file whole or not at all; the one whose presence readers check comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(rows, key=lambda name: name == "passt_features_embed.pth"):
+    for file in sorted(rows, key=lambda name: name == PASST.name):
         with atomic_path(folder / file) as temporary:
             torch.save(rows[file], temporary)

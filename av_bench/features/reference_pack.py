@@ -22,28 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from av_bench.contracts import Clip, ClipSet, MediaError, Need, Reason, Side, UsageError
+from av_bench.contracts import Clip, ClipSet, MediaError, Need, Reason, UsageError
+from av_bench.features.published_caches import CACHE_FILES
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, media_key
 from av_bench.metrics import GaussianStatistics
 from av_bench.runtime.files import write_atomically, write_json
 
 SCHEMA = 1
-# published file -> (extractor, side, {output: key inside the clip's entry, "" for the entry itself})
-PUBLISHED: dict[str, tuple[str, Side, dict[str, str]]] = {
-    "pann_features.pth": ("panns", "reference", {"embedding": "2048", "logits": "logits"}),
-    "vggish_features.pth": ("vggish", "reference", {"embedding": ""}),
-    "passt_features_embed.pth": ("passt", "reference", {"embedding": ""}),
-    "passt_logits.pth": ("passt", "reference", {"logits": ""}),
-    "imagebind_audio.pth": ("imagebind-audio", "reference", {"embedding": ""}),
-    "imagebind_video.pth": ("imagebind-video", "video", {"embedding": ""}),
-    "synchformer_audio.pth": ("synchformer-audio", "reference", {"tokens": ""}),
-    "synchformer_video.pth": ("synchformer-video", "video", {"tokens": ""}),
-    "clap_laion_audio.pth": ("clap-audio", "reference", {"embedding": ""}),
-    "clap_laion_text.pth": ("clap-text", "text", {"embedding": ""}),
-    "clap_ms_audio.pth": ("msclap-audio", "reference", {"embedding": ""}),
-    "clap_ms_text.pth": ("msclap-text", "text", {"embedding": ""}),
-}
 
 
 @dataclass
@@ -195,21 +181,22 @@ def import_published(folder: Path, seconds: float, *, keep: bool = True) -> Refe
     features: dict[str, dict[str, Features]] = {}
     sides: dict[str, str] = {}
     hashes = {}
-    for name, (extractor, side, outputs) in PUBLISHED.items():
-        path = folder / name
+    for cache in CACHE_FILES:
+        path = folder / cache.name
         if not path.is_file():
             continue
         table = load_checkpoint(path)
         if not isinstance(table, Mapping) or not table:
             raise UsageError(f"{path}: clip name -> features is expected, found {type(table).__name__}")
-        hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        sides[extractor] = side
+        hashes[cache.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        sides[cache.extractor] = cache.side
         for clip, value in table.items():
-            row = features.setdefault(extractor, {}).setdefault(str(clip), {})
-            for output, key in outputs.items():
+            row = features.setdefault(cache.extractor, {}).setdefault(str(clip), {})
+            for output, key in cache.keys.items():
                 row[output] = _array(value[key] if key else value, output)
     if not features:
-        raise UsageError(f"{folder}: none of the published files is there ({', '.join(list(PUBLISHED)[:3])}, ...)")
+        some = ", ".join(cache.name for cache in CACHE_FILES[:3])
+        raise UsageError(f"{folder}: none of the published files is there ({some}, ...)")
     info = {"source": "published av-benchmark caches", "source_files": hashes, "seconds": seconds, "fingerprints": {}}
     return from_rows(info, features, sides, keep=keep)
 
