@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from av_bench.contracts import DEFAULT_SEED, Flavour
 
 if TYPE_CHECKING:
     from av_bench.pipeline.plan import RunResult
@@ -18,26 +20,103 @@ if TYPE_CHECKING:
 __all__ = ["gate", "run", "table"]
 
 
-def run(**options: Any) -> RunResult:
-    """Generate, score and record; keyword arguments are the fields of ``av_bench.pipeline.plan.RunOptions``.
+def run(
+    *,
+    set: str,  # noqa: A002
+    model: str | None = None,
+    samples: Path | str | None = None,
+    label: str | None = None,
+    data: Path | str | None = None,
+    table: Path | str | None = None,
+    lists: Path | str | None = None,
+    out: Path | str | None = None,
+    limit: int | None = None,
+    seed: int = DEFAULT_SEED,
+    samples_per_clip: int = 1,
+    flavour: Flavour | None = None,
+    protocol: str | None = None,
+    metrics: str | Sequence[str] | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    one_network: bool = False,
+    offline: bool = False,
+    min_coverage: float = 1.0,
+    store: Path | str | None = None,
+    reference: Path | str | None = None,
+    dedup: Path | str | None = None,
+    videos: bool | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Generate (or take) samples for a set, score them, and record all of it in a run folder.
 
-    Returns the run folder, its scores and the exit code (0, or 3 when fewer clips than ``min_coverage`` were scored).
-    Raises UsageError, MissingRequirement or MetricError (``av_bench.contracts``).
+    Args:
+        set: name of a set (`av-bench list sets`) or a YAML file.
+        model: name of a model with its options, e.g. ``oracle:shift=0.4``; or give ``samples``.
+        samples: folder of generated files named after the clip ids.
+        label: name of the row in tables.
+        data: folder of the set's videos.
+        table: table of id, file, text, label, onsets.
+        lists: folder (or file) of the set's list files.
+        out: run folder; by default ``runs/SET-MODEL-HASH``. A folder with a part of the same run is resumed.
+        limit: only the first clips by id.
+        seed: seed of generation.
+        samples_per_clip: samples per clip, averaged per clip.
+        flavour: ``paper`` or ``strict``; by default the protocol's.
+        protocol: name of a protocol or a YAML file; by default the set's.
+        metrics: only these, as a sequence or separated by commas; ``+NAME`` adds an optional one.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        workers: decoding threads; by default one per core.
+        one_network: hold one network in memory at a time.
+        offline: never touch the network during this run.
+        min_coverage: share of clips that must be scored, else the exit code is 3.
+        store: feature store; by default in the cache folder.
+        reference: reference pack (`av-bench stats`) in place of the reference audio.
+        dedup: overlap file of `av-bench audit`: scores the clean subset too.
+        videos: write an mp4 of each sample to watch; by default for models that generate.
+        quiet: no progress on stderr.
+
+    Returns:
+        The run folder, its scores, and the exit code: 0, or 3 when fewer clips than ``min_coverage`` were scored.
+
+    Raises:
+        UsageError, MissingRequirement, MetricError: see ``av_bench.contracts``.
     """
-    from av_bench.contracts import UsageError
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.run import run as run_pipeline
 
-    for key in ("samples", "data", "table", "lists", "out", "store", "reference", "dedup"):
-        if isinstance(options.get(key), str):
-            options[key] = Path(options[key])
-    if "metrics" in options and options["metrics"] is not None:
-        options["metrics"] = tuple(options["metrics"])
-    try:
-        request = RunOptions(**options)
-    except TypeError as error:
-        raise UsageError(f"av_bench.run: {error}") from error
-    return run_pipeline(request)
+    names = metrics.split(",") if isinstance(metrics, str) else metrics
+    return run_pipeline(
+        RunOptions(
+            set=set,
+            model=model,
+            samples=_path(samples),
+            label=label,
+            data=_path(data),
+            table=_path(table),
+            lists=_path(lists),
+            out=_path(out),
+            limit=limit,
+            seed=seed,
+            samples_per_clip=samples_per_clip,
+            flavour=flavour,
+            protocol=protocol,
+            metrics=None if names is None else tuple(name.strip() for name in names),
+            device=device,
+            workers=workers,
+            one_network=one_network,
+            offline=offline,
+            min_coverage=min_coverage,
+            store=_path(store),
+            reference=_path(reference),
+            dedup=_path(dedup),
+            videos=videos,
+            quiet=quiet,
+        )
+    )
+
+
+def _path(value: Path | str | None) -> Path | None:
+    return None if value is None else Path(value)
 
 
 def table(paths: Sequence[Path | str], form: str = "markdown", *, allow_different_n: bool = False) -> str:

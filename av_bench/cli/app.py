@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from av_bench.contracts import AvBenchError, UsageError
+from av_bench.contracts import DEFAULT_SEED, AvBenchError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-DEFAULT_SEED = 14159265
 
 
 class Format(StrEnum):

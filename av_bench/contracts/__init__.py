@@ -11,7 +11,7 @@ Conventions
 Nothing here imports anything else of the package, and nothing heavy is imported before it is used.
 """
 
-from av_bench.contracts.clips import Clip, ClipSet, clip_seed
+from av_bench.contracts.clips import DEFAULT_SEED, Clip, ClipSet, clip_seed
 from av_bench.contracts.errors import (
     AvBenchError,
     MediaError,
@@ -37,6 +37,7 @@ from av_bench.contracts.media import Decoded, Modality, VideoRequest
 from av_bench.contracts.metrics import Flavour, GaussianRows, Metric, MetricInputs, Need, Score, Side
 
 __all__ = [
+    "DEFAULT_SEED",
     "AvBenchError",
     "Clip",
     "ClipSet",

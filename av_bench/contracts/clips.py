@@ -9,6 +9,9 @@ from pathlib import Path
 
 from av_bench.contracts.errors import UsageError
 
+DEFAULT_SEED = 14159265
+"""Seed of generation unless another is given: the published evaluation's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import protocols
-from av_bench.contracts import ClipSet, Flavour, SampleSource
+from av_bench.contracts import DEFAULT_SEED, ClipSet, Flavour, SampleSource
 from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.reference_pack import Reference
 from av_bench.pipeline.measure import Measurement
 from av_bench.results.record import RunFolder, RunSpec
-
-DEFAULT_SEED = 14159265  # the published evaluation's seed
 
 
 @dataclass(frozen=True)
