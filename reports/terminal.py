@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -99,13 +99,16 @@ def show_verdict(verdict: Verdict) -> None:
 
 def show_names(group: str) -> None:
     """Names of a group with what one needs to know to choose."""
+    show_columns(_names(group))
+
+
+def show_columns(columns: Mapping[str, Sequence[str]]) -> None:
+    """A plain table of texts, heading -> cells."""
     view = RichTable(box=None, pad_edge=False)
-    for column, rows in _names(group).items():
-        view.add_column(column, overflow="fold")
-        del rows
-    table = _names(group)
-    for i in range(len(next(iter(table.values())))):
-        view.add_row(*(Text(values[i]) for values in table.values()))
+    for heading in columns:
+        view.add_column(heading, overflow="fold")
+    for cells in zip(*columns.values(), strict=True):
+        view.add_row(*map(Text, cells))
     console().print(view)
 
 

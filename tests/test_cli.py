@@ -74,6 +74,18 @@ def test_table_formats(tmp_path: Path) -> None:
         assert done.stdout.startswith(start)
 
 
+def test_models_are_listed_with_baselines_and_options(tmp_path: Path) -> None:
+    from model_zoo.baselines import manifest_names
+
+    done = cli("list", "models", cwd=tmp_path)
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert set(manifest_names()) <= set(lines)
+    assert "shift, lowpass, gain, noise, mix" in lines["oracle"]
+    assert "delay in seconds" in lines["shift"]
+    assert lines["shift"].rstrip().endswith("oracle")
+    assert "steps, guidance, negative_prompt" in lines["frieren"]
+
+
 @pytest.mark.parametrize("group", ["models", "sets", "metrics", "extractors", "protocols"])
 def test_list(tmp_path: Path, group: str) -> None:
     done = cli("list", group, cwd=tmp_path)

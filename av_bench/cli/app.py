@@ -239,9 +239,24 @@ def gate(
 @app.command("list")
 def list_(group: Annotated[Group, typer.Argument(help="What to list.")]) -> None:
     """Names of models, sets, metrics, extractors or protocols."""
-    from reports.terminal import show_names
+    from reports.terminal import show_columns, show_names
 
-    show_names(group.value)
+    if group is not Group.models:
+        show_names(group.value)
+        return
+    from model_zoo.listing import listed_models
+
+    models = listed_models()
+    options = [", ".join(model.options) for model in models]
+    names, what = [model.name for model in models], [model.what for model in models]
+    show_columns({"model": names, "what": what, "from": [m.provider for m in models], "options": options})
+    typer.echo("\nOptions are written NAME:option=value,option=value\n")
+    users: dict[tuple[str, str], list[str]] = {}
+    for model in models:
+        for option in model.options.items():
+            users.setdefault(option, []).append(model.name)
+    keys, texts = [key for key, _ in users], [text for _, text in users]
+    show_columns({"option": keys, "what it does": texts, "of": [", ".join(found) for found in users.values()]})
 
 
 @app.command()
@@ -289,7 +304,7 @@ def _mount() -> None:
 
     app.add_typer(weights_app, name="weights", help="Pretrained files: list, pull, verify, add.")
     app.add_typer(audit_app, name="audit", help="Train/test overlaps: lists, Table A4, content.")
-    app.add_typer(lists_app, name="lists", help="Public list files of the field: list, pull.")
+    app.add_typer(lists_app, name="lists", help="Public list files of the field: pull, verify, show.")
     app.add_typer(baselines_app, name="baselines", help="Other people's generators: list, show, setup.")
     app.add_typer(stats_app, name="stats", help="The real side as a file: make, import, show.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module, util
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,13 +19,13 @@ _PACKAGES = ("diffusers", "transformers")
 
 
 class AudioLDM2(InProcessBaseline):
-    """One candidate per text (no re-ranking), seeded per sample.
+    """One candidate per text (no re-ranking), seeded per sample."""
 
-    Parameters
-    ----------
-    steps, guidance : of the DDIM sampler; the manifest's by default (200 and 3.5, the official script's).
-    negative_prompt : text to steer away from.
-    """
+    options: ClassVar[Mapping[str, str]] = {
+        "steps": "of the DDIM sampler (default: the manifest's, the official script's 200)",
+        "guidance": "strength of guidance (default: the manifest's, the official script's 3.5)",
+        "negative_prompt": "text to steer away from",
+    }
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -82,6 +83,16 @@ def _target(manifest: Manifest) -> type[InProcessBaseline]:
     module, _, attribute = str(manifest.driver.target).partition(":")
     found: type[InProcessBaseline] = vars(import_module(module))[attribute]
     return found
+
+
+def baseline_options(manifest: Manifest) -> Mapping[str, str]:
+    """Options of a baseline's spec -> what they do."""
+    if "inprocess" in manifest.modes:
+        return _target(manifest).options
+    from model_zoo.external.generator import WITH_STEPS, ExternalProgram
+
+    found = ExternalProgram.options if manifest.modes != ("import",) else {}
+    return found if manifest.driver.steps is None else {key: found[key] for key in WITH_STEPS}
 
 
 def baseline(name: str, samples: Path | None = None, **options: Any) -> SampleSource:

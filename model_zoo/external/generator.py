@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from av_bench.contracts import (
     Clip,
@@ -23,6 +23,7 @@ from av_bench.contracts import (
     SampleSource,
     UsageError,
     clip_seed,
+    unknown_name,
 )
 from av_bench.runtime.files import write_atomically
 from model_zoo.external.checks import check, common_level
@@ -37,17 +38,27 @@ if TYPE_CHECKING:
     from model_zoo.baselines.site import Site
 
 _GENERATION = ("steps", "guidance", "negative_prompt")
+WITH_STEPS = ("timeout", "extras")  # options of a baseline whose commands stand in its manifest
 
 
 class ExternalProgram(SampleSource):
     """Runs a manifest's driver over the whole list in one process (a new one after a crash or a timeout)."""
 
+    options: ClassVar[Mapping[str, str]] = {
+        "steps": "of its sampler (default: the model's own)",
+        "guidance": "strength of its guidance (default: the model's own)",
+        "negative_prompt": "text to steer away from",
+        "variant": "which of its checkpoints or sizes",
+        "dtype": "float32 (default), float16 or bfloat16",
+        "timeout": "seconds for the whole list",
+        "extras": "JSONL file of id and more inputs",
+    }
+
     def __init__(self, manifest: Manifest, site: Site, **options: Any) -> None:
-        known = (*_GENERATION, "variant", "dtype", "timeout", "extras")
         for key in options:
-            if key not in known:
-                raise UsageError(f"baseline {manifest.name}: unknown option {key!r}; known are {', '.join(known)}")
-            if manifest.driver.steps is not None and key not in ("timeout", "extras"):
+            if key not in self.options:
+                raise UsageError(f"baseline {manifest.name}: {unknown_name('option', key, self.options)}")
+            if manifest.driver.steps is not None and key not in WITH_STEPS:
                 raise UsageError(f"baseline {manifest.name} is run by steps, write {key} there (`setup --steps FILE`)")
         self.manifest, self.site, self.given = manifest, site, options
         self.name = manifest.name
