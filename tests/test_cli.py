@@ -83,7 +83,7 @@ def test_models_are_listed_with_baselines_and_options(tmp_path: Path) -> None:
     assert "shift, lowpass, gain, noise, mix" in lines["oracle"]
     assert "delay in seconds" in lines["shift"]
     assert lines["shift"].rstrip().endswith("oracle")
-    assert "steps, guidance, negative_prompt" in lines["frieren"]
+    assert "steps, guidance, negative_prompt" in lines["tango"]
 
 
 @pytest.mark.parametrize("group", ["models", "sets", "metrics", "extractors", "protocols"])
