@@ -18,6 +18,7 @@ from av_bench.schema import (
     Sha256,
     read_yaml,
 )
+from protocols.lists.sources import list_file
 
 HERE = Path(__file__).parent
 
@@ -78,12 +79,32 @@ class Protocol:
 
 @dataclass(frozen=True)
 class PinnedList:
-    """A public list file: its name, where a lists folder keeps it, how many clips it has, and the hash of its text."""
+    """A list file that a set pins, and how many clips it makes.
 
-    file: str
+    ``list`` names a file of ``protocols/lists/sources.yaml``; a list that is not there is pinned by its ``file`` name
+    and the ``sha256`` of its unpacked content.
+    """
+
     count: PositiveInt
-    sha256: Sha256
-    local: str = ""
+    list: str | None = None
+    file: str | None = None
+    sha256: Sha256 | None = None
+
+    def __post_init__(self) -> None:
+        if (self.list is None) == (self.file is None or self.sha256 is None):
+            raise UsageError("lists: give either list (a name of protocols/lists/sources.yaml), or file and sha256")
+        if self.list is not None:
+            list_file(self.list)  # refuses unknown names
+
+    @property
+    def pinned_sha256(self) -> str:
+        """Hash of the content."""
+        return list_file(self.list).sha256 if self.list is not None else str(self.sha256)
+
+    @property
+    def file_name(self) -> str:
+        """Public name of the file."""
+        return Path(list_file(self.list).path).name if self.list is not None else str(self.file)
 
 
 @dataclass(frozen=True)

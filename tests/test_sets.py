@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
 import protocols
 from av_bench import registry
-from av_bench.contracts import UsageError
+from av_bench.contracts import MissingRequirement, UsageError
 from protocols.definitions import SetRequest
+from protocols.lists.sources import list_file
 from protocols.readers.read import read_clips
 from tests.conftest import ROOT
 
@@ -58,7 +61,8 @@ def test_paper_tables_are_complete_and_say_where() -> None:
 def test_public_lists(shared: Path, tmp_path: Path, name: str, count: int, first: str | None) -> None:
     definition = protocols.load_set(name)
     pinned = next(iter(definition.lists.values()))
-    file = shared / "lists" / f"{pinned.local}.gz"
+    assert pinned.list is not None
+    file = shared / "lists" / list_file(pinned.list).local
     clips = read_clips(definition, SetRequest(data=tmp_path, lists=file))
     assert len(clips.clips) == count == pinned.count
     assert clips.version.endswith(f"@{next(iter(definition.lists))}")
@@ -134,3 +138,40 @@ def test_equal_stems_and_empty_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mkv").touch()
     with pytest.raises(UsageError, match="same stem"):
         read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))
+
+
+def test_the_list_is_looked_for_where_pull_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = protocols.load_set("vggsound")
+    monkeypatch.setenv("AV_BENCH_LISTS", str(tmp_path / "lists"))
+    with pytest.raises(MissingRequirement, match="av-bench lists pull mmaudio-vgg-test"):
+        read_clips(definition, SetRequest(data=tmp_path))
+    with pytest.raises(UsageError, match="no such lists folder or list file"):
+        read_clips(definition, SetRequest(data=tmp_path, lists=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("pin", "message"),
+    [
+        ("{list: vgg-test, count: 3}", "unknown list file 'vgg-test'. Did you mean"),
+        ("{count: 3}", "give either list"),
+        ("{file: mine.csv, count: 3}", "give either list"),
+        ("{list: vggsound-test, file: mine.csv, sha256: %s, count: 3}" % ("a" * 64), "give either list"),
+    ],
+)
+def test_pins_of_lists_are_checked(tmp_path: Path, pin: str, message: str) -> None:
+    text = protocols.set_names()["vggsound"].read_text()
+    (tmp_path / "mine.yaml").write_text(re.sub(r"\{list: mmaudio-vgg-test.*\}", pin, text))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        protocols.load_set(str(tmp_path / "mine.yaml"))
+
+
+def test_a_set_may_pin_a_list_of_its_own(tmp_path: Path) -> None:
+    content = b"id\tlabel\n-abcdefghij_000001\tdog barking\n"
+    (tmp_path / "mine.tsv").write_bytes(content)
+    pin = f"{{file: mine.tsv, sha256: {hashlib.sha256(content).hexdigest()}, count: 1}}"
+    text = protocols.set_names()["vggsound"].read_text()
+    (tmp_path / "mine.yaml").write_text(re.sub(r"\{list: mmaudio-vgg-test.*\}", pin, text))
+    definition = protocols.load_set(str(tmp_path / "mine.yaml"))
+    clips = read_clips(definition, SetRequest(data=tmp_path, lists=tmp_path))
+    assert clips.version == "1@mmaudio-15221"
+    assert [clip.id for clip in clips.clips] == ["-abcdefghij_000001"]

@@ -7,11 +7,9 @@ text; a file in which most rows do not fit (a wrong delimiter, another format) a
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,22 +23,10 @@ from av_bench.audit import formats
 from av_bench.audit.cliplist import ClipList, Malformed
 from av_bench.audit.formats import DEFAULT_WINDOW_MS, Format
 from av_bench.contracts import UsageError
+from protocols.lists.sources import unpack
 
 _SNIFF_ROWS = 50
 _TEXT = 160  # characters of a malformed row that are kept
-
-
-def unpack(path: Path) -> bytes:
-    """Bytes of a file, gunzipped where the name ends in ``.gz``; UsageError when it is missing, damaged or empty."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such list file; give an existing file, or a known list name with --lists DIR")
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{path}: not a readable gzip file ({error}); pull or unpack it again") from error
-    if raw.isspace() or not raw:
-        raise UsageError(f"{path}: the list is empty; an audit against it would call everything clean")
-    return raw
 
 
 def read_list(

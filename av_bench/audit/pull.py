@@ -9,42 +9,42 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from av_bench.audit.lists import unpack
-from av_bench.audit.sources import Source, changed, lock, source, urls
 from av_bench.contracts import MissingRequirement
 from av_bench.runtime.files import write_atomically
+from protocols.lists.sources import ListFile, changed, list_file, locate, sha256_of, sources, urls
 
 _TIMEOUT_S = 60
 
 
-def wanted(names: Sequence[str]) -> list[Source]:
+def wanted(names: Sequence[str]) -> list[ListFile]:
     """Files behind list names and file names, each once; all of them when no name is given."""
-    files: dict[str, Source] = {}
-    for name in names or list(lock()["files"]):
-        name = lock()["aliases"].get(name, name)
-        entry = lock()["lists"].get(name)
-        for item in [*entry["files"], *entry.get("minus", [])] if entry else [name]:
-            files[item] = source(item)
+    files: dict[str, ListFile] = {}
+    known = sources()
+    for name in names or list(known.files):
+        name = known.aliases.get(name, name)
+        entry = known.lists.get(name)
+        for item in (*entry.files, *entry.minus) if entry else (name,):
+            files[item] = list_file(item)
     return list(files.values())
 
 
-def verify(folder: Path, names: Sequence[str] = ()) -> Iterator[tuple[Source, str]]:
+def verify(where: Path, names: Sequence[str] = ()) -> Iterator[tuple[ListFile, str]]:
     """Each file with ``ok``, ``absent`` or ``changed``."""
     for item in wanted(names):
-        path = folder / item.local
-        if not path.is_file():
+        path = locate(where, item)
+        if path is None:
             yield item, "absent"
         else:
-            yield item, "ok" if hashlib.sha256(unpack(path)).hexdigest() == item.sha256 else "changed"
+            yield item, "ok" if sha256_of(path) == item.sha256 else "changed"
 
 
-def pull(folder: Path, item: Source) -> Path:
+def pull(folder: Path, item: ListFile) -> Path:
     """Fetch one file, check its hash, and store it as gzip; a file that is there and right is left alone.
 
     Raises MissingRequirement when the address does not answer or the content is not the locked one.
     """
     path = folder / item.local
-    if path.is_file() and hashlib.sha256(unpack(path)).hexdigest() == item.sha256:
+    if path.is_file() and sha256_of(path) == item.sha256:
         return path
     content = b"".join(_without_header(_fetch(url), item.drop_lines) for url in urls(item))
     digest = hashlib.sha256(content).hexdigest()

@@ -15,8 +15,9 @@ import yaml
 
 from av_bench.audit.cliplist import ClipList, Malformed, filter_labels
 from av_bench.audit.overlaps import Rule, counts
-from av_bench.audit.sources import Lists, lock
+from av_bench.audit.sources import Lists
 from av_bench.contracts import MissingRequirement
+from protocols.lists.sources import sources
 
 DEFINITION = Path(__file__).with_name("table_a4.yaml")
 
@@ -74,8 +75,8 @@ class _Opener:
         """Empty when the list is at hand, else the reason and the cure."""
         if self.lists.has(name):
             return ""
-        user = lock()["user"].get(name)
-        return f"{name}: {user['note']}" if user else f"{name}: not in the lists folder; `av-bench lists pull {name}`"
+        user = sources().user.get(name)
+        return f"{name}: {user.note}" if user else f"{name}: not in the lists folder; `av-bench lists pull {name}`"
 
     def open(self, name: str, drop: tuple[str, ...] = ()) -> ClipList:
         if (name, drop) not in self.found:

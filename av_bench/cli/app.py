@@ -72,7 +72,7 @@ def run(
     label: Annotated[str | None, typer.Option(help="Name of the row in tables.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
     table_file: Annotated[Path | None, typer.Option("--table", help="Table of id, file, text, label, onsets.")] = None,
-    lists: Annotated[Path | None, typer.Option(help="Folder (or file) of the set's list files.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="List folder or file \\[default: that of `lists pull`].")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder \\[default: runs/SET-MODEL-HASH].")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of generation.")] = DEFAULT_SEED,

@@ -16,7 +16,8 @@ lists_app = typer.Typer(help="The public list files: fetch, check, show.", no_ar
 
 INCOMPLETE = 3
 ListsDir = Annotated[
-    Path | None, typer.Option("--lists", help="Folder with the list files (default: where `lists pull` puts them).")
+    Path | None,
+    typer.Option("--lists", help="List folder or file \\[default: that of `lists pull`]."),
 ]
 Own = Annotated[list[str] | None, typer.Option("--list", help="Your own file for a name, e.g. avsync15/test=test.txt.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result here; a run reads it with --dedup.")]
@@ -152,10 +153,10 @@ def pull_command(
     into: Annotated[Path | None, typer.Option(help="Folder (default: $AV_BENCH_LISTS or the cache).")] = None,
 ) -> None:
     """Fetch list files from their public addresses, check them against the lock file, and say their licence."""
-    from av_bench.audit import sources
     from av_bench.audit.pull import pull, wanted
+    from protocols.lists.sources import default_folder
 
-    folder = into or sources.default_folder()
+    folder = into or default_folder()
     for item in wanted(names or []):
         path = pull(folder, item)
         typer.echo(f"{path}  {item.rows:,} rows  licence: {item.licence}")
@@ -167,10 +168,10 @@ def verify_command(
     lists: ListsDir = None,
 ) -> None:
     """Compare the files of a folder with the lock file. Exit code 4 when one is absent or changed."""
-    from av_bench.audit import sources
     from av_bench.audit.pull import verify
+    from protocols.lists.sources import check_lists
 
-    states = list(verify(lists or sources.default_folder(), names or []))
+    states = list(verify(check_lists(lists), names or []))
     for item, state in states:
         typer.echo(f"{state:8} {item.local}  licence: {item.licence}")
     if any(state != "ok" for _, state in states):
@@ -180,12 +181,11 @@ def verify_command(
 @lists_app.command("show")
 def show_command() -> None:
     """Names that can be audited, with files, licences and addresses."""
-    from av_bench.audit import sources
+    from protocols.lists.sources import list_file, sources, urls
 
-    data = sources.lock()
-    for name, entry in data["lists"].items():
-        typer.echo(f"{name}: {entry.get('note', '')}".rstrip(": "))
-        for item in map(sources.source, entry["files"]):
-            typer.echo(f"    {sources.urls(item)[0]}  ({item.rows:,} rows, {item.licence})")
-    for name, entry in data["user"].items():
-        typer.echo(f"{name}: {entry['note']}")
+    for name, entry in sources().lists.items():
+        typer.echo(f"{name}: {entry.note}".rstrip(": "))
+        for item in map(list_file, entry.files):
+            typer.echo(f"    {item.name}: {urls(item)[0]}  ({item.rows:,} rows, {item.licence})")
+    for name, user in sources().user.items():
+        typer.echo(f"{name}: {user.note}")

@@ -15,7 +15,7 @@ def make(
     set_: Annotated[str, typer.Option("--set", help="Set by name or YAML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the new pack.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the set's media.")] = None,
-    lists: Annotated[Path | None, typer.Option(help="Folder (or file) of the set's lists.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="List folder or file \\[default: that of `lists pull`].")] = None,
     protocol: Annotated[str | None, typer.Option(help="\\[default: the set's]")] = None,
     metrics: Annotated[str | None, typer.Option(help="Only what these metrics need, separated by commas.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,

@@ -8,7 +8,6 @@ is named directly, and its own hash then becomes part of the set's version.
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import io
 import json
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from av_bench.contracts import Clip, ClipSet, UsageError, unknown_name
+from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError, unknown_name
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
-from protocols.definitions import PinnedList, SetDefinition, SetRequest, check_id, limited
+from protocols.definitions import SetDefinition, SetRequest, check_id, limited
+from protocols.lists.sources import check_lists, find_in, list_file, locate, unpack
 
 
 @dataclass(frozen=True)
@@ -50,37 +50,33 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
 
 def _list_text(definition: SetDefinition, request: SetRequest) -> tuple[str, str]:
     """Content of the list file and the version it makes."""
-    variants = definition.lists
-    names = ", ".join(f"{v.file} ({v.count} items)" for v in variants.values())
-    if request.lists is None:
-        raise UsageError(f"set {definition.name} needs --lists: a folder that holds {names}, or your own list file")
-    if request.lists.is_dir():
-        wanted = next(iter(variants.values()))
-        path = _find(request.lists, wanted)
-        if path is None:
-            raise UsageError(f"--lists {request.lists}: {wanted.file} is not there; `av-bench lists pull` gets it")
-    else:
-        path = request.lists
+    where = check_lists(request.lists)
+    path = where if where.is_file() else _in_folder(definition, where)
+    payload = unpack(path)
     try:
-        payload = path.read_bytes()
-        payload = gzip.decompress(payload) if path.suffix == ".gz" else payload
         text = payload.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UsageError(f"--lists {path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--lists {path}: cannot be read as UTF-8: {error}") from error
     digest = hashlib.sha256(payload).hexdigest()
-    known = next((name for name, v in variants.items() if v.sha256 == digest), None)
-    if known is None and request.lists.is_dir():
+    known = next((name for name, v in definition.lists.items() if v.pinned_sha256 == digest), None)
+    if known is None and path != where:
         raise UsageError(f"{path} is not the pinned list (sha256 {digest[:16]}...); name the file itself to use it")
     return text, f"{definition.version}@{known or 'sha256-' + digest[:12]}"
 
 
-def _find(folder: Path, variant: PinnedList) -> Path | None:
-    names = [variant.file, Path(variant.file).name, variant.local]
-    for name in filter(None, names):
-        for candidate in (folder / name, folder / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
-    return None
+def _in_folder(definition: SetDefinition, folder: Path) -> Path:
+    """The set's first list in a lists folder. MissingRequirement when it is not there."""
+    wanted = next(iter(definition.lists.values()))
+    item = None if wanted.list is None else list_file(wanted.list)
+    path = (locate(folder, item) if item is not None else None) or find_in(folder, wanted.file_name)
+    if path is None:
+        names = ", ".join(f"{v.file_name} ({v.count} items)" for v in definition.lists.values())
+        get = f"get it with `av-bench lists pull {item.name}`, or " if item is not None else ""
+        raise MissingRequirement(
+            f"set {definition.name}: its list is not in {folder}; {get}give --lists: a folder that holds {names}, "
+            "or your own list file"
+        )
+    return path
 
 
 class _Media:

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from av_bench.audit import sources
 from av_bench.audit.formats import FORMATS
 from av_bench.audit.pull import pull, verify, wanted
 from av_bench.audit.sources import Lists
 from av_bench.cli.audit import lists_app
 from av_bench.contracts import MissingRequirement, UsageError
+from protocols.lists import sources
 
 ONE = b"aaaaaaaaaaa_0_10000\nbbbbbbbbbbb_0_10000\n"
 TWO = b"h1\nh2\nccccccccccc_0_10000\n", b"h1\nh2\nddddddddddd_0_10000\n"
@@ -60,27 +60,26 @@ def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "lock.yaml"
     path.write_text(yaml.safe_dump(lock))
     monkeypatch.setattr(sources, "LOCK", path)
-    sources.lock.cache_clear()
+    sources.sources.cache_clear()
     yield site
-    sources.lock.cache_clear()
+    sources.sources.cache_clear()
     server.shutdown()
     server.server_close()
 
 
 def test_lock_file_is_sound() -> None:
-    data = sources.lock()
-    for name in data["files"]:
-        item = sources.source(name)
+    known = sources.sources()
+    for item in known.files.values():
         assert len(item.sha256) == 64
         assert len(item.commit) == 40
         assert item.licence
         assert item.rows > 0
         assert item.format is None or item.format in FORMATS
         assert all(url.startswith("https://") and item.commit in url for url in sources.urls(item))
-    for name, entry in data["lists"].items():
-        for file in [*entry["files"], *entry.get("minus", [])]:
-            assert sources.source(file).format, name
-    assert len({sources.source(n).local for n in data["files"]}) == len(data["files"])
+    for name, entry in known.lists.items():
+        for file in (*entry.files, *entry.minus):
+            assert sources.list_file(file).format, name
+    assert len({item.local for item in known.files.values()}) == len(known.files)
 
 
 def test_pull_then_open(own_lock: Path, tmp_path: Path) -> None:
@@ -97,16 +96,16 @@ def test_pull_then_open(own_lock: Path, tmp_path: Path) -> None:
     assert rest.notes == ("n",)
     for name in ("one.txt", "two00.txt", "two01.txt"):  # what is there and right is not fetched again
         (own_lock / "a" / "b" / "1" / name).unlink()
-    assert pull(folder, sources.source("one")).is_file()
+    assert pull(folder, sources.list_file("one")).is_file()
 
 
 def test_pull_stores_nothing_wrong(own_lock: Path, tmp_path: Path) -> None:
     (own_lock / "a" / "b" / "1" / "one.txt").write_bytes(b"<html>moved</html>")
     with pytest.raises(MissingRequirement, match="Nothing was stored"):
-        pull(tmp_path / "lists", sources.source("one"))
+        pull(tmp_path / "lists", sources.list_file("one"))
     (own_lock / "a" / "b" / "1" / "one.txt").unlink()
     with pytest.raises(MissingRequirement, match=r"one\.txt.*cannot be fetched"):
-        pull(tmp_path / "lists", sources.source("one"))
+        pull(tmp_path / "lists", sources.list_file("one"))
     assert list(tmp_path.glob("lists/**/*.gz*")) == []
 
 
@@ -130,9 +129,9 @@ def test_own_files_win_and_unknown_names_get_help(tmp_path: Path) -> None:
         Lists().open("avsync15/test")
     clips = Lists(own={"avsync15/test": tmp_path / "mine.txt"}).open("avsync15/test")
     assert (clips.name, clips.format, len(clips)) == ("avsync15/test", "avsync15", 1)
-    with pytest.raises(UsageError, match="near: s/both"):
+    with pytest.raises(UsageError, match="Did you mean 's/both'"):
         Lists().open("s/bot")
-    with pytest.raises(UsageError, match="no such lists folder"):
+    with pytest.raises(UsageError, match="no such lists folder or list file"):
         Lists(tmp_path / "nowhere")
     assert len(Lists().open(f"avsync15:{tmp_path / 'mine.txt'}")) == 1
 
@@ -147,3 +146,21 @@ def test_commands(tmp_path: Path) -> None:
     (tmp_path / "x" / "two.txt.gz").unlink()
     assert run(lists_app, ["verify", "--lists", str(tmp_path)]).exit_code == 4
     assert "127.0.0.1" in run(lists_app, ["show"]).output
+
+
+@pytest.mark.usefixtures("own_lock")
+def test_lists_may_be_a_folder_or_one_file(tmp_path: Path) -> None:
+    """The same meaning for an audit and for a run: the locked place, the public name, or the file itself."""
+    public = tmp_path / "flat"
+    public.mkdir()
+    (public / "one.txt").write_bytes(ONE)
+    one = sources.list_file("one")
+    assert sources.locate(public, one) == sources.locate(public / "one.txt", one) == public / "one.txt"
+    assert sources.locate(public / "one.txt", sources.list_file("two")) is None
+    assert [state for _, state in verify(public / "one.txt")] == ["ok", "absent"]
+    assert not Lists(public).has("s/both")
+    (public / "one.txt").write_bytes(b"another list of that name")
+    assert sources.locate(public, one) is None
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "one.txt").write_bytes(b"changed")
+    assert sources.locate(tmp_path, one) == tmp_path / "x" / "one.txt"  # refused with its hash when it is read
