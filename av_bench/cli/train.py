@@ -29,7 +29,8 @@ def train(
     corpus: Annotated[Path | None, typer.Option(help="Rendered corpus \\[default: in the cache folder].")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of the embedded scorers \\[default: the recipe's].")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--change", help="KEY=VALUE of the config, e.g. steps=1000 (MMAudio).")
+        list[str] | None,
+        typer.Option("--change", help="KEY=VALUE of a config or VAE recipe, e.g. steps=1000 (MMAudio)."),
     ] = None,
     exclude: Annotated[
         Path | None, typer.Option(help="File of `av-bench audit`: leave out what was found in the test set (MMAudio).")
@@ -54,8 +55,8 @@ def train(
     """
     from av_bench.training import commands
 
-    embedded = {"--corpus": corpus, "--epochs": epochs}
-    flow_only = {"--exclude": exclude, "--metrics-on": metrics_on}
+    embedded: dict[str, object] = {"--corpus": corpus, "--epochs": epochs}
+    flow_only: dict[str, object] = {"--exclude": exclude, "--metrics-on": metrics_on}
     if network.startswith("nano-"):
         _refuse(network, flow_only | {"--change": change, "--data": data})
         file = commands.train_nano(
@@ -70,8 +71,8 @@ def train(
             quiet=quiet,
         )  # fmt: skip
         typer.echo(f"weights: {folder}; try them: av-bench run --model mmaudio-nano:weights={folder} --set impacts")
-    elif (recipe := commands.vae_recipe(network)) is not None:
-        _refuse(network, flow_only | embedded | {"--change": change})
+    elif (recipe := commands.vae_recipe(network, change or [])) is not None:
+        _refuse(network, flow_only | embedded)
         if data is None:
             raise UsageError(f"train {network}: --data is missing: a folder of audio files, or a .npy file")
         _say_weights(commands.train_vae(recipe, data, out=out, device=device, quiet=quiet), quiet)

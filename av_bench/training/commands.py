@@ -149,7 +149,7 @@ def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) 
     return Evaluation(evaluator, clips, generator)
 
 
-def vae_recipe(network: str) -> VAERecipe | None:
+def vae_recipe(network: str, changes: Sequence[str] = ()) -> VAERecipe | None:
     """The VAE recipe of that name (``vae-16k``) or in that YAML file; None for anything else."""
     import yaml
 
@@ -161,13 +161,13 @@ def vae_recipe(network: str) -> VAERecipe | None:
             content = yaml.safe_load(path.read_text(encoding="utf8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return None  # whoever reads it next says what is wrong
-        return read_recipe(path) if isinstance(content, dict) and "recipe" in content else None
+        return read_recipe(path, changes) if isinstance(content, dict) and "recipe" in content else None
     if not network.startswith("vae-"):
         return None
     names = [f"vae-{name}" for name in RECIPES]
     if network not in names:
         raise UsageError(unknown_name("VAE recipe", network, names))
-    return RECIPES[network.removeprefix("vae-")]
+    return read_recipe(network.removeprefix("vae-"), changes)
 
 
 def train_vae(recipe: VAERecipe, data: Path, *, out: Path, device: str | None = None, quiet: bool = False) -> Path:

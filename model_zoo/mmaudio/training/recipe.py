@@ -227,14 +227,20 @@ def snapshots_at_end(steps: int, every: int, limit: int) -> list[int]:
 
 def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
     """Read a config file, or a config of this package by name, and apply ``key.key=value`` changes (YAML values)."""
-    content = _read(_find(path, Path.cwd()).resolve(), ())
+    content = with_changes(_read(_find(path, Path.cwd()).resolve(), ()), changes)
+    recipe: Recipe = build(Recipe, content, str(path))
+    return recipe
+
+
+def with_changes(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """A document with ``key.key=value`` changes laid over it, in order; the values are YAML."""
+    found = dict(content)
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key:
             raise UsageError(f"--change {change}: write KEY=VALUE, e.g. --change run.compile=false")
-        content = merge(content, _nested(key.split("."), parse_yaml(value, f"--change {change}")))
-    recipe: Recipe = build(Recipe, content, str(path))
-    return recipe
+        found = merge(found, _nested(key.split("."), parse_yaml(value, f"--change {change}")))
+    return found
 
 
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:

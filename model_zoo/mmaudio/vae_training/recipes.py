@@ -10,7 +10,7 @@ and the crop is the paper's 8 s.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from av_bench.contracts import UsageError
 from av_bench.schema import build, load_yaml, merge
 from model_zoo.mmaudio.codec.mel import MELS, MelConfig
 from model_zoo.mmaudio.codec.vae import VAES, VAEConfig
+from model_zoo.mmaudio.training.recipe import with_changes
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,29 @@ RECIPES = {
 """Recipes by name: ``16k`` and ``44k`` follow the paper, ``tiny`` trains on a CPU."""
 
 
-def read_recipe(name_or_file: str | Path) -> VAERecipe:
-    """A recipe by name, or from a YAML file: ``recipe: 16k`` and the fields that differ from it."""
-    if str(name_or_file) in RECIPES:
-        return RECIPES[str(name_or_file)]
+def read_recipe(name_or_file: str | Path, changes: Sequence[str] = ()) -> VAERecipe:
+    """A recipe by name, or from a YAML file: ``recipe: 16k`` and the fields that differ from it.
+
+    ``changes``: ``key=value`` or ``key.key=value`` laid over it.
+    """
     path = Path(name_or_file)
-    if not path.is_file():
+    differs: dict[str, Any] = {}
+    if str(name_or_file) in RECIPES:
+        base = RECIPES[str(name_or_file)]
+    elif path.is_file():
+        base, differs = _of_file(path)
+    else:
         raise UsageError(f"{path}: neither a recipe ({', '.join(RECIPES)}) nor a YAML file")
+    recipe: VAERecipe = build(VAERecipe, with_changes(merge(asdict(base), differs), changes), str(path))
+    return recipe
+
+
+def _of_file(path: Path) -> tuple[VAERecipe, dict[str, Any]]:
+    """The recipe that a file starts from, and what it changes."""
     content = load_yaml(path)
     if not isinstance(content, Mapping) or str(content.get("recipe")) not in RECIPES:
         raise UsageError(f"{path}: expected a mapping with `recipe:` one of {', '.join(RECIPES)}, then what differs")
-    changes = {key: value for key, value in content.items() if key != "recipe"}
-    recipe: VAERecipe = build(VAERecipe, merge(asdict(RECIPES[str(content["recipe"])]), changes), str(path))
-    return recipe
+    return RECIPES[str(content["recipe"])], {key: value for key, value in content.items() if key != "recipe"}
 
 
 def difference(old: Mapping[str, Any], recipe: VAERecipe) -> list[str]:
