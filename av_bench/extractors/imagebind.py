@@ -4,8 +4,8 @@ A file becomes several views: three 2 s audio clips, or consecutive frame pairs 
 has unit length (times 20 for audio), and the feature is the mean over views, not normalised again.
 
 Clips start at 0, 1 and 2 halves of (duration - 2 s): 0, 3, 6 s of 8 s. That is the sampler of the published tool as its
-own pins install it (av-benchmark -> ImageBind fork -> pytorchvideo at ae9cfc6); pytorchvideo 0.1.5, the released version,
-takes thirds (0, 2, 4 s) and never hears the end.
+own pins install it (av-benchmark -> ImageBind fork -> pytorchvideo at ae9cfc6). The released pytorchvideo 0.1.5 takes
+thirds (0, 2, 4 s) and never hears the end.
 
 Flavour "paper": audio is read from channel 0 of the uncut file, and each clip is centred in place, so that clips that
 overlap are centred twice. Flavour "strict": the mono mix, cut like everything else, each clip centred once.

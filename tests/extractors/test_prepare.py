@@ -15,6 +15,7 @@ from av_bench import registry
 from av_bench.contracts import MediaError, MetricError, Reason, UsageError
 from av_bench.extractors import msclap, tokens
 from av_bench.media.decode import DecodedMedia
+from tests.extractors.front_ends import letters
 
 RATE = 48_000
 
@@ -159,14 +160,6 @@ def test_head_refuses_less_than_a_crop() -> None:
     head = registry.load("extractors", "synchformer")(torch.nn.Identity(), "none")
     with pytest.raises(MetricError, match="14 segments"):
         head.forward(torch.zeros(1, 13, 8, 768), torch.zeros(1, 13, 6, 768))
-
-
-def letters(text: str, *, padding: str, truncation: bool, max_length: int) -> dict[str, list[int]]:
-    """A tokenizer of one token per letter, with the call signature of the real ones."""
-    assert padding == "max_length"
-    ids = [ord(letter) for letter in text][: max_length if truncation else None]
-    rest = max(0, max_length - len(ids))
-    return {"input_ids": ids + [1] * rest, "attention_mask": [1] * len(ids) + [0] * rest}
 
 
 def test_encode_gives_ids_and_mask_of_fixed_length() -> None:
