@@ -14,13 +14,11 @@ import torch
 from av_bench import registry
 from av_bench.contracts import Need
 from av_bench.extractors import frontends, imagebind, synchformer
-from av_bench.features.extraction import PROBE, Extraction
-from av_bench.features.extractor_set import Networks
-from av_bench.features.store import Store
+from av_bench.features.extraction import PROBE
+from av_bench.features.extractor_set import ExtractorSet
 from av_bench.media import decode, resample
 from av_bench.networks import nano
 from av_bench.runtime.constants import constant
-from av_bench.runtime.progress import Reporter
 from tests.extractors import front_ends
 
 PINS: dict[str, front_ends.Numbers] = json.loads(front_ends.PINS.read_text())
@@ -189,16 +187,13 @@ def test_a_new_front_end_version_is_another_fingerprint(name: str, monkeypatch: 
 
 def test_a_store_written_by_the_first_version_is_read(shared: Path) -> None:
     """The folders of a store of 0.1.0, strict flavour, are the ones that this version looks into."""
-    needs = [Need(name, "x", "generated") for name in ("nano-tagger", "nano-bind-audio", "nano-sync", "onsets")]
-    networks = Networks([*needs, Need("nano-bind-video", "x", "video")], "cpu", "strict")
-    extraction = Extraction(networks, Store(shared / "store"), 8.0, 1, Reporter())
-    ours = {
-        n: extraction.pair_fingerprint(n) if networks.is_pair(n) else networks.fingerprint(n) for n in networks.names
-    }
-    assert {path.name for path in (shared / "store").iterdir()} == {*ours.values(), PROBE}
+    outputs = {"nano-tagger": "logits", "nano-bind-audio": "embedding", "nano-sync": "logits", "onsets": "detections"}
+    needs = [Need(name, output, "generated") for name, output in outputs.items()]
+    wanted = ExtractorSet([*needs, Need("nano-bind-video", "embedding", "video")], "cpu", "strict")
+    names = {wanted.pair_fingerprint(n) if wanted.is_pair(n) else wanted.fingerprint(n) for n in wanted.names}
+    assert {path.name for path in (shared / "store").iterdir()} == {*names, PROBE}
 
 
 def test_the_pair_fingerprint_of_the_first_version() -> None:
-    networks = Networks([Need("nano-sync", "logits", "generated")], "cpu", "strict")
-    extraction = Extraction(networks, Store(Path("nowhere")), 8.0, 1, Reporter())
-    assert extraction.pair_fingerprint("nano-sync") == "nano-sync-725717535e3bc454"
+    wanted = ExtractorSet([Need("nano-sync", "logits", "generated")], "cpu", "strict")
+    assert wanted.pair_fingerprint("nano-sync") == "nano-sync-725717535e3bc454"
