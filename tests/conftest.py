@@ -9,8 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import no_skips
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+SLOW = ("paper", "parity")  # minutes long
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--no-skips-of``."""
+    no_skips.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """``--no-skips-of``."""
+    no_skips.register(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run slow tests of networks when a marker expression or a file asks for them."""
+    if config.option.markexpr or config.args_source is pytest.Config.ArgsSource.ARGS:
+        return
+    later = pytest.mark.skip(reason="takes minutes; ask for it with -m paper, -m parity or by file")
+    for item in items:
+        if item.path.parent.name in ("extractors", "golden") and any(map(item.get_closest_marker, SLOW)):
+            item.add_marker(later)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 CUDA = torch.device("cuda")
 needs_cuda_build = pytest.mark.skipif(
@@ -34,17 +34,6 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(mock.patch.object(Tensor, "numpy", _zeros))
         yield mode
-
-
-def constant(mode: FakeTensorMode, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of numbers (a filter bank, a window) computed with values, whose result joins the fake tensors."""
-
-    def made(*arguments: Any, **options: Any) -> Tensor:
-        with unset_fake_temporarily():
-            real = function(*arguments, **options)
-        return mode.from_tensor(real)
-
-    return made
 
 
 def _apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:

@@ -10,12 +10,16 @@ over Hz (librosa, torchaudio) or over mel (HTK, Kaldi, VGGish), and whether they
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from av_bench.runtime.constants import constant
+
+Floats = NDArray[np.float64]
 Scale = Literal["htk", "slaney"]
 FLOAT_EPS = 1.1920928955078125e-07  # Kaldi's floor under the logarithm
 
@@ -28,21 +32,21 @@ PASST_SAMPLES = 320_000
 # --------------------------------------------------------------------------- parts
 
 
-def _to_mel(hertz: Tensor, scale: Scale) -> Tensor:
+def _to_mel(hertz: Floats, scale: Scale) -> Floats:
     if scale == "htk":
-        return 1127.0 * torch.log1p(hertz / 700.0)
+        return np.asarray(1127.0 * np.log1p(hertz / 700.0))
     # Slaney's Auditory Toolbox: linear below 1 kHz (3 mel per 200 Hz), 27 mel per factor of 6.4 above.
-    above = 15 + 27 * torch.log(hertz.clamp(min=1.0) / 1000) / math.log(6.4)
-    return torch.where(hertz < 1000.0, hertz * 3 / 200, above)
+    above = 15 + 27 * np.log(np.maximum(hertz, 1.0) / 1000) / math.log(6.4)
+    return np.where(hertz < 1000.0, hertz * 3 / 200, above)
 
 
-def _to_hertz(mel: Tensor, scale: Scale) -> Tensor:
+def _to_hertz(mel: Floats, scale: Scale) -> Floats:
     if scale == "htk":
-        return 700.0 * torch.expm1(mel / 1127.0)
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * math.log(6.4) / 27))
+        return np.asarray(700.0 * np.expm1(mel / 1127.0))
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * math.log(6.4) / 27))
 
 
-@lru_cache(maxsize=32)
+@constant
 def mel_bank(
     sample_rate: int,
     n_fft: int,
@@ -53,26 +57,27 @@ def mel_bank(
     scale: Scale = "htk",
     straight_over: Literal["hertz", "mel"] = "hertz",
     unit_area: bool = False,
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Triangular filters float32 ``(n_mels, n_fft // 2 + 1)``, edges equally spaced in mel from low to high Hz."""
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    low_mel, high_mel = _to_mel(torch.tensor([low, high], dtype=torch.float64), scale).tolist()
-    edges_mel = torch.linspace(low_mel, high_mel, n_mels + 2, dtype=torch.float64)
+    bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    low_mel, high_mel = _to_mel(np.array([low, high]), scale)
+    edges_mel = np.linspace(low_mel, high_mel, n_mels + 2)
     edges_hertz = _to_hertz(edges_mel, scale)
     points, edges = (bins, edges_hertz) if straight_over == "hertz" else (_to_mel(bins, scale), edges_mel)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (points - left) / (centre - left)
     falling = (right - points) / (right - centre)
-    bank = torch.minimum(rising, falling).clamp(min=0)
+    bank = np.maximum(np.minimum(rising, falling), 0)
     if unit_area:
         bank = bank * (2 / (edges_hertz[2:] - edges_hertz[:-2]))[:, None]
-    return bank.float()
+    return bank.astype(np.float32)
 
 
-@lru_cache(maxsize=32)
-def hann(length: int, *, periodic: bool) -> Tensor:
+@constant
+def hann(length: int, *, periodic: bool) -> NDArray[np.float32]:
     """Hann window float32 ``(length,)``; the symmetric one (periodic=False) ends on zero at both sides."""
-    return torch.hann_window(length, periodic=periodic, dtype=torch.float64).float()
+    turn = 2 * np.pi * np.arange(length) / (length if periodic else length - 1)
+    return (0.5 - 0.5 * np.cos(turn)).astype(np.float32)
 
 
 def stft_power(wave: Tensor, n_fft: int, window: Tensor, hop: int) -> Tensor:

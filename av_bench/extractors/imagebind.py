@@ -3,11 +3,12 @@
 A file becomes several views: three 2 s audio clips, or consecutive frame pairs at three crops. Each view's embedding
 has unit length (times 20 for audio), and the feature is the mean over views, not normalised again.
 
-Flavour "paper": audio is read from channel 0 of the uncut file, clips start at 0, 1 and 2 thirds of (duration - 2 s),
-so the last seconds are never heard (0, 2, 4 s of 8 s), and each clip is centred in place, so that clips that overlap
-are centred twice. The starts are those of pytorchvideo 0.1.5, the released version; other installations are reported to
-divide by 2 instead of 3. Flavour "strict": the mono mix, cut like everything else, clips at both ends and in the middle
-(0, 3, 6 s of 8 s), each centred once.
+Clips start at 0, 1 and 2 halves of (duration - 2 s): 0, 3, 6 s of 8 s. That is the sampler of the published tool as its
+own pins install it (av-benchmark -> ImageBind fork -> pytorchvideo at ae9cfc6). The released pytorchvideo 0.1.5 takes
+thirds (0, 2, 4 s) and never hears the end.
+
+Flavour "paper": audio is read from channel 0 of the uncut file, and each clip is centred in place, so that clips that
+overlap are centred twice. Flavour "strict": the mono mix, cut like everything else, each clip centred once.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def build_tower(weights: Weights, tower: str) -> tuple[nn.Module, str]:
     return network, digest
 
 
-def clip_bounds(samples: int, *, thirds: bool) -> list[tuple[int, int]]:
-    """Sample ranges of the three 2 s clips; the step is a third (paper) or half (strict) of ``duration - 2 s``.
+def clip_bounds(samples: int) -> list[tuple[int, int]]:
+    """Sample ranges of the three 2 s clips, evenly spread from the first sample to the last; all at 0 up to 2 s.
 
     Computed in fractions of the duration as a float, as the published sampler does: the last sample can depend on it.
     """
-    step = Fraction(max(samples / RATE - CLIP_SECONDS, 0.0)) / (CLIPS if thirds else CLIPS - 1)
+    step = Fraction(max(samples / RATE - CLIP_SECONDS, 0.0)) / (CLIPS - 1)
     return [(int(step * i * RATE), int((step * i + CLIP_SECONDS) * RATE)) for i in range(CLIPS)]
 
 
@@ -78,6 +79,7 @@ class ImageBindAudio(BaseExtractor):
 
     name = "imagebind-audio"
     weights_name = "imagebind"
+    front_end_version = 2  # 1: clips of flavour "paper" at thirds
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     flavour_matters = True
     batch_size = 8
@@ -93,7 +95,7 @@ class ImageBindAudio(BaseExtractor):
         audio = item.channels(RATE, None) if paper else item.waveform(RATE, seconds)[None]
         if audio.shape[1] < 400:
             raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, f"{audio.shape[1]} samples at 16 kHz; 400 are needed")
-        return centred_clips(audio, clip_bounds(audio.shape[1], thirds=paper), in_place=paper)
+        return centred_clips(audio, clip_bounds(audio.shape[1]), in_place=paper)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """``(B, 3, samples)`` -> embedding."""

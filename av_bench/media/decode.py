@@ -78,11 +78,12 @@ class DecodedMedia:
         key = (sample_rate, kind)
         if key not in self._resampled:
             audio = self._require_audio()
-            if kind != "channels":
-                audio = audio.mean(dim=0, keepdim=True)
-            if kind == "centred":
-                audio = audio - audio.mean()
-            self._resampled[key] = resample(audio, self.sample_rate, sample_rate)
+            with torch.inference_mode(False):  # what is kept must serve callers in any mode
+                if kind != "channels":
+                    audio = audio.mean(dim=0, keepdim=True)
+                if kind == "centred":
+                    audio = audio - audio.mean()
+                self._resampled[key] = resample(audio, self.sample_rate, sample_rate)
         return self._resampled[key]
 
     def waveform(self, sample_rate: int, seconds: float | None, *, remove_mean: bool = True) -> torch.Tensor:

@@ -7,30 +7,36 @@ polyphase branch per output sample of a period; output length ``ceil(samples * n
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from av_bench.contracts import UsageError
+from av_bench.runtime.constants import constant
 
 ZERO_CROSSINGS = 6
 ROLLOFF = 0.99
 
 
-@lru_cache(maxsize=32)
-def _kernel(old: int, new: int) -> tuple[torch.Tensor, int]:
-    """Polyphase kernel ``(new, 1, taps)`` (built in float64, kept in float32) and its half width in input samples.
+def _half_width(old: int, new: int) -> int:
+    """Input samples on each side that the filter reaches."""
+    return math.ceil(ZERO_CROSSINGS * old / (min(old, new) * ROLLOFF))
+
+
+@constant
+def _kernel(old: int, new: int) -> NDArray[np.float32]:
+    """Polyphase kernel ``(new, 1, taps)``, built in float64 and kept in float32.
 
     ``old`` and ``new`` are free of common factors. Branch j holds the filter for output time j / new.
     """
-    cutoff = min(old, new) * ROLLOFF
-    half_width = math.ceil(ZERO_CROSSINGS * old / cutoff)
-    taps = torch.arange(-half_width, half_width + old, dtype=torch.float64) / old
-    phases = (torch.arange(new) / new).double()  # in float32 first, as in the published filter: then bit-exact
-    crossings = ((taps[None, :] - phases[:, None]) * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = torch.cos(crossings * math.pi / (2 * ZERO_CROSSINGS)) ** 2
-    kernel = torch.sinc(crossings) * window * (cutoff / old)
-    return kernel[:, None, :].to(torch.float32), half_width
+    cutoff, half_width = min(old, new) * ROLLOFF, _half_width(old, new)
+    taps = np.arange(-half_width, half_width + old, dtype=np.float64) / old
+    phases = np.arange(new, dtype=np.float32) / np.float32(new)  # in float32, as in the published filter: bit-exact
+    crossings = np.clip((taps[None] - phases[:, None].astype(np.float64)) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
+    window = np.cos(crossings * math.pi / (2 * ZERO_CROSSINGS)) ** 2
+    kernel = np.sinc(crossings) * window * (cutoff / old)
+    return np.asarray(kernel[:, None, :], dtype=np.float32)
 
 
 def resample(audio: torch.Tensor, old_rate: int, new_rate: int) -> torch.Tensor:
@@ -41,7 +47,7 @@ def resample(audio: torch.Tensor, old_rate: int, new_rate: int) -> torch.Tensor:
         return audio
     divisor = math.gcd(old_rate, new_rate)
     old, new = old_rate // divisor, new_rate // divisor
-    kernel, half_width = _kernel(old, new)
+    kernel, half_width = _kernel(old, new), _half_width(old, new)
     samples = audio.shape[-1]
     flat = audio.reshape(-1, 1, samples)
     padded = torch.nn.functional.pad(flat, (half_width, half_width + old))

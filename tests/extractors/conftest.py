@@ -1,4 +1,4 @@
-"""Keeps the minutes-long tests out of a plain run, and prints what was measured (the tables of docs/precision.md)."""
+"""Prints what was measured (the tables of docs/precision.md), and sounds that both programs of a comparison read."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import pytest
 
 from av_bench.media.decode import decode
 from tests.extractors import golden_pipeline
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run tests marked paper or parity when a marker expression or a file asks for them."""
-    if config.option.markexpr or config.args_source is pytest.Config.ArgsSource.ARGS:
-        return
-    later = pytest.mark.skip(reason="takes minutes; ask for it with -m paper, -m parity or by file")
-    for item in items:
-        if HERE in item.path.parents and any(item.get_closest_marker(name) for name in ("paper", "parity")):
-            item.add_marker(later)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -25,8 +25,8 @@ def panns(wave: Tensor) -> Tensor:
     return frontends.decibel_mel(wave, 16_000, 512, 160, 50.0, 8000.0)
 
 
-def imagebind_in_place(audio: Tensor, *, thirds: bool) -> Tensor:
-    bounds = imagebind.clip_bounds(audio.shape[1], thirds=thirds)
+def imagebind_in_place(audio: Tensor) -> Tensor:
+    bounds = imagebind.clip_bounds(audio.shape[1])
     return frontends.imagebind_mel(imagebind.centred_clips(audio, bounds, in_place=True))
 
 
@@ -44,8 +44,8 @@ def protocol() -> dict[str, Tensor]:
         (lambda x: frontends.vggish_examples(x)[0], "in_16000_2s", "vggish_examples", 1e-4),
         (lambda x: panns(x)[0], "in_16000_2s", "panns_logmel", 4.34e-4),
         (lambda x: frontends.synchformer_mel(x)[0, :, 0], "in_16000_2s", "synchformer_mel", 1e-4),
-        (lambda x: imagebind_in_place(x, thirds=False)[:, 0], "in_16000_5s", "imagebind_mel_5s", 1e-4),
-        (lambda x: imagebind_in_place(x, thirds=False)[:, 0], "in_16000_5s_stereo", "imagebind_mel_stereo5s", 1e-4),
+        (lambda x: imagebind_in_place(x)[:, 0], "in_16000_5s", "imagebind_mel_5s", 1e-4),
+        (lambda x: imagebind_in_place(x)[:, 0], "in_16000_5s_stereo", "imagebind_mel_stereo5s", 1e-4),
     ],
     ids=["vggish", "panns", "synchformer", "imagebind", "imagebind-stereo"],
 )
@@ -105,7 +105,7 @@ def test_real_file_gives_the_original_log_mel(chain: tuple[Any, dict[str, Tensor
             1e-4,
         ),
         # The original's resampling kernel is float32; near-silent bins of an fbank amplify that 1e-6 of the waveform.
-        "imagebind": (lambda: imagebind_in_place(item.channels(16_000, None), thirds=True), "imagebind_fbank", 5e-4),
+        "imagebind": (lambda: imagebind_in_place(item.channels(16_000, None)), "imagebind_fbank", 5e-4),
         "synchformer": (
             lambda: frontends.synchformer_mel(item.waveform(16_000, gold.SECONDS, remove_mean=False)[None])[0, :, 0],
             "sync_mel",
@@ -240,15 +240,20 @@ def test_spatial_crops_lie_where_the_reference_cuts() -> None:
 
 
 @needs_protocol
-def test_strict_clips_start_where_the_table_says() -> None:
+def test_clips_start_where_the_table_says() -> None:
     table = json.loads((PROTOCOL / "frontends.json").read_text())["imagebind_clip_starts"]
     for seconds, clips in table.items():
-        bounds = imagebind.clip_bounds(16_000 * int(seconds), thirds=False)
+        bounds = imagebind.clip_bounds(16_000 * int(seconds))
         assert [[start / 16_000, end / 16_000] for start, end in bounds] == clips
 
 
-def test_paper_clips_never_reach_the_end() -> None:
-    assert imagebind.clip_bounds(128_000, thirds=True) == [(0, 32_000), (32_000, 64_000), (64_000, 96_000)]
+@pytest.mark.parametrize(
+    ("seconds", "starts"),
+    [(8.0, (0, 3, 6)), (10.0, (0, 4, 8)), (5.0, (0, 1.5, 3)), (2.0, (0, 0, 0)), (1.0, (0, 0, 0))],
+)
+def test_clips_are_spread_from_the_first_second_to_the_last(seconds: float, starts: tuple[float, ...]) -> None:
+    bounds = imagebind.clip_bounds(int(16_000 * seconds))
+    assert [(start / 16_000, end / 16_000) for start, end in bounds] == [(s, s + 2) for s in starts]
 
 
 def test_in_place_centring_reaches_overlapping_clips_only() -> None:

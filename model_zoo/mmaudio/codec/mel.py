@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from av_bench.contracts import MetricError, UsageError
+from av_bench.runtime.constants import constant
 
 FLOOR = 1e-5  # under the logarithm
 MAGNITUDE_EPS = 1e-9  # inside the square root: the gradient at silence stays finite
@@ -53,24 +55,24 @@ MELS = {
 """The two front ends of the paper (Table A5)."""
 
 
-def _slaney(mel: Tensor) -> Tensor:
+def _slaney(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mel to Hz on the scale of Slaney's Auditory Toolbox: 15 mel per kHz up to 1 kHz, 27 per factor of 6.4 above."""
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * (math.log(6.4) / 27)))
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * (math.log(6.4) / 27)))
 
 
 def _to_mel(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
-@lru_cache(maxsize=16)
-def mel_bank(config: MelConfig) -> Tensor:
+@constant
+def mel_bank(config: MelConfig) -> NDArray[np.float32]:
     """Slaney mel filters, float32 ``(n_mels, n_fft // 2 + 1)``: triangles over Hz, scaled to unit area per Hz."""
     low, high = _to_mel(config.low), _to_mel(config.high)
-    edges = _slaney(torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64))[:, None]
-    bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    edges = _slaney(np.linspace(low, high, config.n_mels + 2))[:, None]
+    bins = np.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
-    return (triangles * 2 / (right - left)).float()
+    triangles = np.maximum(np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)), 0)
+    return (triangles * 2 / (right - left)).astype(np.float32)
 
 
 def log_mel(wave: Tensor, config: MelConfig) -> Tensor:

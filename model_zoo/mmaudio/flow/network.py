@@ -143,10 +143,11 @@ class FlowNetwork(nn.Module):
         self.config = replace(self.config, latent_len=latent_len, clip_len=clip_len, sync_len=sync_len)
         config, device = self.config, self.latent_mean.device
         scale = latent_len / config.visual_len if config.rope == "aligned" else 1.0
-        latent = rotations(latent_len, config.head_dim)
-        visual = rotations(config.visual_len, config.head_dim, scale)
-        self.register_buffer("latent_rot", latent.to(device), persistent=False)
-        self.register_buffer("clip_rot", visual.to(device), persistent=False)
+        with torch.inference_mode(False):  # the same network may be sampled first and trained afterwards
+            latent = rotations(latent_len, config.head_dim).to(device)
+            visual = rotations(config.visual_len, config.head_dim, scale).to(device)
+        self.register_buffer("latent_rot", latent, persistent=False)
+        self.register_buffer("clip_rot", visual, persistent=False)
 
     # ------------------------------------------------------------------ conditions
 
