@@ -189,7 +189,7 @@ def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
         for text in row.remarks:
             absent.setdefault(text, []).append(row.name)
     notes += [text if len(names) == len(rows) else f"{text} ({', '.join(names)})" for text, names in absent.items()]
-    notes += [text for row in rows for text in row.said]
+    notes += list(dict.fromkeys(text for row in rows for text in row.said))
     notes += list(dict.fromkeys(f"Warning: {w}" for row in rows for w in row.warnings))
     if any(row.name.split(":")[0] == "silence" for row in rows):
         notes.append("A constant prediction can look good on DeSync and AP: read them beside F1.")

@@ -11,7 +11,7 @@ from protocols.known_overlaps import found, list_name
 
 def said(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
     """Where parameters and seconds come from, how far samples of one clip differ, what went wrong besides."""
-    notes = []
+    notes = list(run.scores["protocol"].get("notes", ()))
     parameters, seconds = described.get("parameters"), described.get("seconds_per_sample")
     if parameters is not None and parameters["source"] != "measured":
         notes.append(f"{run.name}: params as declared, not counted ({parameters['source']})")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -163,7 +164,12 @@ class ExtractorSet:
 
     def run(self, extractor: Extractor, items: Sequence[torch.Tensor], clips: Sequence[str]) -> list[Row]:
         """Rows of prepared inputs; ``clips`` are their ids, for the message when the extractor fails."""
-        return self._with_room(extractor, lambda: extractor.run(items), clips)
+        if extractor.device.type == "cpu":  # each item is a batch of its own, so the message can name its clip
+            rows = (
+                self._with_room(extractor, partial(extractor.run, [x]), [c]) for x, c in zip(items, clips, strict=True)
+            )
+            return [row for found in rows for row in found]
+        return self._with_room(extractor, partial(extractor.run, items), clips)
 
     def run_pair(
         self,
@@ -173,7 +179,11 @@ class ExtractorSet:
         clips: Sequence[str],
     ) -> list[Row]:
         """Rows of aligned pairs."""
-        return self._with_room(extractor, lambda: extractor.run(video, audio), clips)
+        if extractor.device.type == "cpu":
+            triples = zip(video, audio, clips, strict=True)
+            rows = (self._with_room(extractor, partial(extractor.run, [v], [a]), [c]) for v, a, c in triples)
+            return [row for found in rows for row in found]
+        return self._with_room(extractor, partial(extractor.run, video, audio), clips)
 
     def _with_room(
         self, extractor: Extractor | PairExtractor, work: Callable[[], Result], clips: Sequence[str]

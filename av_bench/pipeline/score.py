@@ -93,6 +93,7 @@ def score(
             "version": plan.protocol.version,
             "seconds": plan.protocol.seconds,
             "metrics": [*plan.protocol.metrics, *added],
+            **({"notes": list(plan.protocol.notes)} if plan.protocol.notes else {}),
         },
         "flavour": plan.flavour,
         "reference": _described(plan.reference),
