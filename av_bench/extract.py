@@ -26,7 +26,7 @@ from av_bench.features.published_caches import (
 )
 from av_bench.media.decode import AUDIO_SUFFIXES, decode, media_files
 from av_bench.runtime.files import atomic_path
-from av_bench.runtime.prefetch import ahead, default_workers
+from av_bench.runtime.prefetch import default_workers, prefetch_map
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _features(
     problems: list[str] = []
     for start in range(0, len(files), batch_size):
         batch = files[start : start + batch_size]
-        prepared = list(ahead(prepare, batch, workers, 2 * workers))
+        prepared = list(prefetch_map(prepare, batch, workers, 2 * workers))
         problems += [str(p) for p in prepared if isinstance(p, AvBenchError)]
         if problems:
             continue  # look at every file, so that one message names them all

@@ -22,10 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.features.read import Rows
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.training.distributed import Cluster, spread
+from model_zoo.mmaudio.training.distributed import Cluster, wrap_parallel
 from model_zoo.mmaudio.training.mix import Batch
 from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
-from model_zoo.mmaudio.training.recipe import Run, read_recipe
+from model_zoo.mmaudio.training.recipe import RunSettings, read_recipe
 from model_zoo.mmaudio.training.setup import network_config, row_shapes
 
 
@@ -37,7 +37,7 @@ def random_batch(config: NetworkConfig, size: int, device: torch.device) -> Batc
     there = torch.ones(size, dtype=torch.bool)
     noise = [torch.randn(arrays["mean"].shape, generator=generator) for _ in range(2)]
     drop = torch.rand(2, size, generator=generator) < 0.1
-    return Batch(Rows(**arrays, video=there, worded=there), *noise, torch.rand(size, generator=generator), *drop).to(
+    return Batch(Rows(**arrays, video=there, has_text=there), *noise, torch.rand(size, generator=generator), *drop).to(
         device
     )
 
@@ -50,10 +50,12 @@ def build(config: NetworkConfig, device: torch.device) -> FlowNetwork:
     return FlowNetwork(config, latent_mean=0 * one, latent_std=one, empty_string=empty).to(device)
 
 
-def seconds_per_step(config: NetworkConfig, run: Run, size: int, steps: int, device: torch.device) -> tuple[float, int]:
+def seconds_per_step(
+    config: NetworkConfig, run: RunSettings, size: int, steps: int, device: torch.device
+) -> tuple[float, int]:
     """Median wall seconds of a step after three for warming up, and peak bytes on a GPU (0 on a CPU)."""
     network = build(config, device)
-    module = spread(network, run, Cluster(0, 1, device))
+    module = wrap_parallel(network, run, Cluster(0, 1, device))
     normalise = Normaliser(network.latent_mean.detach(), network.latent_std.detach())
     optimiser, batch = adamw(network, 1e-4, 1e-6, (0.9, 0.95), 1e-6), random_batch(config, size, device)
     times = []
@@ -115,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = network_config(read_recipe(given.config))
     if given.shrink:
         config = replace(config, hidden=given.shrink, heads=given.shrink // 64)
-    plain = Run(precision=given.precision, compile=False)
+    plain = RunSettings(precision=given.precision, compile=False)
     rows = {
         "plain": plain,
         "compiled": replace(plain, compile=True),

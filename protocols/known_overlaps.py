@@ -44,7 +44,7 @@ def list_name(set_name: str, version: str) -> str:
     return version.partition("@")[2] or set_name
 
 
-def found(listed: str, training_sets: Iterable[str]) -> tuple[list[Overlap], list[str]]:
+def known_overlaps(listed: str, training_sets: Iterable[str]) -> tuple[list[Overlap], list[str]]:
     """Overlaps of a list with training sets (those that are not zero), and the training sets nothing is known of."""
     known = {overlap.train: overlap for name, overlap in _rows() if name == listed}
     wanted = list(dict.fromkeys(training_sets))

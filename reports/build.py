@@ -15,7 +15,7 @@ from av_bench.contracts import UsageError
 from av_bench.results.compare import half_width, unstated_pack
 from av_bench.results.record import Run, read_run
 from reports.model import Cell, Column, Row, Table, params_cell
-from reports.notes import marked, said, scored_list
+from reports.notes import marked, model_notes, scored_list
 
 SANITY = ("oracle", "shuffled", "noise", "silence")
 
@@ -125,7 +125,7 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
         tuple(run.scores["warnings"]),
         run.path,
         run.scores.get("clean"),
-        said(run, described),
+        model_notes(run, described),
         tuple((r["table"], r["row"]) for r in described.get("paper", ())),
         tuple(remarks),
     )

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from av_bench.results.record import Run
-from protocols.known_overlaps import found, list_name
+from protocols.known_overlaps import known_overlaps, list_name
 
 
-def said(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
+def model_notes(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
     """Where parameters and seconds come from, how far samples of one clip differ, what went wrong besides."""
     notes = list(run.scores["protocol"].get("notes", ()))
     parameters, seconds = described.get("parameters"), described.get("seconds_per_sample")
@@ -43,7 +43,7 @@ def scored_list(run: Run) -> str:
 
 def overlaps(name: str, listed: str, training_sets: Iterable[str]) -> list[str]:
     """Notes on a row whose declared training sets overlap the set (the mark † stands at its name), or may do so."""
-    known, unknown = found(listed, training_sets)
+    known, unknown = known_overlaps(listed, training_sets)
     notes = []
     if known:
         notes.append(f"† {name} was trained on data that overlaps this set: {'; '.join(o.text for o in known)}")
@@ -54,4 +54,4 @@ def overlaps(name: str, listed: str, training_sets: Iterable[str]) -> list[str]:
 
 def marked(listed: str, training_sets: Iterable[str]) -> bool:
     """Whether a row's training data is known to overlap the set."""
-    return bool(found(listed, training_sets)[0])
+    return bool(known_overlaps(listed, training_sets)[0])

@@ -18,7 +18,7 @@ from av_bench.pipeline.plan import RunOptions, RunResult
 from av_bench.training import commands
 from av_bench.training.run_evaluator import RunEvaluator
 from model_zoo.mmaudio.features.read import FeatureSet
-from model_zoo.mmaudio.training.recipe import Recipe, Run
+from model_zoo.mmaudio.training.recipe import FlowRecipe, RunSettings
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
 
 
@@ -75,11 +75,11 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[FlowRecipe]:
     """Recipes that reach the training loop, which does not run."""
-    found: list[Recipe] = []
+    found: list[FlowRecipe] = []
 
-    def note(recipe: Recipe, out: Path, *_: Any) -> Path:
+    def note(recipe: FlowRecipe, out: Path, *_: Any) -> Path:
         found.append(recipe)
         return out
 
@@ -98,7 +98,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     ],
 )
 def test_the_device_asked_for_trains(
-    tmp_path: Path, started: list[Recipe], options: list[str], device: str, place: str
+    tmp_path: Path, started: list[FlowRecipe], options: list[str], device: str, place: str
 ) -> None:
     from av_bench.cli.app import app
     from model_zoo.mmaudio.training.distributed import device_of
@@ -116,9 +116,9 @@ def test_each_process_of_a_launcher_has_its_own_gpu(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert device_of(Run(device="cuda")) == device_of(Run()) == torch.device("cuda:1")
+    assert device_of(RunSettings(device="cuda")) == device_of(RunSettings()) == torch.device("cuda:1")
     with pytest.raises(UsageError, match="each process takes its own GPU"):
-        device_of(Run(device="cuda:0"))
+        device_of(RunSettings(device="cuda:0"))
 
 
 @pytest.mark.usefixtures("started")
@@ -132,7 +132,7 @@ def test_devices_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.usefixtures("two_gpus")
 def test_the_flow_stage_of_the_embedded_model_takes_a_numbered_gpu(
-    tmp_path: Path, started: list[Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, started: list[FlowRecipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from model_zoo.mmaudio.nano import recipe
 
@@ -168,7 +168,7 @@ def variant_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_missing_weights_to_sample_with_are_said_before_training(
-    tmp_path: Path, variant_config: str, started: list[Recipe]
+    tmp_path: Path, variant_config: str, started: list[FlowRecipe]
 ) -> None:
     with pytest.raises(
         MissingRequirement,
@@ -179,7 +179,7 @@ def test_missing_weights_to_sample_with_are_said_before_training(
 
 
 def test_missing_weights_of_the_metrics_are_said_before_training(
-    tmp_path: Path, variant_config: str, started: list[Recipe], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, variant_config: str, started: list[FlowRecipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that sampling needs is there; the first extractor of the protocol is not."""
     monkeypatch.setattr("model_zoo.mmaudio.sampling.published.require_all_files", lambda *entries: entries)

@@ -23,7 +23,7 @@ from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
 from av_bench.features.store import Store
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
-from av_bench.runtime.prefetch import ahead
+from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 
 VERSION = "audit-fingerprint-3"  # store folder; changes whenever a code could change
@@ -106,7 +106,7 @@ def audit_content(
     result.counts[str(test)] = len(queries)
     with reporter.stage(f"matching {test}", len(queries)) as stage:
         asked = stream(queries, store, workers, result.unreadable)
-        for found in ahead(lambda query: list(library.matches(*query)), asked, workers, 2 * workers):
+        for found in prefetch_map(lambda query: list(library.matches(*query)), asked, workers, 2 * workers):
             result.matches += found
             stage.advance()
     result.matches.sort(key=lambda m: (str(m.test), -m.confidence, str(m.train)))

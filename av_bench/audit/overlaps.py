@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class OverlapRow:
     """One row of a list file: times in ms, None where the list has none."""
 
     file: str
@@ -43,8 +43,8 @@ class Finding:
     clip: str
     id: str
     train_list: str
-    test: Row
-    train: Row
+    test: OverlapRow
+    train: OverlapRow
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def _against(test: ClipList, rows: Any, train: ClipList, rule: Rule) -> TrainRes
     _comparable(test, train, rule)
     findings = []
     for r in _under(_id_pairs(rows, train), rule).itertuples(index=False):
-        a = Row(test.files[r.file], r.line, *_times(r, "start", "end"))
-        b = Row(train.files[r.file_train], r.line_train, *_times(r, "start_train", "end_train"))
+        a = OverlapRow(test.files[r.file], r.line, *_times(r, "start", "end"))
+        b = OverlapRow(train.files[r.file_train], r.line_train, *_times(r, "start_train", "end_train"))
         findings.append(Finding(clip_name(r.id, a.start), r.id, train.name, a, b))
     return TrainResult(
         train.name,

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.audit.cliplist import Malformed
-from av_bench.audit.overlaps import Finding, ListAudit, Row
+from av_bench.audit.overlaps import Finding, ListAudit, OverlapRow
 from av_bench.audit.tables import TableA4
 from av_bench.contracts import UsageError
 from av_bench.runtime.files import write_text
@@ -87,7 +87,7 @@ def _finding(found: Finding) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: OverlapRow) -> dict[str, Any]:
     times = {} if row.start is None or row.end is None else {"start": row.start / 1000, "end": row.end / 1000}
     return {"file": row.file, "line": row.line, **times}
 
@@ -108,7 +108,7 @@ def write_csv(findings: Sequence[Finding], path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def seconds(row: Row) -> str:
+def seconds(row: OverlapRow) -> str:
     """Start of a row in s, empty where the list has none."""
     return "" if row.start is None else f"{row.start / 1000:g}"
 

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
+class TableFormat(StrEnum):
     """Table formats."""
 
     markdown = "markdown"
@@ -184,7 +184,7 @@ def _print_tables(paths: list[Path], allow_different_n: bool = False, with_paper
 @app.command()
 def table(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    format_: Annotated[Format | None, typer.Option("--format", help="\\[default: a table for people]")] = None,
+    format_: Annotated[TableFormat | None, typer.Option("--format", help="\\[default: a table for people]")] = None,
     intervals: Annotated[bool, typer.Option(help="Print 95 % intervals.")] = True,
     allow_different_n: Annotated[
         bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
@@ -207,7 +207,7 @@ def table(
         _print_tables(folders or runs, allow_different_n, with_paper)
         return
     found = tables(folders or runs, allow_different_n=allow_different_n, with_paper=with_paper)
-    text = render(found, (format_ or Format.markdown).value, intervals)
+    text = render(found, (format_ or TableFormat.markdown).value, intervals)
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -15,7 +15,7 @@ import typer
 from av_bench.contracts import AvBenchError, MissingRequirement
 from av_bench.runtime.offline import offline
 from av_bench.weights import Progress, check
-from av_bench.weights.lock import Entry, folder, load_lock, readable_size, select
+from av_bench.weights.lock import LockEntry, folder, load_lock, readable_size, select
 from av_bench.weights.pull import accept, add, pull, unaccepted
 
 app = typer.Typer(help="Pretrained files: list, pull, verify, add.", no_args_is_help=True)
@@ -102,7 +102,7 @@ def add_(
         typer.echo(_licence(entry))
 
 
-def _pull_one(entry: Entry, network: bool, quiet: bool) -> bool:
+def _pull_one(entry: LockEntry, network: bool, quiet: bool) -> bool:
     try:
         with _progress(entry.name, quiet) as progress:
             path, downloaded = pull(entry, progress, network=network)
@@ -113,7 +113,7 @@ def _pull_one(entry: Entry, network: bool, quiet: bool) -> bool:
     return True
 
 
-def _settle_licences(entries: list[Entry], names: list[str], accepted: bool) -> None:
+def _settle_licences(entries: list[LockEntry], names: list[str], accepted: bool) -> None:
     """Tell every licence; ask once for those that forbid commercial use."""
     missing = [entry for entry in entries if not entry.path.is_file()]
     for entry in missing:
@@ -137,7 +137,7 @@ def _settle_licences(entries: list[Entry], names: list[str], accepted: bool) -> 
     accept(asked)
 
 
-def _licence(entry: Entry) -> str:
+def _licence(entry: LockEntry) -> str:
     doubt = " (as quoted by third parties)" if "licence" in entry.unverified else ""
     told = f"licence {entry.licence}{doubt}"
     if entry.licence == "not stated":
@@ -145,14 +145,14 @@ def _licence(entry: Entry) -> str:
     return told + (": NON-COMMERCIAL use only" if entry.non_commercial else "")
 
 
-def _basis(entry: Entry) -> str:
+def _basis(entry: LockEntry) -> str:
     """On what the check rests, where it is not a sha256 of the lock."""
     if entry.sha256:
         return ""
     return " (by the published md5)" if entry.md5 else " (no published hash; its first sha256 is recorded here)"
 
 
-def _state(entry: Entry) -> str:
+def _state(entry: LockEntry) -> str:
     if entry.path.is_file():
         wrong = entry.bytes is not None and entry.path.stat().st_size != entry.bytes
         return "WRONG SIZE" if wrong else "present"

@@ -18,7 +18,7 @@ from av_bench.features.extractor_set import ExtractorSet, named_plugin
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
 from av_bench.media.decode import DECODER, SILENCE_PEAK, DecodedMedia, decode, file_digest
-from av_bench.runtime.prefetch import ahead
+from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 
 BATCH = 16
@@ -57,7 +57,7 @@ class Extraction:
         ``audio`` / ``video`` say which streams must be there and long enough.
         """
         with self.reporter.stage(f"read {side}", len(media)) as stage:
-            for medium, digest in zip(media, ahead(_digest, media, self.workers, 64), strict=True):
+            for medium, digest in zip(media, prefetch_map(_digest, media, self.workers, 64), strict=True):
                 if isinstance(digest, MediaError):
                     medium.problem = digest
                 else:
@@ -103,7 +103,7 @@ class Extraction:
             return self._load(job[0], {name: built[name] for name in job[1]}, audio)
 
         every = [(m, missing) for batch, missing in jobs for m in batch]
-        stream = ahead(load, every, self.workers, BATCH + 2 * self.workers)
+        stream = prefetch_map(load, every, self.workers, BATCH + 2 * self.workers)
         with self.reporter.stage(f"extract {side}", len(every)) as stage:
             for batch, missing in jobs:
                 loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]

@@ -17,7 +17,9 @@ def default_workers() -> int:
     return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int, window: int) -> Iterator[Result]:
+def prefetch_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, window: int
+) -> Iterator[Result]:
     """``function(item)`` for each item, in order, computed by threads at most ``window`` items ahead.
 
     An exception of ``function`` is raised where its result would have come. Decoders and torch release the

@@ -20,7 +20,7 @@ from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips
 
 if TYPE_CHECKING:
-    from model_zoo.mmaudio.training.recipe import Recipe
+    from model_zoo.mmaudio.training.recipe import FlowRecipe
     from model_zoo.mmaudio.vae_training.recipes import VAERecipe
 
 
@@ -124,7 +124,7 @@ def train_mmaudio(
     return train(recipe, out, evaluation, quiet, excluded)
 
 
-def _evaluation(recipe: Recipe, out: Path, data: Path, limit: int, device: str) -> Any:
+def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: str) -> Any:
     """Sampling and scoring for the training loop, with the published codec and conditions of the config's variant.
 
     MissingRequirement when a weight file of theirs, or of a metric's network, is not there.
@@ -173,11 +173,11 @@ def vae_recipe(network: str, changes: Sequence[str] = ()) -> VAERecipe | None:
 def train_vae(recipe: VAERecipe, data: Path, *, out: Path, device: str | None = None, quiet: bool = False) -> Path:
     """Train a VAE in the processes that torchrun started; the first one decodes ``data``. Returns the weights file."""
     from model_zoo.mmaudio.training.distributed import cluster
-    from model_zoo.mmaudio.training.recipe import Run
+    from model_zoo.mmaudio.training.recipe import RunSettings
     from model_zoo.mmaudio.vae_training import loop
     from model_zoo.mmaudio.vae_training.data import open_items
 
-    with cluster(Run(device=device or "auto")) as processes, loop.held(out, processes) as mine:
+    with cluster(RunSettings(device=device or "auto")) as processes, loop.folder_lock(out, processes) as mine:
         if not mine:
             raise UsageError(f"{out} is being written by another training run; wait for it, or choose another --out")
         report = Reporter(quiet or not processes.first).say
@@ -208,12 +208,12 @@ def extract_features(
     """Make every shard of ``out`` that is neither done nor in another worker's hands; yields what came of it."""
     from model_zoo.mmaudio.codec.published import OfficialCodec
     from model_zoo.mmaudio.conditions.published import OfficialConditioner
-    from model_zoo.mmaudio.features.crop_plan import Plan
+    from model_zoo.mmaudio.features.crop_plan import CropPlan
     from model_zoo.mmaudio.features.encode import MediaFeatures
-    from model_zoo.mmaudio.features.work import extract, prepare, said, unfinished
+    from model_zoo.mmaudio.features.work import extract, prepare, progress_line, unfinished
 
     check_device(device)
-    plan = Plan(rule, crops, video, shard_size)
+    plan = CropPlan(rule, crops, video, shard_size)
     found = read_clips(protocols.load_set(set_name), SetRequest(data=data, table=table)).clips
     clips = [replace(clip, text=clip.text or clip.label) for clip in found]  # class names are texts (section 3.5.1)
     encoder = MediaFeatures(OfficialCodec(rate, vae), OfficialConditioner(), seconds, device)
@@ -221,7 +221,7 @@ def extract_features(
     for name in extract(out, clips, plan, encoder):
         reporter.say(f"{out / name}: done")
     work = prepare(out, clips, plan, encoder)
-    yield f"{out}: {said(out, work)}"
+    yield f"{out}: {progress_line(out, work)}"
     left = unfinished(out, work)
     yield f"{out}: {len(left)} shards are still in other workers' hands" if left else f"{out}: complete"
 

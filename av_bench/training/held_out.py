@@ -18,7 +18,7 @@ from av_bench.contracts import Clip
 from av_bench.media.decode import DecodedMedia, decode
 from av_bench.metrics import offset_grid
 from av_bench.networks import nano
-from av_bench.runtime.prefetch import ahead, default_workers
+from av_bench.runtime.prefetch import default_workers, prefetch_map
 from av_bench.weights.fill import Weights
 
 CANDIDATES = 32
@@ -43,7 +43,7 @@ def _rows(name: str, clips: Sequence[Clip], weights: Weights, change: float = 0.
         media = decode(str(clip.video), requests, SECONDS, audio=not requests)
         return torch.as_tensor(extractor.prepare(_shifted(media, change) if change else media, SECONDS))
 
-    items = list(ahead(load, clips, default_workers(), 8))
+    items = list(prefetch_map(load, clips, default_workers(), 8))
     rows: list[dict[str, NDArray[Any]]] = []
     for start in range(0, len(items), 16):
         rows += extractor.run(items[start : start + 16])

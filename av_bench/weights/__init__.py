@@ -20,7 +20,7 @@ from typing import Any
 from av_bench.contracts import MissingRequirement
 from av_bench.runtime.files import home, write_json
 from av_bench.weights.load import BadWeights, hash_of_mapping, load_checkpoint, load_state_dict, wrong_kind
-from av_bench.weights.lock import Entry, folder, get, load_lock, readable_size
+from av_bench.weights.lock import LockEntry, folder, get, load_lock, readable_size
 from av_bench.weights.structure import implausible
 
 __all__ = [
@@ -66,7 +66,7 @@ def require(name: str) -> Path:
     return entry.path
 
 
-def check(entry: Entry, path: Path, *, fresh: bool = False, progress: Progress | None = None) -> str:
+def check(entry: LockEntry, path: Path, *, fresh: bool = False, progress: Progress | None = None) -> str:
     """sha256 of ``path`` after it proved to be the file of ``entry``; recorded if the lock holds no sha256.
 
     ``fresh`` reads every byte; otherwise a remembered sha256 of an unchanged file is taken. Raises BadWeights with
@@ -97,7 +97,7 @@ def check(entry: Entry, path: Path, *, fresh: bool = False, progress: Progress |
     return found["sha256"]
 
 
-def _mismatch(entry: Entry, path: Path, kind: str, expected: str, found: str) -> str:
+def _mismatch(entry: LockEntry, path: Path, kind: str, expected: str, found: str) -> str:
     text = f"{path}: not the file of {entry.name!r}:\n    {kind} expected {expected}\n    {kind} found    {found}"
     if kind == "sha256" and entry.sha256 is None:
         return (
@@ -107,13 +107,13 @@ def _mismatch(entry: Entry, path: Path, kind: str, expected: str, found: str) ->
     return text + _doubt(entry, kind)
 
 
-def _doubt(entry: Entry, field: str) -> str:
+def _doubt(entry: LockEntry, field: str) -> str:
     if field not in entry.unverified:
         return ""
     return f" (the lock's {field} is quoted from third parties; compare with the publisher's page of {entry.url})"
 
 
-def _forget(entry: Entry) -> str:
+def _forget(entry: LockEntry) -> str:
     """What to do when a wrong file had been recorded as the first arrival."""
     record = _record_path(entry)
     if not record.exists():
@@ -121,11 +121,11 @@ def _forget(entry: Entry) -> str:
     return f". A file was recorded as {entry.name!r} before: if it was this one, delete {record}"
 
 
-def _record_path(entry: Entry) -> Path:
+def _record_path(entry: LockEntry) -> Path:
     return folder() / ".records" / f"{entry.name}.json"
 
 
-def recorded_sha256(entry: Entry) -> str | None:
+def recorded_sha256(entry: LockEntry) -> str | None:
     """The sha256 of the first file that arrived for an entry, None when none has. BadWeights if unreadable."""
     path = _record_path(entry)
     if not path.exists():
@@ -139,7 +139,7 @@ def recorded_sha256(entry: Entry) -> str | None:
     raise BadWeights(f"{path}: unreadable record of {entry.name!r}'s sha256; delete it to record the file anew")
 
 
-def _record(entry: Entry, sha256: str, path: Path) -> None:
+def _record(entry: LockEntry, sha256: str, path: Path) -> None:
     try:
         content = {"sha256": sha256, "bytes": path.stat().st_size, "url": entry.url}
         write_json(_record_path(entry), content, indent=None)

@@ -23,7 +23,7 @@ from av_bench.contracts import MissingRequirement
 from av_bench.runtime.files import write_json
 from av_bench.weights import Progress, recorded_sha256
 from av_bench.weights.load import BadWeights, wrong_kind
-from av_bench.weights.lock import Entry, readable_size
+from av_bench.weights.lock import LockEntry, readable_size
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class _InterruptedError(Exception):
     """The connection gave out; another request may continue."""
 
 
-def download(entry: Entry, part: Path, progress: Progress | None) -> None:
+def download(entry: LockEntry, part: Path, progress: Progress | None) -> None:
     """Fill ``part``, continuing after cuts; gives up after ``RETRIES`` failures in a row without a new byte."""
     failures = 0
     while True:
@@ -57,7 +57,7 @@ def download(entry: Entry, part: Path, progress: Progress | None) -> None:
             time.sleep(pause)
 
 
-def _request(entry: Entry, part: Path, progress: Progress | None) -> None:
+def _request(entry: LockEntry, part: Path, progress: Progress | None) -> None:
     """One GET that starts or continues ``part``; returns when it is complete."""
     state = _resumable(entry, part)
     start = _length(part) if state else 0
@@ -86,11 +86,11 @@ def _request(entry: Entry, part: Path, progress: Progress | None) -> None:
         raise _InterruptedError(str(error) or type(error).__name__) from None
 
 
-def _moved(entry: Entry) -> str:
+def _moved(entry: LockEntry) -> str:
     return " (this address is unverified in the lock file)" if "url" in entry.unverified else ""
 
 
-def _extent(entry: Entry, response: HTTPResponse, asked: int) -> tuple[int, int | None]:
+def _extent(entry: LockEntry, response: HTTPResponse, asked: int) -> tuple[int, int | None]:
     """(first byte of this answer, size of the whole file if told). BadWeights when the size is not the lock's."""
     start, total = 0, None
     if response.status == 206:
@@ -119,7 +119,7 @@ def _extent(entry: Entry, response: HTTPResponse, asked: int) -> tuple[int, int 
 
 
 def _receive(
-    entry: Entry, part: Path, response: HTTPResponse, start: int, total: int | None, progress: Progress | None
+    entry: LockEntry, part: Path, response: HTTPResponse, start: int, total: int | None, progress: Progress | None
 ) -> None:
     if start == 0:
         head = response.read(1024)
@@ -149,7 +149,7 @@ def _copy(response: HTTPResponse, file: IO[bytes], head: bytes, total: int | Non
     os.fsync(file.fileno())
 
 
-def _room_for(entry: Entry, total: int | None) -> None:
+def _room_for(entry: LockEntry, total: int | None) -> None:
     need, free = total or entry.bytes or entry.about, shutil.disk_usage(entry.path.parent).free
     if need is not None and need > free:
         raise MissingRequirement(
@@ -164,7 +164,7 @@ def _validator(response: HTTPResponse) -> str:
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
-def _resumable(entry: Entry, part: Path) -> dict[str, Any]:
+def _resumable(entry: LockEntry, part: Path) -> dict[str, Any]:
     """State of a part that may be continued, else empty: pieces of two versions must never be glued unnoticed."""
     try:
         state = json.loads(entry.beside(".part.json").read_text())
@@ -175,7 +175,7 @@ def _resumable(entry: Entry, part: Path) -> dict[str, Any]:
     return dict(state) if same and judged else {}
 
 
-def _has_hash(entry: Entry) -> bool:
+def _has_hash(entry: LockEntry) -> bool:
     return bool(entry.sha256 or entry.md5 or recorded_sha256(entry))
 
 

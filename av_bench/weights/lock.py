@@ -17,7 +17,7 @@ from av_bench.schema import Pattern, PositiveInt, Sha256, build, read_yaml
 
 
 @dataclass(frozen=True)
-class Entry:
+class LockEntry:
     """One file of the lock. ``file`` is its place below the weights folder; see the lock file for the other fields."""
 
     name: Annotated[str, Pattern(r"[A-Za-z0-9][\w.-]*", "a name of letters, digits, '_', '.' and '-'")]
@@ -60,7 +60,7 @@ class LockFile:
     files: Mapping[str, Mapping[str, Any]]
 
 
-def load_lock() -> dict[str, Entry]:
+def load_lock() -> dict[str, LockEntry]:
     """Entries by name, from ``$AV_BENCH_WEIGHTS_LOCK`` (a mirror, private weights) or the package's own lock file.
 
     Raises UsageError, naming file and entry, for anything but well-formed entries.
@@ -73,23 +73,25 @@ def load_lock() -> dict[str, Entry]:
     return lock
 
 
-def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> Entry:
+def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> LockEntry:
     where = f"{lock}: entry {name!r}"
     if "name" in raw:
-        raise UsageError(f"{where}: {unknown_name('key', 'name', [f.name for f in fields(Entry) if f.name != 'name'])}")
-    entry: Entry = build(Entry, {"name": name, **raw}, where)
+        raise UsageError(
+            f"{where}: {unknown_name('key', 'name', [f.name for f in fields(LockEntry) if f.name != 'name'])}"
+        )
+    entry: LockEntry = build(LockEntry, {"name": name, **raw}, where)
     place = PurePosixPath(entry.file)
     if place.is_absolute() or ".." in place.parts or place.parts[:1] == (".records",):
         raise UsageError(f"{where}: file: {entry.file!r} must lie inside the weights folder, and not in .records")
     if not entry.needed_by:
         raise UsageError(f"{where}: needed_by is empty")
-    odd = sorted(set(entry.unverified) - {f.name for f in fields(Entry)})
+    odd = sorted(set(entry.unverified) - {f.name for f in fields(LockEntry)})
     if odd:
-        raise UsageError(f"{where}: unverified: {unknown_name('key', odd[0], [f.name for f in fields(Entry)])}")
+        raise UsageError(f"{where}: unverified: {unknown_name('key', odd[0], [f.name for f in fields(LockEntry)])}")
     return entry
 
 
-def select(names: Iterable[str]) -> list[Entry]:
+def select(names: Iterable[str]) -> list[LockEntry]:
     """Entries that ``names`` ask for, in lock order: by own name, or all that an extractor, model or column needs.
 
     Case, ``_`` and ``-`` do not matter. Raises UsageError with the nearest names on a miss.
@@ -105,7 +107,7 @@ def select(names: Iterable[str]) -> list[Entry]:
     return [entry for entry in lock.values() if entry.name in wanted]
 
 
-def get(name: str) -> Entry:
+def get(name: str) -> LockEntry:
     """The one entry of that name. Raises UsageError on a miss."""
     for entry in select([name]):
         if _plain(entry.name) == _plain(name):

@@ -22,7 +22,7 @@ from av_bench.runtime.files import lock, write_json
 from av_bench.runtime.offline import offline
 from av_bench.weights import Progress, check, digests, recorded_sha256, remember
 from av_bench.weights.load import BadWeights
-from av_bench.weights.lock import Entry, folder, get, load_lock
+from av_bench.weights.lock import LockEntry, folder, get, load_lock
 
 log = logging.getLogger(__name__)
 
@@ -30,26 +30,26 @@ log = logging.getLogger(__name__)
 # --------------------------------------------------------------------------- licences
 
 
-def unaccepted(entries: Sequence[Entry]) -> list[Entry]:
+def unaccepted(entries: Sequence[LockEntry]) -> list[LockEntry]:
     """Those under a non-commercial licence that was not accepted on this machine yet."""
     return [e for e in entries if e.non_commercial and not _acceptance(e).exists()]
 
 
-def accept(entries: Sequence[Entry]) -> None:
+def accept(entries: Sequence[LockEntry]) -> None:
     """Note that the user accepted the licences of these entries, so that the question is asked once."""
     for entry in unaccepted(entries):
         content = {"licence": entry.licence, "asked_for": entry.name, "time": time.time()}
         write_json(_acceptance(entry), content, indent=None)
 
 
-def _acceptance(entry: Entry) -> Path:
+def _acceptance(entry: LockEntry) -> Path:
     return folder() / ".records" / f"accepted-{entry.licence}.json"
 
 
 # --------------------------------------------------------------------------- pull
 
 
-def pull(entry: Entry, progress: Progress | None = None, *, network: bool = True) -> tuple[Path, bool]:
+def pull(entry: LockEntry, progress: Progress | None = None, *, network: bool = True) -> tuple[Path, bool]:
     """The file of ``entry`` in place and checked, and whether it had to be downloaded.
 
     Without ``network``, or with ``AV_BENCH_OFFLINE`` set, no connection is opened. Raises MissingRequirement when
@@ -81,7 +81,7 @@ def pull(entry: Entry, progress: Progress | None = None, *, network: bool = True
         return _install(entry, part, progress), True
 
 
-def _may_download(entry: Entry, network: bool) -> None:
+def _may_download(entry: LockEntry, network: bool) -> None:
     command = f"av-bench weights pull {entry.name}"
     if not network:
         raise MissingRequirement(
@@ -95,7 +95,7 @@ def _may_download(entry: Entry, network: bool) -> None:
         )
 
 
-def _install(entry: Entry, part: Path, progress: Progress | None) -> Path:
+def _install(entry: LockEntry, part: Path, progress: Progress | None) -> Path:
     """Check the complete ``part``, flush it and give it its final name."""
     try:
         sha256 = check(entry, part, fresh=True, progress=progress)
@@ -111,7 +111,7 @@ def _install(entry: Entry, part: Path, progress: Progress | None) -> Path:
     return entry.path
 
 
-def _reject(path: Path, entry: Entry) -> Path:
+def _reject(path: Path, entry: LockEntry) -> Path:
     rejected = entry.beside(".rejected")
     path.replace(rejected)
     entry.beside(".part.json").unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def _flush_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(entry: Entry) -> Iterator[None]:
+def _alone(entry: LockEntry) -> Iterator[None]:
     """One writer per file. The kernel drops the lock when a process dies, so a killed pull leaves nothing behind."""
     with lock(folder() / ".records" / f"{entry.name}.lock") as mine:
         if not mine:
@@ -139,7 +139,7 @@ def _alone(entry: Entry) -> Iterator[None]:
 # --------------------------------------------------------------------------- add
 
 
-def add(source: Path, name: str | None = None, progress: Progress | None = None) -> Entry:
+def add(source: Path, name: str | None = None, progress: Progress | None = None) -> LockEntry:
     """Put the user's own copy of a file into place (hard link, else copy) after it proved to be the right one.
 
     Without ``name`` the entry is found by hash; a file whose hash nobody published needs ``name``. Raises UsageError
@@ -177,7 +177,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _recognise(source: Path, progress: Progress | None) -> Entry:
+def _recognise(source: Path, progress: Progress | None) -> LockEntry:
     """The entry whose published or recorded hash the file has."""
     found = digests(source, ("sha256", "md5"), progress)
     entries = list(load_lock().values())

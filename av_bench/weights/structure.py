@@ -10,13 +10,13 @@ import zipfile
 from pathlib import Path
 
 from av_bench.weights.load import HEADER_LIMIT, is_safetensors
-from av_bench.weights.lock import Entry, readable_size
+from av_bench.weights.lock import LockEntry, readable_size
 
 TOLERANCE = 0.05  # of the size: it is known to three or four digits
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch files before 1.6 begin with, pickled
 
 
-def implausible(entry: Entry, path: Path) -> str | None:
+def implausible(entry: LockEntry, path: Path) -> str | None:
     """Why ``path`` cannot be the file of ``entry``, judged by its size and format; None when it can."""
     size = path.stat().st_size
     if entry.about is not None and abs(size - entry.about) > TOLERANCE * entry.about:

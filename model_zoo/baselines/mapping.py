@@ -14,7 +14,7 @@ from typing import Any
 from av_bench.contracts import Clip, ClipSet, UsageError
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.schema import build, load_yaml
-from model_zoo.baselines.schema import Manifest, Samples
+from model_zoo.baselines.schema import Manifest, PublishedSamples
 from model_zoo.samples import SampleFolder
 
 Key = tuple[str, int]
@@ -81,11 +81,11 @@ class MappedSamples(SampleFolder):
         super().setup(clips, seconds, seed)
 
 
-def _rule(manifest: Manifest, mapping: str | None) -> Samples:
+def _rule(manifest: Manifest, mapping: str | None) -> PublishedSamples:
     if mapping is not None:
         data = load_yaml(Path(mapping))
         known = asdict(manifest.samples) if manifest.samples else {"source": "the user's"}
-        rule: Samples = build(Samples, known | data if isinstance(data, dict) else data, mapping)
+        rule: PublishedSamples = build(PublishedSamples, known | data if isinstance(data, dict) else data, mapping)
         return rule
     if manifest.samples is None:
         raise UsageError(
@@ -94,7 +94,7 @@ def _rule(manifest: Manifest, mapping: str | None) -> Samples:
     return manifest.samples
 
 
-def by_rule(folder: Path, rule: Samples) -> tuple[dict[Key, Path], list[str]]:
+def by_rule(folder: Path, rule: PublishedSamples) -> tuple[dict[Key, Path], list[str]]:
     """Files that the pattern maps, and the names of media files that it does not.
 
     The pattern must match the whole path below the folder. Its groups fill ``rule.clip``; a group named ``k`` counts
@@ -121,7 +121,7 @@ def by_rule(folder: Path, rule: Samples) -> tuple[dict[Key, Path], list[str]]:
     return files, unmatched
 
 
-def _key(match: re.Match[str], rule: Samples) -> Key:
+def _key(match: re.Match[str], rule: PublishedSamples) -> Key:
     """(clip id, k) of a matching name; a group that ``clip`` formats as a number becomes one."""
     groups: dict[str, Any] = match.groupdict()
     for _, name, form, _ in string.Formatter().parse(rule.clip):

@@ -83,7 +83,7 @@ class Driver:
 
 
 @dataclass(frozen=True)
-class Samples:
+class PublishedSamples:
     """Published samples: where they are and how their names are mapped to clips (see ``mapping.py``)."""
 
     source: str
@@ -132,7 +132,7 @@ class Manifest:
     parameters: Parameters | None = None
     environment: Environment | None = None
     weights: tuple[Weight, ...] = ()
-    samples: Samples | None = None
+    samples: PublishedSamples | None = None
     paper: tuple[PaperRow, ...] = ()
     training_sets: tuple[TrainingSet, ...] = ()
     notes: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ def _steps_problems(driver: Driver, extras: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _mapping_problems(samples: Samples) -> list[str]:
+def _mapping_problems(samples: PublishedSamples) -> list[str]:
     try:
         groups = set(re.compile(samples.pattern).groupindex)
     except re.error as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
 from av_bench.media.decode import SILENCE_PEAK
-from model_zoo.external.contract import Row
+from model_zoo.external.contract import OutputRow
 
 _FORMATS = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac"}
 _SLACK = 0.05  # seconds by which a file may differ from what is declared: codecs and vocoders pad to whole frames
@@ -52,7 +52,7 @@ class CheckedFile:
     n_samples: int
 
 
-def check(row: Row, folder: Path, native: Native) -> CheckedFile:
+def check(row: OutputRow, folder: Path, native: Native) -> CheckedFile:
     """The file of an ok row. Raises MediaError: path-escape, missing-file, empty, unreadable, not-finite, wrong-rate,
     wrong-length. (Too short for the protocol and silent are judged where all files are.)
     """

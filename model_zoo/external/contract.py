@@ -65,7 +65,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Row:
+class OutputRow:
     """The answer for one (id, k). ``path`` is relative to the output folder; ``seconds`` is split in PARTS."""
 
     id: str
@@ -95,9 +95,9 @@ class Result:
     contract_version: int = CONTRACT_VERSION
 
 
-def read_row(line: str, where: str) -> Row:
+def read_row(line: str, where: str) -> OutputRow:
     """One line of ``outputs.jsonl``. UsageError names file, line and key."""
-    row = _read(Row, line, where)
+    row = _read(OutputRow, line, where)
     if row.k < 0:
         raise UsageError(f"{where}: k is {row.k}, samples are counted from 0")
     if row.status == "ok" and (row.path is None or row.sample_rate is None):

@@ -30,7 +30,7 @@ from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
 from model_zoo.external.extras import read_extras
 from model_zoo.external.launching import launch
-from model_zoo.external.runner import Job, Settled
+from model_zoo.external.runner import DriverJob, Settled
 from model_zoo.external.silent import at_rate, silent_copy
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ExternalProgram(SampleSource):
         self.training_sets = tuple(s.name for s in manifest.training_sets)
         self.extras = read_extras(options.get("extras"), manifest.conditions.extras, manifest.name)
         self.seconds = 0.0
-        self.job: Job | None = None
+        self.job: DriverJob | None = None
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Refuse what cannot work: lengths the model does not give, conditions the set does not have."""
@@ -109,7 +109,7 @@ class ExternalProgram(SampleSource):
         request = self._request(folder, job.seed, job.samples, job.device)
         self._same_request(folder, request)
         command = launch(self.manifest, self.site, folder, job.device)
-        self.job = Job(folder, request, command, self.manifest.driver.rows == "list")
+        self.job = DriverJob(folder, request, command, self.manifest.driver.rows == "list")
         for settled in self.job.run(items):
             yield self._judged(settled, job.place)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from av_bench.contracts import Reason, UsageError
 from av_bench.runtime.files import write_atomically
-from model_zoo.external.contract import Item, Request, Row, key_of, read_result, read_row, write_lines
+from model_zoo.external.contract import Item, OutputRow, Request, key_of, read_result, read_row, write_lines
 from model_zoo.external.process import Launch, end, locked, start
 
 Key = tuple[str, int]
@@ -32,13 +32,13 @@ class Settled:
     """What became of one item: its row, or a reason given by the harness."""
 
     key: Key
-    row: Row | None = None
+    row: OutputRow | None = None
     reason: Reason = Reason.GENERATOR_FAILED
     detail: str = ""
 
 
 @dataclass
-class Job:
+class DriverJob:
     """One job folder and the child that works in it."""
 
     folder: Path
@@ -201,7 +201,7 @@ class Job:
 class _Clock:
     """Deadlines of one child: until the first sign of work, per item, and for the job."""
 
-    def __init__(self, job: Job, count: int, started: float) -> None:
+    def __init__(self, job: DriverJob, count: int, started: float) -> None:
         self.limits, self.file = job.request.limits, job.folder / "started.json"
         self.share = count if job.whole_list else 1
         self.job_started, self.last = started, time.monotonic()

@@ -26,7 +26,7 @@ Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ScorerRecipe:
     """Hyper-parameters of one network, kept in its training log."""
 
     network: str
@@ -42,9 +42,9 @@ class Recipe:
 
 
 RECIPES = {
-    "nano-tagger": Recipe("nano-tagger", epochs=14, batch=32),
-    "nano-bind": Recipe("nano-bind", epochs=3, batch=32, rate=1.5e-3, start="nano-tagger"),
-    "nano-sync": Recipe("nano-sync", epochs=4, batch=8, rate=1.5e-3),
+    "nano-tagger": ScorerRecipe("nano-tagger", epochs=14, batch=32),
+    "nano-bind": ScorerRecipe("nano-bind", epochs=3, batch=32, rate=1.5e-3, start="nano-tagger"),
+    "nano-sync": ScorerRecipe("nano-sync", epochs=4, batch=8, rate=1.5e-3),
 }
 
 
@@ -56,7 +56,7 @@ def build(name: str, classes: int) -> nn.Module:
 
 
 def train(
-    recipe: Recipe,
+    recipe: ScorerRecipe,
     corpus: Corpus,
     device: str = "cpu",
     report: Callable[[str], None] = print,
@@ -113,7 +113,12 @@ def load_audio_tower(network: nn.Module, tagger: Path) -> None:
 
 
 def make_batch(
-    corpus: Corpus, rows: NDArray[Any], recipe: Recipe, rng: np.random.Generator, device: str, augment: bool = True
+    corpus: Corpus,
+    rows: NDArray[Any],
+    recipe: ScorerRecipe,
+    rng: np.random.Generator,
+    device: str,
+    augment: bool = True,
 ) -> Batch:
     """Rows of the corpus as tensors; only what the recipe's network reads."""
     batch: Batch = {"classes": torch.from_numpy(corpus.classes[rows])}
@@ -127,7 +132,7 @@ def make_batch(
     return _augmented(batch, recipe, rng) if augment else batch
 
 
-def _augmented(batch: Batch, recipe: Recipe, rng: np.random.Generator) -> Batch:
+def _augmented(batch: Batch, recipe: ScorerRecipe, rng: np.random.Generator) -> Batch:
     """Random level and noise on the sound; brightness, contrast and noise on the picture."""
     count = len(batch["classes"])
 
@@ -146,14 +151,14 @@ def _augmented(batch: Batch, recipe: Recipe, rng: np.random.Generator) -> Batch:
     return batch
 
 
-def tagger_loss(network: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+def tagger_loss(network: nn.Module, batch: Batch, recipe: ScorerRecipe, rng: np.random.Generator) -> torch.Tensor:
     """Cross-entropy with a little label smoothing."""
     del recipe, rng
     _, logits = network(batch["audio"])
     return F.cross_entropy(logits, batch["classes"], label_smoothing=0.02)
 
 
-def bind_loss(network: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+def bind_loss(network: nn.Module, batch: Batch, recipe: ScorerRecipe, rng: np.random.Generator) -> torch.Tensor:
     """Symmetric InfoNCE over the three pairs of modalities."""
     del recipe, rng
     assert isinstance(network, nano.Bind)
@@ -168,7 +173,7 @@ def bind_loss(network: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.G
     return losses[0] + 0.5 * losses[1] + 0.5 * losses[2]
 
 
-def sync_loss(network: nn.Module, batch: Batch, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+def sync_loss(network: nn.Module, batch: Batch, recipe: ScorerRecipe, rng: np.random.Generator) -> torch.Tensor:
     """Offset classes of random crops: the sound's crop starts later by the offset (up to half a step off the grid)."""
     assert isinstance(network, nano.Sync)
     audio, video = network.audio(batch["audio"]), network.video(batch["grey"])
@@ -200,7 +205,9 @@ def save_network(network: nn.Module, path: Path) -> None:
     write_atomically(path, save({k: v.contiguous() for k, v in network.state_dict().items()}))
 
 
-def save_log(path: Path, recipe: Recipe, clips: int, log: list[dict[str, float]], held_out: dict[str, Any]) -> None:
+def save_log(
+    path: Path, recipe: ScorerRecipe, clips: int, log: list[dict[str, float]], held_out: dict[str, Any]
+) -> None:
     """Recipe, curve and held-out quality as JSON beside the weights."""
     content = {"recipe": asdict(recipe), "training_clips": clips, "epochs": log, "held_out": held_out}
     write_json(path, content)

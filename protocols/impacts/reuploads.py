@@ -33,7 +33,7 @@ PERTURBATIONS = ("bitrate", "scale", "crop", "logo", "loudness", "fps30", "shift
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReuploadPlan:
     """What is done to one copy, in numbers; the defaults only encode it again.
 
     ``start`` (frames) is the source frame the copy begins with: negative when other content comes first. ``length``
@@ -83,32 +83,32 @@ def plant_reuploads(split: Split, out_dir: Path | str, count: int, seed: int) ->
     return table
 
 
-def draw_plan(name: str, rng: np.random.Generator) -> Plan:
+def draw_plan(name: str, rng: np.random.Generator) -> ReuploadPlan:
     """The numbers of one perturbation; see ``PERTURBATIONS``."""
     sign = int(rng.choice([-1, 1]))
     if name == "bitrate":
-        return Plan(crf=int(rng.integers(33, 39)), audio_bitrate=int(rng.choice([48_000, 64_000])))
+        return ReuploadPlan(crf=int(rng.integers(33, 39)), audio_bitrate=int(rng.choice([48_000, 64_000])))
     if name == "scale":
-        return Plan(size=int(rng.choice([144, 176, 320, 360])))
+        return ReuploadPlan(size=int(rng.choice([144, 176, 320, 360])))
     if name == "crop":
         side = int(SIZE * rng.uniform(0.8, 0.92))
         top, left = rng.integers(0, SIZE - side + 1, 2)
-        return Plan(crop=(int(top), int(left), side))
+        return ReuploadPlan(crop=(int(top), int(left), side))
     if name == "logo":
-        return Plan(logo=(int(rng.choice([4, SIZE - 28])), int(rng.choice([4, SIZE - 52]))))
+        return ReuploadPlan(logo=(int(rng.choice([4, SIZE - 28])), int(rng.choice([4, SIZE - 52]))))
     if name == "loudness":
-        return Plan(gain_db=sign * float(rng.uniform(3, 12)))
+        return ReuploadPlan(gain_db=sign * float(rng.uniform(3, 12)))
     if name == "fps30":
-        return Plan(fps=30.0)
+        return ReuploadPlan(fps=30.0)
     if name == "shift":  # 1-3 s earlier or later; another clip fills the gap
-        return Plan(start=sign * int(rng.integers(25, 76)))
+        return ReuploadPlan(start=sign * int(rng.integers(25, 76)))
     if name == "partial":
         length = int(rng.integers(125, 176))
-        return Plan(start=int(rng.integers(0, COUNT - length + 1)), length=length)
+        return ReuploadPlan(start=int(rng.integers(0, COUNT - length + 1)), length=length)
     raise UsageError(f"no perturbation {name!r}; choose one of {', '.join(PERTURBATIONS)}")
 
 
-def _write_copy(path: Path, split: Split, index: int, plan: Plan) -> None:
+def _write_copy(path: Path, split: Split, index: int, plan: ReuploadPlan) -> None:
     frames, audio = _first_upload(split, index)
     if plan.start < 0 or plan.start + plan.length > COUNT:
         other_frames, other_audio = _first_upload(split, (index + 1) % SPLIT_CLIPS[split])
@@ -132,7 +132,7 @@ def _first_upload(split: Split, index: int) -> tuple[Frames, Audio]:
     return frames, audio[:, : round(SECONDS * SAMPLE_RATE)]
 
 
-def _redrawn(frames: Frames, plan: Plan) -> Frames:
+def _redrawn(frames: Frames, plan: ReuploadPlan) -> Frames:
     """Cropped, scaled, marked, and at the new frame rate (by repeating frames)."""
     top, left, side = plan.crop
     frames = frames[:, top : top + side, left : left + side]

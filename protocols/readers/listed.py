@@ -23,7 +23,7 @@ from protocols.lists.sources import check_lists, find_in, list_file, locate, unp
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListEntry:
     """One item of a list."""
 
     id: str
@@ -89,7 +89,7 @@ class _Media:
         for path in sorted(folder.iterdir()):
             self.files.setdefault(path.stem, {})[path.suffix.lower()] = path
 
-    def clip(self, entry: Entry) -> Clip:
+    def clip(self, entry: ListEntry) -> Clip:
         has_video = "video" in self.definition.conditions
         video = self._pick(self.definition.video.format(id=entry.id), VIDEO_SUFFIXES, ".mp4") if has_video else None
         audio = None
@@ -128,7 +128,7 @@ def _times(path: Path, seconds: float) -> tuple[float, ...] | None:
     return tuple(times)
 
 
-def _vggsound(text: str) -> Iterator[Entry]:
+def _vggsound(text: str) -> Iterator[ListEntry]:
     """``<id>_<start>.mp4,label`` without header, or tab-separated with header ``id label``."""
     tabs = text.split("\n", 1)[0].split("\t")[0] == "id"
     rows = csv.reader(io.StringIO(text), delimiter="\t" if tabs else ",")
@@ -138,17 +138,17 @@ def _vggsound(text: str) -> Iterator[Entry]:
         clip_id = row[0].removesuffix(".mp4")
         if len(row) < 2 or re.fullmatch(r".{11}_\d{6}", clip_id) is None:
             raise UsageError(f"list, line {number}: ID_START and a label are expected, found {','.join(row)[:60]!r}")
-        yield Entry(clip_id, text=row[1], label=row[1], group=clip_id[:11])
+        yield ListEntry(clip_id, text=row[1], label=row[1], group=clip_id[:11])
 
 
-def _audiocaps(text: str) -> Iterator[Entry]:
+def _audiocaps(text: str) -> Iterator[ListEntry]:
     """``audiocap_id,youtube_id,start_time,caption``: one item per clip, its first caption."""
     seen: set[str] = set()
     for row in _dict_rows(text, ("youtube_id", "start_time", "caption")):
         clip_id = f"{row['youtube_id']}_{_whole_seconds(row['start_time']):06d}"
         if clip_id not in seen:
             seen.add(clip_id)
-            yield Entry(clip_id, text=row["caption"], group=row["youtube_id"])
+            yield ListEntry(clip_id, text=row["caption"], group=row["youtube_id"])
 
 
 def _whole_seconds(text: str) -> int:
@@ -161,11 +161,11 @@ def _whole_seconds(text: str) -> int:
     return int(seconds)
 
 
-def _wavcaps(text: str) -> Iterator[Entry]:
+def _wavcaps(text: str) -> Iterator[ListEntry]:
     """``file_name,caption_1,...``: one item per file, its first caption."""
     for row in _dict_rows(text, ("file_name", "caption_1")):
         stem = Path(row["file_name"]).stem
-        yield Entry(stem, text=row["caption_1"], group=stem.removeprefix("Y"))
+        yield ListEntry(stem, text=row["caption_1"], group=stem.removeprefix("Y"))
 
 
 def _dict_rows(text: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
@@ -176,27 +176,27 @@ def _dict_rows(text: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     yield from reader
 
 
-def _greatest_hits(text: str) -> Iterator[Entry]:
+def _greatest_hits(text: str) -> Iterator[ListEntry]:
     """One name per line, such as ``2015-02-16-17-08-51_denoised_thumb.mp4``."""
     for number, line in enumerate(text.splitlines(), 1):
         name = line.strip()
         if name:
             clip_id = Path(name).stem.removesuffix("_thumb").removesuffix("_denoised")
             check_id(clip_id, f"list, line {number}")
-            yield Entry(clip_id)
+            yield ListEntry(clip_id)
 
 
-def _moviegen(text: str) -> Iterator[Entry]:
+def _moviegen(text: str) -> Iterator[ListEntry]:
     """JSON lines with id and audio_prompt."""
     for number, line in enumerate(text.splitlines(), 1):
         try:
             row = json.loads(line)
-            yield Entry(str(row["id"]), text=str(row["audio_prompt"]))
+            yield ListEntry(str(row["id"]), text=str(row["audio_prompt"]))
         except (ValueError, KeyError) as error:
             raise UsageError(f"list, line {number}: id and audio_prompt are expected: {error}") from error
 
 
-_FORMATS: dict[str, Callable[[str], Iterator[Entry]]] = {
+_FORMATS: dict[str, Callable[[str], Iterator[ListEntry]]] = {
     "vggsound": _vggsound,
     "audiocaps": _audiocaps,
     "wavcaps": _wavcaps,

@@ -9,7 +9,7 @@ import pytest
 from av_bench.audit.overlaps import counts
 from av_bench.audit.sources import Lists
 from protocols.definitions import load_set
-from protocols.known_overlaps import _rows, found, list_name
+from protocols.known_overlaps import _rows, known_overlaps, list_name
 from reports.notes import marked, overlaps
 
 # list a set is scored on -> what the audit calls it
@@ -48,7 +48,10 @@ def test_rows_are_marked_when_their_training_data_overlap_the_set() -> None:
     (known, unknown) = overlaps("x", "test-975", ["vggsound/train", "bbc"])
     assert known.startswith("† x was trained on data that overlaps this set: vggsound/train shares 146 of 975 clips")
     assert unknown == "x was trained on bbc: overlap with this set not audited"
-    assert found("clips", ["vggsound/train"]) == ([], ["vggsound/train"])
+    assert known_overlaps("clips", ["vggsound/train"]) == ([], ["vggsound/train"])
     assert list_name("vggsound", "1@mmaudio-15221") == "mmaudio-15221"
     assert list_name("impacts", "1") == "impacts"
-    assert found(list_name("vggsound", "1@sha256-0123456789ab"), ["vggsound/train"]) == ([], ["vggsound/train"])
+    assert known_overlaps(list_name("vggsound", "1@sha256-0123456789ab"), ["vggsound/train"]) == (
+        [],
+        ["vggsound/train"],
+    )

@@ -141,10 +141,10 @@ def test_msclap_text_and_its_tokenizer(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_open_clip() -> None:
     needs("open_clip", "torchvision")
-    from model_zoo.mmaudio.conditions.clip_encoder import Clip
+    from model_zoo.mmaudio.conditions.clip_encoder import CLIPEncoder
     from tests.golden import originals
 
-    network = Clip(weights("open-clip", originals.open_clip()), originals.SMALL_CLIP).eval()
+    network = CLIPEncoder(weights("open-clip", originals.open_clip()), originals.SMALL_CLIP).eval()
     stored, request = pack.load("open-clip"), VideoRequest(8.0, 384, "squash")
     frames = decode(pack.VIDEO, [request], 2.0, audio=False).frames(request)[[0, 11]]
     ids = network.tokenizer(list(originals.CAPTIONS))

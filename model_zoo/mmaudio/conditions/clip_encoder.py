@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Clip(nn.Module):
+class CLIPEncoder(nn.Module):
     """Both towers; weights in the official layout."""
 
     mean: Tensor

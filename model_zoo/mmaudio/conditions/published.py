@@ -20,7 +20,7 @@ from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
 from av_bench.runtime.devices import single_precision
 from av_bench.weights.fill import Weights, fill, read
-from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, Clip
+from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, CLIPEncoder
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class OfficialConditioner:
         ``autocast``: on a GPU compute in bf16, as the published sampling did, instead of in full float32; the networks
         cost about 25 times what the flow network S does for the same 8 s.
         """
-        self.clip = Clip(clip).eval().requires_grad_(False)
+        self.clip = CLIPEncoder(clip).eval().requires_grad_(False)
         state = read(synchformer, "synchformer").below(_PREFIX)
         with on_meta():
             self.sync = VideoEncoder()

@@ -17,7 +17,7 @@ CODE_SECONDS = 8.1  # the published code asks for this much sound per crop
 
 
 @dataclass(frozen=True)
-class Plan:
+class CropPlan:
     """How to cut recordings, and how many crops go into a shard.
 
     ``rule``: ``paper`` (section 3.5.1: under 16 s one crop, else up to five of 8 s that don't overlap) or ``code`` (the

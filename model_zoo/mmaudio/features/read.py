@@ -26,7 +26,7 @@ _ITEM_BYTES = {torch.bfloat16: 2, torch.float32: 4}
 class Rows:
     """Stored features of a batch: mean and std (B, N, C), clip (B, Lc, Dc), sync (B, Ls, Ds), text (B, Lt, Dt).
 
-    Rows without a modality hold zeros there and False in ``video`` or ``worded`` (B,).
+    Rows without a modality hold zeros there and False in ``video`` or ``has_text`` (B,).
     """
 
     mean: torch.Tensor
@@ -35,7 +35,7 @@ class Rows:
     sync: torch.Tensor
     text: torch.Tensor
     video: torch.Tensor
-    worded: torch.Tensor
+    has_text: torch.Tensor
 
     def to(self, device: torch.device) -> Rows:
         """On another device; from pinned memory the copy does not wait."""
@@ -122,13 +122,13 @@ class FeatureSet:
             if video.any():
                 self._gather(name, self._video_where[rows[video]], np.flatnonzero(video), target)
         text = self.text_row[rows]
-        worded = text >= 0
-        if not worded.all():
-            into.text[torch.from_numpy(~worded)] = 0
-        if worded.any():
-            self._gather("text", self._text_where[text[worded]], np.flatnonzero(worded), into.text)
+        has_text = text >= 0
+        if not has_text.all():
+            into.text[torch.from_numpy(~has_text)] = 0
+        if has_text.any():
+            self._gather("text", self._text_where[text[has_text]], np.flatnonzero(has_text), into.text)
         into.video.copy_(torch.from_numpy(video))
-        into.worded.copy_(torch.from_numpy(worded))
+        into.has_text.copy_(torch.from_numpy(has_text))
 
     def _gather(self, name: str, where: Ints, at: Ints, out: torch.Tensor) -> None:
         """Copy rows (shard, row) to positions ``at`` of ``out``, one indexed copy per shard."""
@@ -214,5 +214,5 @@ def _verify(folder: Path, index: Mapping[str, Any]) -> None:
 def empty_rows(count: int, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> Rows:
     """Uninitialised ``Rows`` for ``count`` samples."""
     arrays = {n: torch.empty((count, *shapes[n]), dtype=dtype) for n in ("mean", "std", "clip", "sync", "text")}
-    flags = {n: torch.empty(count, dtype=torch.bool) for n in ("video", "worded")}
+    flags = {n: torch.empty(count, dtype=torch.bool) for n in ("video", "has_text")}
     return Rows(**arrays, **flags)

@@ -21,7 +21,7 @@ import torch
 
 from av_bench.contracts import Clip, MediaError, Reason, UsageError
 from av_bench.runtime.files import lock
-from model_zoo.mmaudio.features.crop_plan import Plan, read_plan, write_plan
+from model_zoo.mmaudio.features.crop_plan import CropPlan, read_plan, write_plan
 from model_zoo.mmaudio.features.shard_file import WRITER, Sample, ShardFile, read_index, shard_folders
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Crop:
     start: float
 
 
-def crops_of(clips: Sequence[Clip], plan: Plan, window: float) -> tuple[list[Crop], list[dict[str, str]]]:
+def crops_of(clips: Sequence[Clip], plan: CropPlan, window: float) -> tuple[list[Crop], list[dict[str, str]]]:
     """All crops in order of clips, and what cannot be used with its reason. Reads durations from file headers.
 
     A header may be off (an Opus file's includes what the decoder drops at the start, an mp3's can be an estimate), so
@@ -136,7 +136,7 @@ class Work:
     """The frozen list of units of one feature folder."""
 
     clips: Sequence[Clip]
-    plan: Plan
+    plan: CropPlan
     crops: list[Crop]
     texts: list[str]
     excluded: list[dict[str, str]]
@@ -154,7 +154,7 @@ class Work:
         return texts + [f"{k:06d}" for k in range(math.ceil(len(self.crops) / self.plan.shard_size))]
 
 
-def prepare(root: Path, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> Work:
+def prepare(root: Path, clips: Sequence[Clip], plan: CropPlan, encoder: Encoder) -> Work:
     """Make the list of units, or read the one that another worker made.
 
     UsageError when the folder was begun with other clips, another plan, other networks or by a ``ShardWriter``.
@@ -182,7 +182,7 @@ def prepare(root: Path, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> 
     return work
 
 
-def extract(root: Path | str, clips: Sequence[Clip], plan: Plan, encoder: Encoder) -> Iterator[str]:
+def extract(root: Path | str, clips: Sequence[Clip], plan: CropPlan, encoder: Encoder) -> Iterator[str]:
     """Do every unit that is neither done nor in another worker's hands; yields the name of each one finished.
 
     When it ends, the folder is complete unless other workers are still busy. Clips that cannot be used are listed with
@@ -212,7 +212,7 @@ def unfinished(root: Path | str, work: Work) -> list[str]:
     return [name for name in work.units if not (Path(root) / name).exists()]
 
 
-def said(root: Path | str, work: Work) -> str:
+def progress_line(root: Path | str, work: Work) -> str:
     """How many samples there are so far, how many have a text, and what was left out for which reason."""
     indices = [read_index(shard) for shard in shard_folders(Path(root))]
     labels = [label for index in indices for label in index["label"]]

@@ -3,9 +3,9 @@
 They are trained on scene parameters (contact times, speeds, material, form), never on a scoring network or its output,
 and their hidden features, not their answers, condition the flow network:
 
-* ``Motion`` reads grey frames at 25 per second and gives one sync token per frame;
-* ``Look`` reads colour frames at 2 per second and gives one clip token per frame;
-* ``Words`` embeds the hashed words of a caption, one text token per word.
+* ``MotionEncoder`` reads grey frames at 25 per second and gives one sync token per frame;
+* ``FrameEncoder`` reads colour frames at 2 per second and gives one clip token per frame;
+* ``WordEmbedding`` embeds the hashed words of a caption, one text token per word.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Residual(nn.Module):
 
 @dataclass(frozen=True)
 class MotionHeads:
-    """What ``Motion`` answers per frame, each ``(B, n)``: logit of a contact nearest to this frame, its place within
+    """What ``MotionEncoder`` answers per frame, each ``(B, n)``: logit of a contact nearest to this frame, its place in
     the frame (-0.5 to 0.5 frames), its speed relative to the clip's fastest, and the level left of the last contact."""
 
     contact: Tensor
@@ -74,7 +74,7 @@ class MotionHeads:
     level: Tensor
 
 
-class Motion(nn.Module):
+class MotionEncoder(nn.Module):
     """Grey frames ``(B, n, 48, 48)`` in [0, 1] -> tokens ``(B, n, 32)``: a frame and its change to both neighbours."""
 
     def __init__(self, width: int = 96) -> None:
@@ -103,7 +103,7 @@ class Motion(nn.Module):
         return MotionHeads(*answers.unbind(1)), self.classify(tokens.mean(dim=1))
 
 
-class Look(nn.Module):
+class FrameEncoder(nn.Module):
     """Colour frames ``(B, n, 3, 64, 64)`` in [0, 1] -> tokens ``(B, n, 32)``, each of one frame alone."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Look(nn.Module):
         return out
 
 
-class Words(nn.Module):
+class WordEmbedding(nn.Module):
     """Word ids ``(B, 24)``, 0 as padding -> tokens ``(B, 24, 32)``; padding gives zeros."""
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class Sight(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.motion, self.look, self.words = Motion(), Look(), Words()
+        self.motion, self.look, self.words = MotionEncoder(), FrameEncoder(), WordEmbedding()
         for name in ("motion", "look"):
             self.register_buffer(f"{name}_mean", torch.zeros(FEATURE))
             self.register_buffer(f"{name}_std", torch.ones(FEATURE))

@@ -28,7 +28,7 @@ from model_zoo.mmaudio.vae_training.recipes import RECIPES, VAERecipe
 from model_zoo.scorers.corpus import Corpus, corpus
 
 if TYPE_CHECKING:
-    from model_zoo.mmaudio.training.recipe import Recipe
+    from model_zoo.mmaudio.training.recipe import FlowRecipe
 
 CLIPS = 2400
 HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
@@ -165,7 +165,7 @@ def flow_stage(out: Path, features: Path, config: str, changes: tuple[str, ...],
     return train(flow_recipe(features, config, changes, device), out / "flow")
 
 
-def flow_recipe(features: Path, config: str, changes: tuple[str, ...], device: str) -> Recipe:
+def flow_recipe(features: Path, config: str, changes: tuple[str, ...], device: str) -> FlowRecipe:
     """The flow network's training config on these features. UsageError for keys, values and devices that are wrong."""
     from model_zoo.mmaudio.training.distributed import device_of
     from model_zoo.mmaudio.training.recipe import read_recipe

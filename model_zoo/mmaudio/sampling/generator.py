@@ -17,7 +17,7 @@ from torch import Tensor
 from av_bench.contracts import Clip, ClipSet, Generated, Generator, MediaError, Modality, Reason, UsageError
 from av_bench.features.store import Store
 from av_bench.runtime.devices import finish, own_stream, single_precision
-from av_bench.runtime.prefetch import ahead
+from av_bench.runtime.prefetch import prefetch_map
 from model_zoo.mmaudio.conditions.published import stretches, words
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
@@ -152,7 +152,7 @@ class MMAudio(Generator):
         jobs: list[tuple[_Inputs, int]] = []
         waiting: deque[Future[list[Generated]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
-            for inputs in ahead(self._read, clips, READERS, 2 * at_once):
+            for inputs in prefetch_map(self._read, clips, READERS, 2 * at_once):
                 jobs += [(inputs, k) for k in range(samples)]
                 while len(jobs) >= at_once:
                     waiting.append(decoder.submit(self._decode, *self._latents(jobs[:at_once], seed)))

@@ -12,7 +12,7 @@ import torch
 
 from av_bench.contracts import AvBenchError
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.training.distributed import Cluster, from_local, gathered, like, local
+from model_zoo.mmaudio.training.distributed import Cluster, as_sharded_like, from_local, gather_full, local_shard
 from model_zoo.mmaudio.training.ema import PostHocEMA
 from model_zoo.mmaudio.training.recipe import Ema
 from model_zoo.mmaudio.training.snapshots import Snapshots
@@ -27,7 +27,7 @@ class Averages:
     def __init__(self, network: FlowNetwork, ema: Ema, every: int, folder: Path, processes: Cluster) -> None:
         self.wanted, self.first = ema, processes.first
         self.parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
-        self.live = {name: local(p) for name, p in self.parameters.items()}
+        self.live = {name: local_shard(p) for name, p in self.parameters.items()}
         sharded = any(part is not self.parameters[name] for name, part in self.live.items())
         self.ema = PostHocEMA(self.live, ema.sigma_rel) if sharded or processes.first else None
         self.snapshots = Snapshots(folder, every, ema.snapshots)
@@ -42,7 +42,7 @@ class Averages:
         if self.ema is None:
             return {}
         return {
-            sigma: gathered(((n, from_local(part, self.parameters[n])) for n, part in average.items()), self.first)
+            sigma: gather_full(((n, from_local(part, self.parameters[n])) for n, part in average.items()), self.first)
             for sigma, average in self.ema.averages.items()
         }
 
@@ -66,7 +66,7 @@ class Averages:
         self.ema.updates = step
         for sigma, average in self.ema.averages.items():
             for name, part in average.items():
-                part.copy_(local(like(tensors[f"ema-{sigma:g}/{name}"], self.parameters[name])))
+                part.copy_(local_shard(as_sharded_like(tensors[f"ema-{sigma:g}/{name}"], self.parameters[name])))
 
     def final(self, step: int) -> Iterator[tuple[float, dict[str, torch.Tensor] | AvBenchError]]:
         """Width and average for the widths asked for, in the first process: tracked ones first and as they are, then

@@ -30,7 +30,7 @@ _NAME = re.compile(r"step-(\d+)$")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """A checkpoint read back: ``step`` is the number of steps done."""
 
     step: int
@@ -79,7 +79,7 @@ def sweep(*folders: Path) -> None:
                 part.unlink(missing_ok=True)
 
 
-def load_latest(root: Path) -> Checkpoint | None:
+def load_latest(root: Path) -> TrainingCheckpoint | None:
     """The newest intact checkpoint, None when there is none at all. UsageError when all are damaged."""
     steps = sorted(_steps(root), reverse=True)
     for step in steps:
@@ -95,7 +95,7 @@ def load_latest(root: Path) -> Checkpoint | None:
     return None
 
 
-def load(root: Path, step: int) -> Checkpoint:
+def load(root: Path, step: int) -> TrainingCheckpoint:
     """The checkpoint of exactly ``step``. UsageError when it is not there or damaged."""
     folder = root / f"step-{step:09d}"
     try:
@@ -104,7 +104,7 @@ def load(root: Path, step: int) -> Checkpoint:
         raise UsageError(f"checkpoint {folder} is not there or damaged ({error})") from error
 
 
-def load_agreed(root: Path, processes: Cluster) -> Checkpoint | None:
+def load_agreed(root: Path, processes: Cluster) -> TrainingCheckpoint | None:
     """``load_latest`` for processes that train together: the first one picks, the others read that step and no other.
 
     UsageError in all of them when one cannot.
@@ -158,7 +158,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         raise MissingRequirement(f"{path} could not be written ({error}); free space and start again") from error
 
 
-def _load(folder: Path) -> Checkpoint:
+def _load(folder: Path) -> TrainingCheckpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -166,7 +166,7 @@ def _load(folder: Path) -> Checkpoint:
     if _sha256(folder / _TENSORS) != content["sha256"]:
         raise ValueError("checksum differs")
     try:
-        return Checkpoint(content["step"], load_file(str(folder / _TENSORS)), content["state"])
+        return TrainingCheckpoint(content["step"], load_file(str(folder / _TENSORS)), content["state"])
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 

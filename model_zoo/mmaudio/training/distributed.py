@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.devices import check_device
-from model_zoo.mmaudio.training.recipe import Recipe, Run
+from model_zoo.mmaudio.training.recipe import FlowRecipe, RunSettings
 
 _PATIENCE = timedelta(hours=24)  # how long processes wait while the first one samples and scores
 
@@ -71,7 +71,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(run: Run) -> Iterator[Cluster]:
+def cluster(run: RunSettings) -> Iterator[Cluster]:
     """Join the processes that torchrun started; a process of its own without it."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     launched = "RANK" in os.environ
@@ -115,7 +115,7 @@ def _joined(rank: int, world: int, device: torch.device) -> Iterator[Cluster]:
         dist.destroy_process_group()
 
 
-def device_of(run: Run) -> torch.device:
+def device_of(run: RunSettings) -> torch.device:
     """Where this process trains: the GPU that is named, else that of the local rank. UsageError when both are."""
     if run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -126,7 +126,7 @@ def device_of(run: Run) -> torch.device:
     return torch.device(run.device)
 
 
-def check_batch(recipe: Recipe, world: int) -> None:
+def check_batch(recipe: FlowRecipe, world: int) -> None:
     """UsageError unless the global batch divides evenly over processes and accumulation pieces."""
     pieces = world * recipe.run.accumulate
     if recipe.batch % pieces:
@@ -136,7 +136,7 @@ def check_batch(recipe: Recipe, world: int) -> None:
         )
 
 
-def spread(network: nn.Module, run: Run, cluster: Cluster) -> nn.Module:
+def wrap_parallel(network: nn.Module, run: RunSettings, cluster: Cluster) -> nn.Module:
     """Prepare the network for training: recomputation, compilation, DDP or FSDP. Keys stay as they are.
 
     Returns the module to call; ``network`` itself stays the one with the parameters.
@@ -184,32 +184,32 @@ def gradients_stay_local(module: nn.Module, local: bool) -> Iterator[None]:
         yield
 
 
-def whole(value: torch.Tensor) -> torch.Tensor:
+def full_tensor(value: torch.Tensor) -> torch.Tensor:
     """A sharded tensor put together (every process must call it); others as they are."""
     from torch.distributed.tensor import DTensor
 
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def gathered(values: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[str, torch.Tensor]:
+def gather_full(values: Iterable[tuple[str, torch.Tensor]], keep: bool) -> dict[str, torch.Tensor]:
     """Tensors put together one after the other and kept on the CPU where ``keep`` says so (every process must call
     it): no device ever holds more than one of them whole."""
     found = {}
     for name, value in values:
-        complete = whole(value.detach())
+        complete = full_tensor(value.detach())
         if keep:
             found[name] = complete.cpu()
     return found
 
 
-def local(value: torch.Tensor) -> torch.Tensor:
+def local_shard(value: torch.Tensor) -> torch.Tensor:
     """This process's part of a sharded tensor, sharing its memory; others as they are."""
     from torch.distributed.tensor import DTensor
 
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+def as_sharded_like(value: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     """The whole tensor ``value``, laid out as ``pattern`` is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -23,12 +23,20 @@ from av_bench.runtime.files import lock, write_atomically
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training import checkpoints, setup
 from model_zoo.mmaudio.training.averages import Averages
-from model_zoo.mmaudio.training.distributed import Cluster, check_batch, cluster, gathered, like, spread, whole
+from model_zoo.mmaudio.training.distributed import (
+    Cluster,
+    as_sharded_like,
+    check_batch,
+    cluster,
+    full_tensor,
+    gather_full,
+    wrap_parallel,
+)
 from model_zoo.mmaudio.training.journal import Journal, read_log
 from model_zoo.mmaudio.training.metrics import Evaluation
 from model_zoo.mmaudio.training.mix import Loader
 from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
-from model_zoo.mmaudio.training.recipe import Recipe
+from model_zoo.mmaudio.training.recipe import FlowRecipe
 from model_zoo.mmaudio.training.validation import validate
 
 __all__ = ["Evaluation", "Trainer", "TrainingFailed", "train"]
@@ -41,7 +49,7 @@ class TrainingFailed(AvBenchError):
 
 
 def train(
-    recipe: Recipe,
+    recipe: FlowRecipe,
     out: Path | str,
     evaluation: Evaluation | None = None,
     quiet: bool = False,
@@ -72,7 +80,7 @@ class Trainer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: FlowRecipe,
         out: Path,
         processes: Cluster,
         evaluation: Evaluation | None = None,
@@ -85,7 +93,7 @@ class Trainer:
         self.mix, self.validation_mix = setup.mixes(recipe, processes, self.excluded)
         self.data, self.kept = setup.data_digest(recipe), setup.kept_digest(self.mix, self.excluded)
         self.network = setup.network(recipe, self.mix).to(processes.device)
-        self.module = spread(self.network, recipe.run, processes)
+        self.module = wrap_parallel(self.network, recipe.run, processes)
         o = recipe.optimiser
         self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps)
         self.averages = Averages(self.network, recipe.ema, recipe.every.snapshot, out / "snapshots", processes)
@@ -142,7 +150,7 @@ class Trainer:
         for name, parameter in self._trainable():
             state = self.optimiser.state[parameter]
             values += [(f"{key}/{name}", state[key]) for key in ("exp_avg", "exp_avg_sq")]
-        tensors = gathered(values, self.cluster.first) | self.averages.tensors()
+        tensors = gather_full(values, self.cluster.first) | self.averages.tensors()
         if self.cluster.first:
             state = {"recipe": self.recipe.identity(), "window": window.tolist(), **self._content()}
             checkpoints.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
@@ -156,7 +164,7 @@ class Trainer:
 
     def whole_network(self) -> FlowNetwork | None:
         """A network of its own with the current weights in the first process, None in the others."""
-        state = gathered(self.network.state_dict().items(), self.cluster.first)
+        state = gather_full(self.network.state_dict().items(), self.cluster.first)
         if not self.cluster.first:
             return None
         network = setup.network(self.recipe, self.mix)
@@ -187,9 +195,11 @@ class Trainer:
             return
         setup.check_same(self.out, found, self.recipe, self._content())
         state = self.network.state_dict()
-        self.network.load_state_dict({k: like(found.tensors[f"weights/{k}"], v) for k, v in state.items()})
+        self.network.load_state_dict({k: as_sharded_like(found.tensors[f"weights/{k}"], v) for k, v in state.items()})
         for name, parameter in self._trainable():
-            moments = {k: like(found.tensors[f"{k}/{name}"], parameter.detach()) for k in ("exp_avg", "exp_avg_sq")}
+            moments = {
+                k: as_sharded_like(found.tensors[f"{k}/{name}"], parameter.detach()) for k in ("exp_avg", "exp_avg_sq")
+            }
             count = torch.tensor(float(found.step), device=self.cluster.device)
             self.optimiser.state[parameter] = {"step": count, **moments}
         self.averages.load(found.tensors, found.step)
@@ -202,7 +212,7 @@ class Trainer:
         return {"samples": len(self.mix), "data": self.data, "kept": self.kept}
 
     def _normaliser(self) -> Normaliser:
-        mean, std = (whole(v.detach()).clone() for v in (self.network.latent_mean, self.network.latent_std))
+        mean, std = (full_tensor(v.detach()).clone() for v in (self.network.latent_mean, self.network.latent_std))
         return Normaliser(mean, std)
 
     def _log(self) -> None:
@@ -258,7 +268,7 @@ class Trainer:
 
         MissingRequirement in all processes when an average cannot be made; everything else is written before.
         """
-        state = gathered(self.network.state_dict().items(), self.cluster.first)
+        state = gather_full(self.network.state_dict().items(), self.cluster.first)
         if self.cluster.first:
             self._write("last", state)
         failed = []

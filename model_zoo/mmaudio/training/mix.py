@@ -189,7 +189,7 @@ class Mix:
             first, last = int(np.searchsorted(owner, number)), int(np.searchsorted(owner, number, side="right"))
             features.read(self._row[chosen[first:last]], _window(rows, first, last))
             hidden[first:last] = (not source.video, not source.text)
-        missing = np.stack([~rows.video.numpy(), ~rows.worded.numpy()], axis=1)
+        missing = np.stack([~rows.video.numpy(), ~rows.has_text.numpy()], axis=1)
         draws = draw(self.seed, stream, positions, self.shapes["mean"])
         masks = draws.uniform < (dropout.video, dropout.text)
         drop = torch.from_numpy(missing | hidden | masks)

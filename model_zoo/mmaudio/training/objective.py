@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from model_zoo.mmaudio.flow import matching
-from model_zoo.mmaudio.training.distributed import gradients_stay_local, whole
+from model_zoo.mmaudio.training.distributed import full_tensor, gradients_stay_local
 from model_zoo.mmaudio.training.mix import Batch
 
 
@@ -76,7 +76,7 @@ def update(optimiser: torch.optim.Optimizer, rate: float, clip: float) -> torch.
     Returns the norm before clipping.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = whole(nn.utils.clip_grad_norm_(parameters, clip))
+    norm = full_tensor(nn.utils.clip_grad_norm_(parameters, clip))
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()

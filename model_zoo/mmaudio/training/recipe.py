@@ -1,4 +1,4 @@
-"""A training config: YAML file -> ``Recipe``, every key checked.
+"""A training config: YAML file -> ``FlowRecipe``, every key checked.
 
 A file may name another one as its ``base``; its own keys are laid over it, key by key in nested groups (lists are
 replaced whole). ``base`` is a path beside the file, or the name of a config of this package.
@@ -94,7 +94,7 @@ class Every:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSettings:
     """How the work is done; nothing here changes what is learned beyond rounding.
 
     ``precision`` bf16: autocast with float32 weights. ``batch`` is cut over processes, each part into ``accumulate``
@@ -120,7 +120,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FlowRecipe:
     """Everything that decides a training run. ``network``: a variant name and, or, fields of NetworkConfig.
 
     ``empty_text``: safetensors file with the features of the empty text as ``empty_string_feat``; without it they come
@@ -138,7 +138,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     ema: Ema = field(default_factory=Ema)
     every: Every = field(default_factory=Every)
-    run: Run = field(default_factory=Run)
+    run: RunSettings = field(default_factory=RunSettings)
     empty_text: str | None = None
     learn_empty_text: bool = False
 
@@ -157,7 +157,7 @@ class Recipe:
         return json.dumps(content, sort_keys=True)
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: FlowRecipe) -> None:
     """UsageError naming every value that is out of range, or an average that cannot be made from the snapshots."""
     where, data, every, run = f"config {recipe.name}", recipe.data, recipe.every, recipe.run
     if min(recipe.batch, recipe.steps, run.accumulate, run.keep) < 1:
@@ -176,7 +176,7 @@ def _check(recipe: Recipe) -> None:
     _check_averages(recipe.ema, every.snapshot, recipe.steps, where)
 
 
-def _numbers(recipe: Recipe) -> Iterator[str]:
+def _numbers(recipe: FlowRecipe) -> Iterator[str]:
     """Numbers that are not finite or not in their range."""
     optimiser, dropout = recipe.optimiser, recipe.dropout
     for name, value in (("video", dropout.video), ("text", dropout.text)):
@@ -225,10 +225,10 @@ def snapshots_at_end(steps: int, every: int, limit: int) -> list[int]:
     return sorted({*kept_at(steps, every, limit), steps})
 
 
-def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> FlowRecipe:
     """Read a config file, or a config of this package by name, and apply ``key.key=value`` changes (YAML values)."""
     content = with_changes(_read(_find(path, Path.cwd()).resolve(), ()), changes)
-    recipe: Recipe = build(Recipe, content, str(path))
+    recipe: FlowRecipe = build(FlowRecipe, content, str(path))
     return recipe
 
 

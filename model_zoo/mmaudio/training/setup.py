@@ -18,16 +18,16 @@ from model_zoo.mmaudio.config import NetworkConfig, variant
 from model_zoo.mmaudio.features.read import FeatureSet
 from model_zoo.mmaudio.features.shard_file import read_index, shard_folders
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.training.checkpoints import Checkpoint
+from model_zoo.mmaudio.training.checkpoints import TrainingCheckpoint
 from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.exclusion import Exclusion
 from model_zoo.mmaudio.training.mix import Mix, Source
-from model_zoo.mmaudio.training.recipe import Recipe
+from model_zoo.mmaudio.training.recipe import FlowRecipe
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def network_config(recipe: Recipe) -> NetworkConfig:
+def network_config(recipe: FlowRecipe) -> NetworkConfig:
     """The NetworkConfig a recipe asks for: a variant's, with single fields changed, or all fields given."""
     given = dict(recipe.network)
     name = given.pop("variant", None)
@@ -51,7 +51,7 @@ def row_shapes(config: NetworkConfig) -> Shapes:
     return {"mean": latent, "std": latent, "clip": clip, "sync": sync, "text": (config.text_len, config.text_dim)}
 
 
-def mixes(recipe: Recipe, processes: Cluster, excluded: frozenset[str] | None = None) -> tuple[Mix, Mix | None]:
+def mixes(recipe: FlowRecipe, processes: Cluster, excluded: frozenset[str] | None = None) -> tuple[Mix, Mix | None]:
     """The training mix without ``excluded`` (None: the recipe's list), and the validation mix if there is one."""
     if excluded is None:
         excluded = excluded_names(recipe)
@@ -68,7 +68,7 @@ def mixes(recipe: Recipe, processes: Cluster, excluded: frozenset[str] | None = 
     return mix(recipe.data.train, excluded), mix(recipe.data.validation) if recipe.data.validation else None
 
 
-def data_digest(recipe: Recipe) -> list[str]:
+def data_digest(recipe: FlowRecipe) -> list[str]:
     """One sha256 per training source, over its shards' checksums: the same wherever the folder lies."""
     found: dict[str, str] = {}
     for path in {source.path for source in recipe.data.train}:
@@ -87,7 +87,7 @@ def kept_digest(mix: Mix, excluded: frozenset[str]) -> str:
     return found.hexdigest()
 
 
-def check_same(out: Path, found: Checkpoint, recipe: Recipe, content: Mapping[str, Any]) -> None:
+def check_same(out: Path, found: TrainingCheckpoint, recipe: FlowRecipe, content: Mapping[str, Any]) -> None:
     """UsageError when a checkpoint is of another recipe, of other samples, or of a later step than the recipe's last.
 
     ``content``: what tells today's samples from others. A checkpoint without ``data`` or ``kept`` is of before they
@@ -116,7 +116,7 @@ def check_same(out: Path, found: Checkpoint, recipe: Recipe, content: Mapping[st
         )
 
 
-def excluded_names(recipe: Recipe) -> frozenset[str]:
+def excluded_names(recipe: FlowRecipe) -> frozenset[str]:
     """Names that the recipe leaves out of training; UsageError when its file cannot be read."""
     if recipe.data.exclude is None:
         return frozenset()
@@ -127,7 +127,7 @@ def excluded_names(recipe: Recipe) -> frozenset[str]:
     return frozenset(line.strip() for line in lines if line.strip())
 
 
-def network(recipe: Recipe, mix: Mix) -> FlowNetwork:
+def network(recipe: FlowRecipe, mix: Mix) -> FlowNetwork:
     """The untrained network with the latent statistics of the data and the features of the empty text.
 
     Weights are drawn from ``recipe.seed``, alike in every process.
@@ -141,7 +141,7 @@ def network(recipe: Recipe, mix: Mix) -> FlowNetwork:
     return made
 
 
-def _statistics_source(recipe: Recipe, mix: Mix) -> FeatureSet:
+def _statistics_source(recipe: FlowRecipe, mix: Mix) -> FeatureSet:
     """The folder whose latents define the normalisation: the one named, else the first with video (published code)."""
     sets = [features for _, features in mix.sources]
     number = recipe.data.statistics
@@ -152,7 +152,7 @@ def _statistics_source(recipe: Recipe, mix: Mix) -> FeatureSet:
     return sets[number]
 
 
-def _empty_text(recipe: Recipe, mix: Mix) -> torch.Tensor:
+def _empty_text(recipe: FlowRecipe, mix: Mix) -> torch.Tensor:
     """Features (Lt, Dt) of the empty text: from the recipe's file, or stored with the training features."""
     if recipe.empty_text is not None:
         return _empty_text_of_file(recipe.empty_text, f"config {recipe.name}: empty_text {recipe.empty_text}", mix)

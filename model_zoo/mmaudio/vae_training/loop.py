@@ -103,6 +103,6 @@ def save_weights(vae: VAE, recipe: VAERecipe, out: Path) -> None:
     write_json(out / "vae.json", plain(recipe))
 
 
-def held(out: Path, processes: Cluster) -> AbstractContextManager[bool]:
+def folder_lock(out: Path, processes: Cluster) -> AbstractContextManager[bool]:
     """The folder's lock, which the first process holds for all."""
     return lock(out / ".lock") if processes.first else nullcontext(True)

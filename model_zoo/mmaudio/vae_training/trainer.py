@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from av_bench.contracts import MetricError, UsageError
 from av_bench.weights.fill import fill
 from model_zoo.mmaudio.codec.vae import VAE
-from model_zoo.mmaudio.training.checkpoints import Checkpoint
+from model_zoo.mmaudio.training.checkpoints import TrainingCheckpoint
 from model_zoo.mmaudio.training.mix import Loader
 from model_zoo.mmaudio.vae_training.data import Items, Windows, digest
 from model_zoo.mmaudio.vae_training.discriminators import (
@@ -179,7 +179,7 @@ class VAETrainer:
         """What tells this run from others."""
         return {"recipe": plain(self.recipe), "data": self.data}
 
-    def resume(self, found: Checkpoint, where: Path) -> None:
+    def resume(self, found: TrainingCheckpoint, where: Path) -> None:
         """Continue from a checkpoint. UsageError when it is of another recipe (the fields are named), of other data, or
         of a later step than the recipe's last."""
         changed = difference(found.state["recipe"], self.recipe)

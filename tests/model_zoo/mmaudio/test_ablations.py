@@ -19,7 +19,7 @@ from model_zoo.mmaudio.config import VARIANTS, NetworkConfig
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training.journal import Journal, read_log
 from model_zoo.mmaudio.training.loop import train
-from model_zoo.mmaudio.training.recipe import CONFIGS, Recipe, read_recipe
+from model_zoo.mmaudio.training.recipe import CONFIGS, FlowRecipe, read_recipe
 from model_zoo.mmaudio.training.setup import network_config
 from tests.command import av_bench
 from tests.model_zoo.mmaudio.goldens import full_disk
@@ -51,7 +51,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder(root / "video", 8), folder(root / "audio", 8, video=False, seed=1)
 
 
-def shrunken(name: str, features: tuple[Path, Path]) -> Recipe:
+def shrunken(name: str, features: tuple[Path, Path]) -> FlowRecipe:
     """The config with every size small, its switches and its mix kept."""
     recipe = read_recipe(name)
     config = network_config(recipe)
@@ -66,7 +66,7 @@ def shrunken(name: str, features: tuple[Path, Path]) -> Recipe:
         "every": {"log": 1, "validate": 2, "metrics": 0, "snapshot": 1, "checkpoint": 0},
         "run": {"device": "cpu", "compile": False, "tensorboard": False}, "data": {"threads": 0},
     }  # fmt: skip
-    made: Recipe = build(Recipe, merge(content, small), name)
+    made: FlowRecipe = build(FlowRecipe, merge(content, small), name)
     return made
 
 

@@ -15,7 +15,7 @@ from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageErro
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
 from av_bench.networks.synchformer import VideoEncoder
-from model_zoo.mmaudio.conditions.clip_encoder import CONFIG, Clip
+from model_zoo.mmaudio.conditions.clip_encoder import CONFIG, CLIPEncoder
 from model_zoo.mmaudio.conditions.published import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
 from model_zoo.mmaudio.config import sequence_lengths
 from model_zoo.mmaudio.sampling import published
@@ -53,7 +53,7 @@ def conditioner(monkeypatch: pytest.MonkeyPatch) -> OfficialConditioner:
 @pytest.mark.paper
 @needs_open_clip
 def test_text_tokens_are_the_states_that_open_clip_pools() -> None:
-    clip = Clip(small_clip_weights(), SMALL).eval()
+    clip = CLIPEncoder(small_clip_weights(), SMALL).eval()
     texts = ["a dog barks, twice", ""]
     with torch.no_grad():
         ours = clip.text(texts)
@@ -69,7 +69,7 @@ def test_text_tokens_are_the_states_that_open_clip_pools() -> None:
 @pytest.mark.paper
 @needs_open_clip
 def test_images_are_normalised_by_clips_own_statistics() -> None:
-    clip = Clip(small_clip_weights(), SMALL).eval()
+    clip = CLIPEncoder(small_clip_weights(), SMALL).eval()
     frames = torch.randint(0, 256, (2, 3, 384, 384), dtype=torch.uint8)
     mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
     scaled = ((frames / 255).movedim(1, -1) - mean) / std

@@ -20,7 +20,7 @@ from av_bench.contracts import UsageError
 from model_zoo.mmaudio.training.distributed import check_batch, cluster
 from model_zoo.mmaudio.training.journal import read_log
 from model_zoo.mmaudio.training.loop import train
-from model_zoo.mmaudio.training.recipe import Run, read_recipe
+from model_zoo.mmaudio.training.recipe import RunSettings, read_recipe
 from tests.model_zoo.mmaudio.training_tools import config_file, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,6 +143,6 @@ def test_fsdp_without_launcher_says_how(tmp_path: Path) -> None:
 def test_a_fixed_order_of_sums_is_asked_for_and_given_back() -> None:
     before = torch.are_deterministic_algorithms_enabled()
     for wanted in (False, True):
-        with cluster(Run(device="cpu", deterministic=wanted)):
+        with cluster(RunSettings(device="cpu", deterministic=wanted)):
             assert torch.are_deterministic_algorithms_enabled() == (wanted or before)
     assert torch.are_deterministic_algorithms_enabled() == before

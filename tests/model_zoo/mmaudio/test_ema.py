@@ -17,7 +17,7 @@ from av_bench.contracts import MissingRequirement, UsageError
 from model_zoo.mmaudio.training import ema
 from model_zoo.mmaudio.training.ema import PostHocEMA, gamma_of
 from model_zoo.mmaudio.training.loop import Trainer, train
-from model_zoo.mmaudio.training.recipe import Recipe
+from model_zoo.mmaudio.training.recipe import FlowRecipe
 from model_zoo.mmaudio.training.snapshots import Snapshots
 from tests.model_zoo.mmaudio.goldens import close, full_disk, golden, needs_golden, recipe
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe
@@ -198,14 +198,14 @@ class Killed(BaseException):
     """Stands for a kill: nothing of the package catches it."""
 
 
-def thinned(tmp_path: Path, width: float = 0.08) -> Recipe:
+def thinned(tmp_path: Path, width: float = 0.08) -> FlowRecipe:
     """Many snapshots, few kept, checkpoints more seldom, and a width that is made from the snapshots."""
     ema_ = {"snapshots": 8, "final": [width, 0.05]}
     every = {"log": 0, "validate": 0, "snapshot": 1, "checkpoint": 5}
     return tiny_recipe(tmp_path, steps=40, batch=4, ema=ema_, every=every, schedule={"milestones": []})
 
 
-def killed_at(step: int, recipe_: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_at(step: int, recipe_: FlowRecipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Trainer.train_step
 
     def until(self: Trainer) -> torch.Tensor:

@@ -18,10 +18,19 @@ import torch
 
 from av_bench.contracts import Clip, MediaError, Reason, UsageError, VideoRequest
 from av_bench.media.decode import DecodedMedia, decode
-from model_zoo.mmaudio.features.crop_plan import Plan
+from model_zoo.mmaudio.features.crop_plan import CropPlan
 from model_zoo.mmaudio.features.encode import MediaFeatures
 from model_zoo.mmaudio.features.read import FeatureSet, empty_rows
-from model_zoo.mmaudio.features.work import Crop, duration, extract, partition, prepare, said, start_in, unfinished
+from model_zoo.mmaudio.features.work import (
+    Crop,
+    duration,
+    extract,
+    partition,
+    prepare,
+    progress_line,
+    start_in,
+    unfinished,
+)
 from model_zoo.mmaudio.features.write import ShardWriter
 from tests.command import av_bench
 from tests.media_files import tone, write_video
@@ -89,7 +98,7 @@ def test_partition(seconds: float, step: float, expected: list[float]) -> None:
 def test_crops_are_where_the_partition_says(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [8.05, 30.0, 3.0, 16.1])
     encoder = Toy()
-    done = list(extract(tmp_path / "out", clips, Plan("paper", dtype="fp32", shard_size=4), encoder))
+    done = list(extract(tmp_path / "out", clips, CropPlan("paper", dtype="fp32", shard_size=4), encoder))
     assert done == ["text-000000", "000000", "000001"]
     features = FeatureSet(tmp_path / "out")
     assert list(zip(features.ids, features.crops, strict=True)) == [
@@ -101,10 +110,10 @@ def test_crops_are_where_the_partition_says(tmp_path: Path) -> None:
     starts = (rows.mean[:, 0, 0] * 2**16 / RATE).tolist()
     assert starts == pytest.approx([0, 0, 11, 22, 0, 8.1])
     assert encoder.decoded == 3  # each recording once, though its crops are many
-    work = prepare(tmp_path / "out", clips, Plan("paper", dtype="fp32", shard_size=4), encoder)
+    work = prepare(tmp_path / "out", clips, CropPlan("paper", dtype="fp32", shard_size=4), encoder)
     assert work.excluded == [{"id": "02", "reason": "too-short-audio", "detail": "3.00 s; rule paper wants 8 s"}]
     assert unfinished(tmp_path / "out", work) == []
-    code = prepare(tmp_path / "code", clips, Plan("code"), encoder)
+    code = prepare(tmp_path / "code", clips, CropPlan("code"), encoder)
     assert [(c.clip, c.number) for c in code.crops] == [(1, 0), (1, 1), (1, 2), (3, 0)]
 
 
@@ -131,7 +140,7 @@ def test_the_last_crop_ends_where_an_opus_file_ends(tmp_path: Path, rule: Litera
     encoded(path, 24.5, "libopus", 48_000)
     assert duration(path) > decode(path).audio_seconds
     clips = [Clip("a", audio=path, text="t")]
-    plan = Plan(rule, dtype="fp32")
+    plan = CropPlan(rule, dtype="fp32")
     list(extract(tmp_path / "out", clips, plan, Toy()))
     features = FeatureSet(tmp_path / "out")
     assert features.excluded == []
@@ -169,7 +178,7 @@ def test_unusable_files_are_listed_with_reasons(tmp_path: Path) -> None:
     clips.append(Clip("03", audio=tmp_path / "in" / "none.wav"))
     cut = (tmp_path / "in" / "02.wav").read_bytes()
     (tmp_path / "in" / "02.wav").write_bytes(cut[: len(cut) // 2])
-    plan = Plan("paper", dtype="fp32")
+    plan = CropPlan("paper", dtype="fp32")
     list(extract(tmp_path / "out", clips, plan, Toy()))
     features, work = FeatureSet(tmp_path / "out"), prepare(tmp_path / "out", clips, plan, Toy())
     assert features.ids == ["00"]
@@ -179,8 +188,8 @@ def test_unusable_files_are_listed_with_reasons(tmp_path: Path) -> None:
 
 def test_begun_with_something_else_is_refused(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [9.0])
-    list(extract(tmp_path / "out", clips, Plan(), Toy()))
-    for other in (Plan(most=2), Plan("code")):
+    list(extract(tmp_path / "out", clips, CropPlan(), Toy()))
+    for other in (CropPlan(most=2), CropPlan("code")):
         with pytest.raises(UsageError, match="begun with other clips"):
             list(extract(tmp_path / "out", clips, other, Toy()))
 
@@ -188,18 +197,18 @@ def test_begun_with_something_else_is_refused(tmp_path: Path) -> None:
 def test_shards_of_other_clips_are_known_without_the_plan(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [8.0, 8.0])
     root = tmp_path / "out"
-    list(extract(root, clips, Plan(), Toy()))
+    list(extract(root, clips, CropPlan(), Toy()))
     (root / ".plan.json").unlink()
     with pytest.raises(UsageError, match="holds shards of other clips, settings or networks"):
-        list(extract(root, clips[:1], Plan(), Toy()))
-    assert list(extract(root, clips, Plan(), Toy())) == []
+        list(extract(root, clips[:1], CropPlan(), Toy()))
+    assert list(extract(root, clips, CropPlan(), Toy())) == []
 
 
 def test_an_extraction_says_what_it_took_and_left(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [16.0, 7.0, 8.0])
     clips[2] = Clip("02", audio=clips[2].audio)
-    list(extract(tmp_path / "out", clips, Plan(), Toy()))
-    found = said(tmp_path / "out", prepare(tmp_path / "out", clips, Plan(), Toy()))
+    list(extract(tmp_path / "out", clips, CropPlan(), Toy()))
+    found = progress_line(tmp_path / "out", prepare(tmp_path / "out", clips, CropPlan(), Toy()))
     assert found == "3 samples of 3 recordings, 2 with a text; left out: 1 too-short-audio"
 
 
@@ -213,7 +222,7 @@ def test_an_extraction_says_what_it_took_and_left(tmp_path: Path) -> None:
     ],
 )
 def test_training_refuses_an_extraction_that_is_not_complete(tmp_path: Path, gone: list[str], words: str) -> None:
-    clips, plan = recordings(tmp_path / "in", [8.0] * 7 + [2.0]), Plan(shard_size=2, dtype="fp32")
+    clips, plan = recordings(tmp_path / "in", [8.0] * 7 + [2.0]), CropPlan(shard_size=2, dtype="fp32")
     out = tmp_path / "out"
     list(extract(out, clips, plan, Toy()))
     assert len(FeatureSet(out)) == 7
@@ -226,7 +235,7 @@ def test_training_refuses_an_extraction_that_is_not_complete(tmp_path: Path, gon
 
 
 def test_a_running_extraction_is_not_trained_on(tmp_path: Path) -> None:
-    clips, plan = recordings(tmp_path / "in", [8.0] * 4), Plan(shard_size=2, dtype="fp32")
+    clips, plan = recordings(tmp_path / "in", [8.0] * 4), CropPlan(shard_size=2, dtype="fp32")
     running = extract(tmp_path / "out", clips, plan, Toy())
     for left in (3, 2, 1):
         next(running)
@@ -247,7 +256,7 @@ def test_a_running_extraction_is_not_trained_on(tmp_path: Path) -> None:
 )
 def test_plans_that_cannot_work_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        Plan(**settings)
+        CropPlan(**settings)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
@@ -258,7 +267,7 @@ def test_the_length_of_a_clip_is_positive(seconds: float) -> None:
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", None])
 def test_a_damaged_plan_is_named_and_made_again(tmp_path: Path, damage: bytes | None) -> None:
-    clips, plan = recordings(tmp_path / "in", [8.0] * 4), Plan(shard_size=2, dtype="fp32")
+    clips, plan = recordings(tmp_path / "in", [8.0] * 4), CropPlan(shard_size=2, dtype="fp32")
     list(extract(tmp_path / "out", clips, plan, Toy()))
     path = tmp_path / "out" / ".plan.json"
     path.write_bytes(path.read_bytes().replace(b"000001", b"000002") if damage is None else damage)
@@ -272,7 +281,7 @@ def test_a_damaged_plan_is_named_and_made_again(tmp_path: Path, damage: bytes | 
 
 def test_extraction_and_writer_keep_out_of_each_others_folders(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [9.0])
-    list(extract(tmp_path / "out", clips, Plan(), Toy()))
+    list(extract(tmp_path / "out", clips, CropPlan(), Toy()))
     with pytest.raises(UsageError, match=r"out was made by an extraction.*choose another folder"):
         ShardWriter(tmp_path / "out")
     (tmp_path / "out" / ".plan.json").unlink()
@@ -280,14 +289,14 @@ def test_extraction_and_writer_keep_out_of_each_others_folders(tmp_path: Path) -
         ShardWriter(tmp_path / "out")
     features_folder(tmp_path / "mine", 3)
     with pytest.raises(UsageError, match="came from elsewhere"):
-        list(extract(tmp_path / "mine", clips, Plan(), Toy()))
+        list(extract(tmp_path / "mine", clips, CropPlan(), Toy()))
 
 
 def worker(root: Path, done: Path) -> None:
     """One worker as a process of its own; writes the units it has finished."""
     torch.set_num_threads(1)
     clips = [Clip(p.stem, audio=p, text="t") for p in sorted((root / "in").glob("*.wav"))]
-    for name in extract(root / "out", clips, Plan(shard_size=2, dtype="fp32"), Toy(pause=0.05)):
+    for name in extract(root / "out", clips, CropPlan(shard_size=2, dtype="fp32"), Toy(pause=0.05)):
         with done.open("a") as handle:
             handle.write(name + "\n")
 
@@ -310,7 +319,7 @@ def test_workers_share_and_a_killed_one_is_made_good(tmp_path: Path) -> None:
     finished = [name for log in logs if log.exists() for name in log.read_text().split()]  # a late one finds no work
     assert len(set(finished)) == len(finished)
     clips = [Clip(p.stem, audio=p, text="t") for p in sorted((tmp_path / "in").glob("*.wav"))]
-    plan = Plan(shard_size=2, dtype="fp32")
+    plan = CropPlan(shard_size=2, dtype="fp32")
     left = unfinished(tmp_path / "out", prepare(tmp_path / "out", clips, plan, Toy()))
     assert list(extract(tmp_path / "out", clips, plan, Toy())) == left
     assert FeatureSet(tmp_path / "out").ids == [f"{n:02d}" for n in range(24)]
@@ -369,7 +378,7 @@ def test_video_folder_to_features(tmp_path: Path) -> None:
         write_video(tmp_path / f"{name}.mp4", seconds=seconds, fps=10, audio=level * 2 * tone(seconds))
     clips = [Clip(n, video=tmp_path / f"{n}.mp4", text="beep") for n in "abc"]
     encoder = MediaFeatures(SumCodec(), GreyConditioner(), seconds=2.0)  # type: ignore[arg-type]
-    list(extract(tmp_path / "out", clips, Plan(video=True, dtype="fp32"), encoder))
+    list(extract(tmp_path / "out", clips, CropPlan(video=True, dtype="fp32"), encoder))
     features = FeatureSet(tmp_path / "out")
     assert features.ids == ["a"]
     assert {e["id"]: e["reason"] for e in features.excluded} == {"b#0": "too-short-audio", "c#0": "silent"}

@@ -18,7 +18,7 @@ from model_zoo.mmaudio.training.exclusion import Exclusion, parts
 from model_zoo.mmaudio.training.mix import Batch, Dropout, Loader, Mix, Source, draw
 from tests.model_zoo.mmaudio.training_tools import SHAPES, folder
 
-NAMES = ("mean", "std", "clip", "sync", "text", "video", "worded")
+NAMES = ("mean", "std", "clip", "sync", "text", "video", "has_text")
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,13 @@ def test_missing_modalities_are_dropped_and_hidden_ones_too(sets: tuple[FeatureS
     none = Dropout(0.0, 0.0)
     plain = mix(sets).fixed(0, 42)
     assert torch.equal(plain.drop_video, ~plain.rows.video)
-    assert torch.equal(plain.drop_text, ~plain.rows.worded)
+    assert torch.equal(plain.drop_text, ~plain.rows.has_text)
     assert 0 < int(plain.drop_text.sum()) < 42
     hidden = mix(sets, video=False, text=False).batch(0, 42, none)
     owner = [name in {"0"} for name in map(str, mix(sets)._source[np.sort(mix(sets).chosen(0, 42))])]
     assert sum(owner) == 12
     assert int(hidden.drop_video.sum()) == 42
-    assert int(hidden.drop_text.sum()) == 12 + int((~hidden.rows.worded[12:]).sum())
+    assert int(hidden.drop_text.sum()) == 12 + int((~hidden.rows.has_text[12:]).sum())
 
 
 def test_random_numbers_have_their_distributions() -> None:
@@ -106,7 +106,7 @@ def test_dropout_hits_its_rate_and_takes_modalities_independently(sets: tuple[Fe
     dropped = []
     for step in range(400):
         batch = full.batch(step, 12, Dropout(0.1, 0.3))
-        there = batch.rows.video & batch.rows.worded
+        there = batch.rows.video & batch.rows.has_text
         dropped.append(torch.stack([batch.drop_video, batch.drop_text], 1)[there])
     found = torch.cat(dropped).double()
     n = len(found)

@@ -36,7 +36,7 @@ def test_every_row_comes_back(tmp_path: Path, order: list[int]) -> None:
         assert torch.equal(rows.mean[place], sample.mean)
         assert torch.equal(rows.std[place], sample.std)
         assert bool(rows.video[place]) is (sample.clip is not None)
-        assert bool(rows.worded[place]) is (sample.text is not None)
+        assert bool(rows.has_text[place]) is (sample.text is not None)
         zero = {n: torch.zeros(SHAPES[n]) for n in SHAPES}
         assert torch.equal(rows.clip[place], zero["clip"] if sample.clip is None else sample.clip)
         assert torch.equal(rows.sync[place], zero["sync"] if sample.sync is None else sample.sync)

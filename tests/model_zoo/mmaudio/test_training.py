@@ -24,7 +24,7 @@ from model_zoo.mmaudio.training.journal import read_log
 from model_zoo.mmaudio.training.loop import Evaluation, train
 from model_zoo.mmaudio.training.mix import Batch
 from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, losses, update
-from model_zoo.mmaudio.training.recipe import Recipe, Schedule, read_recipe
+from model_zoo.mmaudio.training.recipe import FlowRecipe, Schedule, read_recipe
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, text_features, tiny_recipe
 
@@ -202,7 +202,7 @@ def test_metrics_that_a_kill_cut_off_are_made_on_the_way_on(tmp_path: Path) -> N
 # ----------------------------------------------------------------------- what a run is taken up by
 
 
-def without(tmp_path: Path, *names: str, steps: int, file: str = "names.txt") -> Recipe:
+def without(tmp_path: Path, *names: str, steps: int, file: str = "names.txt") -> FlowRecipe:
     """A recipe that leaves recordings out by a text file."""
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("".join(f"{name}\n" for name in names))

@@ -30,7 +30,7 @@ from model_zoo.mmaudio.training.ema import decay, gamma_of
 from model_zoo.mmaudio.training.journal import read_log
 from model_zoo.mmaudio.training.loop import Evaluation, Trainer, TrainingFailed, train
 from model_zoo.mmaudio.training.objective import update
-from model_zoo.mmaudio.training.recipe import Recipe, read_recipe, snapshots_at_end
+from model_zoo.mmaudio.training.recipe import FlowRecipe, read_recipe, snapshots_at_end
 from model_zoo.mmaudio.training.snapshots import Snapshots
 from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, config_file, samples, text_features, tiny_recipe
 
@@ -142,7 +142,7 @@ def test_resumed_run_keeps_the_statistics_of_its_checkpoint(tmp_path: Path) -> N
     assert torch.equal(trainer.normalise.std, trainer.network.latent_std)
 
 
-def limited(recipe: Recipe, out: Path, limit: int) -> None:
+def limited(recipe: FlowRecipe, out: Path, limit: int) -> None:
     """Training that cannot write a file of more than ``limit`` bytes; exit code 4 when it says so."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

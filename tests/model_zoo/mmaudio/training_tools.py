@@ -15,7 +15,7 @@ from av_bench.contracts import Generated, GenerationJob, SampleSource
 from av_bench.schema import build, merge
 from model_zoo.mmaudio.features.write import Sample, ShardWriter
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.training.recipe import Recipe
+from model_zoo.mmaudio.training.recipe import FlowRecipe
 
 SHAPES = {"mean": (16, 4), "std": (16, 4), "clip": (4, 12), "sync": (8, 10), "text": (5, 6)}
 
@@ -61,7 +61,7 @@ NETWORK = {
 }  # fmt: skip
 
 
-def tiny_recipe(path: Path, **changes: Any) -> Recipe:
+def tiny_recipe(path: Path, **changes: Any) -> FlowRecipe:
     """A recipe on a folder of 24 samples that trains in seconds; ``changes`` are laid over it."""
     data = path / "features"
     if not data.is_dir():
@@ -79,11 +79,11 @@ def tiny_recipe(path: Path, **changes: Any) -> Recipe:
         "every": {"log": 1, "validate": 3, "metrics": 0, "snapshot": 2, "checkpoint": 2},
         "run": {"precision": "fp32", "compile": False, "device": "cpu", "tensorboard": False},
     }
-    recipe: Recipe = build(Recipe, merge(content, changes), "tiny")
+    recipe: FlowRecipe = build(FlowRecipe, merge(content, changes), "tiny")
     return recipe
 
 
-def config_file(path: Path, recipe: Recipe) -> Path:
+def config_file(path: Path, recipe: FlowRecipe) -> Path:
     """The recipe as a YAML file."""
     content = json.loads(json.dumps(asdict(recipe)))
     path.write_text(yaml.safe_dump(content), encoding="utf8")
