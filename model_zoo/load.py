@@ -11,12 +11,7 @@ from typing import Any
 from av_bench import registry
 from av_bench.contracts import SampleSource, UsageError, plugin_boundary, unknown_name
 from model_zoo.baselines import baseline, is_baseline, manifest_names
-
-
-class Number(float):
-    """A number of a spec that knows how it was written: ``negative=007`` is a text."""
-
-    text: str
+from model_zoo.spec_values import Number
 
 
 def parse(spec: str) -> tuple[str, dict[str, float | str]]:

@@ -11,7 +11,7 @@ Conventions
 Nothing here imports anything else of the package, and nothing heavy is imported before it is used.
 """
 
-from av_bench.contracts.clips import DEFAULT_SEED, Clip, ClipSet, clip_seed
+from av_bench.contracts.clips import DEFAULT_SEED, Clip, ClipField, ClipSet, clip_seed
 from av_bench.contracts.errors import (
     AvBenchError,
     MediaError,
@@ -40,6 +40,7 @@ __all__ = [
     "DEFAULT_SEED",
     "AvBenchError",
     "Clip",
+    "ClipField",
     "ClipSet",
     "Decoded",
     "Evaluator",

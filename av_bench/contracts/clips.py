@@ -6,11 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from av_bench.contracts.errors import UsageError
 
 DEFAULT_SEED = 14159265
 """Seed of generation unless another is given: the published evaluation's."""
+
+ClipField = Literal["video", "audio", "text", "label", "onsets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class Clip:
     def reference_audio(self) -> Path | None:
         """The file that holds the real sound, None when the set has none."""
         return self.audio if self.audio is not None else self.video
+
+    def has(self, field: ClipField) -> bool:
+        """Whether a field that a metric asks for is given."""
+        values = {"video": self.video, "audio": self.audio, "text": self.text, "label": self.label}
+        return (self.onsets if field == "onsets" else values[field]) is not None
 
     @property
     def cluster(self) -> str:

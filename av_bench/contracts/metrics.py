@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from av_bench.contracts.clips import Clip
+from av_bench.contracts.clips import Clip, ClipField
 from av_bench.contracts.errors import MetricError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Metric(ABC):
     minimum: ClassVar[int] = 1  # clips below which there is no value
     accepts_statistics: ClassVar[bool] = False  # a reference pack's mean and covariance may stand for the rows
 
-    def __init__(self, name: str, needs: tuple[Need, ...], clip_fields: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, needs: tuple[Need, ...], clip_fields: tuple[ClipField, ...] = ()) -> None:
         self.name = name
         self.needs = needs
         self.clip_fields = clip_fields  # fields of Clip that every clip must have, e.g. ("onsets",)

@@ -149,7 +149,7 @@ def _column(metric: Metric, plan: RunPlan, arrays: _Arrays, scored: tuple[Clip, 
     for name in metric.clip_fields:
         if name in covered:
             continue
-        lacking = sum(getattr(clip, name) is None for clip in scored)
+        lacking = sum(not clip.has(name) for clip in scored)
         if lacking:
             raise MetricError(f"{metric.name} needs {name} for every clip; {lacking} of {len(scored)} clips have none")
     given = _given_statistics(metric, plan)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import home, write_atomically
+from av_bench.runtime.files import home, write_json
 from av_bench.schema import build, load_json
 from model_zoo.baselines.schema import Manifest
 from model_zoo.baselines.steps import open_places, read_steps, uses
@@ -37,7 +36,7 @@ class Site:
         """What is needed and not recorded, or not there any more. Interpreters of a container are not looked for."""
         found = []
         for need in needs:
-            value = getattr(self, need)
+            value = vars(self)[need]
             if value is None:
                 found.append(f"{need} is not set")
             elif need != "image" and not (contained and need == "python2") and not Path(value).exists():
@@ -81,8 +80,7 @@ def read_site(name: str) -> Site:
 def write_site(name: str, site: Site) -> Path:
     """Record the paths of a baseline."""
     path = site_file(name)
-    known = {item.name: getattr(site, item.name) for item in fields(Site)}
-    write_atomically(path, json.dumps(known, indent=1).encode())
+    write_json(path, vars(site))
     return path
 
 

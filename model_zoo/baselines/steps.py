@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any, Literal
@@ -123,7 +123,7 @@ def templates(steps: Steps) -> Iterator[tuple[str, str]]:
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     """Texts and numbers in depth-first order; keys that are no names of ours (of files, of columns) count too."""
     if is_dataclass(value):
-        value = {item.name: getattr(value, item.name) for item in fields(value)}
+        value = vars(value)
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if _KEYS.fullmatch(place):
@@ -150,14 +150,17 @@ def as_yaml(steps: Steps) -> str:
     """A steps file; what is left at its default is left out."""
     import yaml
 
-    text: str = yaml.safe_dump(_told(steps), sort_keys=False, allow_unicode=True, width=1000)
+    text: str = yaml.safe_dump(_without_defaults(steps), sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 
-def _told(value: Any) -> Any:
+def _without_defaults(value: Any) -> Any:
     if is_dataclass(value):
-        told = {item.name: getattr(value, item.name) for item in fields(value)}
-        return {key: _told(inner) for key, inner in told.items() if inner not in (None, (), {}, "", "{repo}")}
+        return {
+            key: _without_defaults(inner)
+            for key, inner in vars(value).items()
+            if inner not in (None, (), {}, "", "{repo}")
+        }
     if isinstance(value, Mapping):
-        return {key: _told(inner) for key, inner in value.items()}
-    return [_told(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: _without_defaults(inner) for key, inner in value.items()}
+    return [_without_defaults(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -52,12 +52,12 @@ class NetworkConfig:
             "empty": ("learned", "zero"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"network: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+            if vars(self)[name] not in allowed:
+                raise UsageError(f"network: {name} must be one of {', '.join(allowed)}, got {vars(self)[name]!r}")
         sizes = ("latent_dim", "hidden", "depth", "heads", "latent_len", "clip_len", "sync_len")
         for name in (*sizes, "clip_dim", "sync_dim", "text_dim", "text_len"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"network: {name} must be at least 1, got {getattr(self, name)}")
+            if vars(self)[name] < 1:
+                raise UsageError(f"network: {name} must be at least 1, got {vars(self)[name]}")
         if not (math.isfinite(self.mlp_ratio) and self.hidden * self.mlp_ratio >= 2):
             raise UsageError(f"network: mlp_ratio must be a number above 2 / hidden, got {self.mlp_ratio}")
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:

@@ -37,7 +37,7 @@ def test_quoted_counts_are_the_computed_ones() -> None:
 
 def test_every_pinned_list_of_those_sets_is_known() -> None:
     sets = ("vggsound", "vggsound-5s", "audiocaps", "audiocaps-957")
-    pinned = {variant for name in sets for variant in load_set(name).options["lists"]}
+    pinned = {variant for name in sets for variant in load_set(name).lists}
     assert pinned == set(SCORED)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,11 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         """On another device; from pinned memory the copy does not wait."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
     def pin(self) -> Rows:
         """In page-locked memory."""
-        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return replace(self, **{name: value.pin_memory() for name, value in vars(self).items()})
 
 
 class FeatureSet:
@@ -113,10 +113,10 @@ class FeatureSet:
         """Fill ``into`` (of ``len(rows)`` samples) with these samples; sorted ``rows`` read fastest."""
         where = self._where[rows]
         for name in ("mean", "std"):
-            self._gather(name, where, np.arange(len(rows)), getattr(into, name))
+            self._gather(name, where, np.arange(len(rows)), vars(into)[name])
         video = self.video[rows]
         for name in ("clip", "sync"):
-            target = getattr(into, name)
+            target = vars(into)[name]
             if not video.all():
                 target[torch.from_numpy(~video)] = 0
             if video.any():

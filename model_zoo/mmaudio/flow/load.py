@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -41,10 +40,10 @@ def load_trained(file: Path, like: NetworkConfig, name: str) -> FlowNetwork:
     UsageError when they do not fit each other; BadWeights for another layout than the header says.
     """
     config = header_config(file)
-    other = [f.name for f in fields(config) if f.name in FIXED and getattr(config, f.name) != getattr(like, f.name)]
+    ours, theirs = vars(config), vars(like)
+    other = [f"{key} {ours[key]} instead of {theirs[key]}" for key in ours if key in FIXED and ours[key] != theirs[key]]
     if other:
-        said = ", ".join(f"{key} {getattr(config, key)} instead of {getattr(like, key)}" for key in other)
-        raise UsageError(f"{file}: made for another codec or other conditions than those of {name}: {said}")
+        raise UsageError(f"{file}: made for another codec or other conditions than those of {name}: {', '.join(other)}")
     return filled(config, weights.load_state_dict(file), str(file))
 
 

@@ -201,8 +201,8 @@ def fit_statistics(sight: Sight, corpus: Corpus, count: int = 256, device: str =
     parts = [slice(start, start + 16) for start in range(0, min(count, len(corpus)), 16)]
     for name, array, network in (("motion", corpus.grey, sight.motion), ("look", corpus.colour, sight.look)):
         tokens = torch.cat([network(_unit(array[p], device)).flatten(0, 1) for p in parts])
-        getattr(sight, f"{name}_mean").copy_(tokens.mean(dim=0))
-        getattr(sight, f"{name}_std").copy_(tokens.std(dim=0).clamp(min=1e-3))
+        sight.get_buffer(f"{name}_mean").copy_(tokens.mean(dim=0))
+        sight.get_buffer(f"{name}_std").copy_(tokens.std(dim=0).clamp(min=1e-3))
 
 
 @torch.no_grad()

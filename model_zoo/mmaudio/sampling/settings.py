@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import UsageError
+from model_zoo.spec_values import written
 
 Conditions = Literal["both", "video", "text", "none"]
 Solver = Literal["euler", "adaptive"]
@@ -88,9 +89,9 @@ def _typed(name: str, key: str, value: Any) -> Any:
     if key == "compile" and value in ("yes", "no", "graphs"):
         return value
     if key in ("negative", "solver", "conditions"):
-        return str(getattr(value, "text", f"{value:g}" if isinstance(value, float) else value))
+        return written(value)
     wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
-    raise UsageError(f"{name}: {key} must be {wanted}, got {getattr(value, 'text', value)!r}")
+    raise UsageError(f"{name}: {key} must be {wanted}, got {written(value)!r}")
 
 
 def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Tensor]:

@@ -141,7 +141,7 @@ def wrap_parallel(network: nn.Module, run: RunSettings, cluster: Cluster) -> nn.
 
     Returns the module to call; ``network`` itself stays the one with the parameters.
     """
-    blocks = [block for name in ("joint_blocks", "fused_blocks") for block in getattr(network, name)]
+    blocks = [block for name in ("joint_blocks", "fused_blocks") for block in network.get_submodule(name).children()]
     if run.checkpointing:
         for block in blocks:  # nothing in a block is random, so no random state needs keeping
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -104,14 +104,14 @@ class Batch:
         return [
             self._map(
                 lambda value, cut=cut: value[cut],
-                Rows(**{f.name: getattr(self.rows, f.name)[cut] for f in fields(Rows)}),
+                Rows(**{name: value[cut] for name, value in vars(self.rows).items()}),
             )
             for cut in cuts
         ]
 
     def _map(self, change: Any, rows: Rows) -> Batch:
         names = ("eps", "noise", "t", "drop_video", "drop_text")
-        return replace(self, rows=rows, **{name: change(getattr(self, name)) for name in names})
+        return replace(self, rows=rows, **{name: change(vars(self)[name]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Mix:
 
 
 def _window(rows: Rows, first: int, last: int) -> Rows:
-    return Rows(**{f.name: getattr(rows, f.name)[first:last] for f in fields(Rows)})
+    return Rows(**{name: value[first:last] for name, value in vars(rows).items()})
 
 
 def _check_shapes(source: Source, features: FeatureSet, shapes: Mapping[str, tuple[int, ...]]) -> None:

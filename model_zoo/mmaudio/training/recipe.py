@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,7 +168,7 @@ def _check(recipe: FlowRecipe) -> None:
         raise UsageError(f"{where}: data.train is empty; name at least one feature folder")
     wrong = [*_numbers(recipe)]
     counts = {"data.threads": data.threads, "schedule.warmup": recipe.schedule.warmup}
-    counts |= {f"every.{field.name}": getattr(every, field.name) for field in fields(every)}
+    counts |= {f"every.{name}": value for name, value in vars(every).items()}
     counts |= {f"schedule.milestones[{n}]": value for n, value in enumerate(recipe.schedule.milestones)}
     wrong += [f"{name} must not be negative, got {value}" for name, value in counts.items() if value < 0]
     if wrong:

@@ -40,7 +40,7 @@ def network_config(recipe: FlowRecipe) -> NetworkConfig:
         config: NetworkConfig = build(NetworkConfig, given, where)
         return config
     base = variant(str(name)).network
-    checked: NetworkConfig = build(NetworkConfig, {f.name: getattr(base, f.name) for f in fields(base)} | given, where)
+    checked: NetworkConfig = build(NetworkConfig, vars(base) | given, where)
     return checked
 
 

@@ -58,11 +58,11 @@ class VAERecipe:
             raise UsageError(f"recipe {self.name}: frames {self.frames} must be a multiple of {self.vae.stride}")
         counts = ("batch", "steps", "log_every", "validate_every", "save_every", "statistics_items")
         sizes = ("disc_start", "disc_width", "disc_layers")
-        wrong = [name for name in (*counts, *sizes) if getattr(self, name) < 1]
+        wrong = [name for name in (*counts, *sizes) if vars(self)[name] < 1]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be positive")
         free = ("rate", "kl_weight", "disc_weight", "micro_batch", "holdout", "warmup", "decay_from", "seed")
-        wrong = [name for name in free if not 0 <= getattr(self, name) < math.inf]
+        wrong = [name for name in free if not 0 <= vars(self)[name] < math.inf]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be numbers that are not negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
