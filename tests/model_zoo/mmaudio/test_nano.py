@@ -16,10 +16,11 @@ from av_bench.contracts import Clip, ClipSet, MissingRequirement, Reason, UsageE
 from av_bench.media.decode import decode
 from av_bench.metrics.onset import match_onsets, onset_scores
 from model_zoo.mmaudio.codec.mel import log_mel
+from model_zoo.mmaudio.nano import recipe
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, contacts, truth
 from model_zoo.mmaudio.nano.encoders import Sight
-from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, MMAudioNano, load, recipe
+from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, MMAudioNano, load
 from model_zoo.mmaudio.nano.vocoder import NANO_MEL, NanoVocoder
 from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe
 from model_zoo.scorers.corpus import Corpus
