@@ -15,6 +15,7 @@ from torch import Tensor
 from av_bench import extractors
 from av_bench.networks.packages import model_file, quiet
 from tests.extractors import golden_pipeline as gold
+from tests.golden.originals import vocabulary
 
 pytestmark = [
     pytest.mark.paper,
@@ -23,24 +24,6 @@ pytestmark = [
     gold.needs_package("laion_clap", "msclap", "torchaudio", "torchvision", "transformers", "soundfile"),
 ]
 CAPTIONS = ["playing tennis", "a bongo!", "sheep bleating in the wind, far away, then near " * 6]
-
-
-def vocabulary(folder: Path, kind: str) -> None:
-    """A small byte-level vocabulary with some merges, in the files both programs read."""
-    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
-
-    letters = list(bytes_to_unicode().values())
-    merges = ["d o", "do g", "Ġ b", "Ġb o", "n g", "i n", "in g", "s h", "e e", "sh ee", "shee p"]
-    words = [*letters, *(merge.replace(" ", "") for merge in merges)]
-    if kind == "roberta-base":
-        words = ["<s>", "<pad>", "</s>", "<unk>", *words, "<mask>"]
-    table = {word: i for i, word in enumerate(words)}
-    if kind == "gpt2":
-        table["<|endoftext|>"] = 50_256
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps(table))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2" if kind == "gpt2" else "roberta"}))
 
 
 @pytest.fixture

@@ -37,6 +37,14 @@ def test_direction_is_reference_to_generated() -> None:
 
 def test_no_epsilon_on_saturated_logits() -> None:
     check_value(kl_divergence([[1000.0, 0.0]], [[0.0, 1000.0]]), [1000.0])
+    # Logits 20 apart: 20 tanh(10). With 1e-6 added to the probability, as others do, it would stop at 13.8.
+    check_value(kl_divergence([[20.0, 0.0]], [[0.0, 20.0]]), [20 * np.tanh(10)])
+
+
+def test_sums_over_classes_and_leaves_the_mean_over_clips_to_the_caller() -> None:
+    certain, uniform = np.log([0.9, 0.05, 0.05]), np.zeros(3)
+    expected = 0.9 * np.log(2.7) + 0.1 * np.log(0.15)
+    check_value(kl_divergence([certain, uniform], [uniform, uniform + 7]), [expected, 0.0], tol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)

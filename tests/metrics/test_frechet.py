@@ -119,6 +119,19 @@ def test_equals_the_square_root_formula(shape: tuple[int, int, int]) -> None:
     check_value(frechet_distance(x, y), square_root_formula(x, y), rel=1e-9)
 
 
+def test_a_number_where_the_square_root_turns_complex() -> None:
+    """Few rows of large values: the published tool sees imaginary parts above 1e-3 and answers -1."""
+    x, y = (
+        scale * rows
+        for scale, rows in zip((1e5, 1.2e5), np.random.default_rng(0).normal(size=(2, 60, 128)), strict=True)
+    )
+    cov1, cov2 = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    assert np.abs(np.diagonal(linalg.sqrtm(cov1 @ cov2)).imag).max() > 1e-3
+    root = np.sqrt(linalg.eigvals(cov1 @ cov2).real.clip(0)).sum()  # negative ones are rounding
+    shift = x.mean(axis=0) - y.mean(axis=0)
+    check_value(frechet_distance(x, y), shift @ shift + np.trace(cov1 + cov2) - 2 * root, rel=1e-5)
+
+
 def test_covariance_that_is_singular_but_for_rounding() -> None:
     # C1 = 2 v v^T along v = (1, 1) / sqrt 2, plus one rounding step that lets a Cholesky factorisation through:
     # tr sqrt(C1 C2) = sqrt(2 v^T C2 v) = sqrt 5, so the distance is 2 + 5 - 2 sqrt 5.

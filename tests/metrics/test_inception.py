@@ -38,6 +38,31 @@ def test_shared_sizes_that_mean_nothing(identity: str, match: str) -> None:
         inception_score(np.random.default_rng(0).normal(size=(given["N"], 5)), given["splits"])
 
 
+def test_rows_that_say_nothing_score_one() -> None:
+    check_value(inception_score(np.full((20, 7), 3.0)), (1.0, 0.0))
+
+
+def test_two_kinds_of_rows() -> None:
+    # Split means are (0.4, 0.2, 0.4); by symmetry every row has the same divergence from them.
+    rows = np.log([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]] * 10)
+    expected = (0.7 / 0.4) ** 0.7 * (0.1 / 0.4) ** 0.1
+    check_value(inception_score(rows, splits=5, shuffle=False), (expected, 0.0))
+
+
+@pytest.mark.parametrize(("rows", "match"), [(10, "10 rows for 10"), (7, "7 rows for 10")])
+def test_sizes_that_mean_nothing_are_refused(rows: int, match: str) -> None:
+    with pytest.raises(MetricError, match=match):
+        inception_score(np.random.default_rng(0).normal(size=(rows, 5)))
+
+
+def test_shuffled_cycle_is_the_entropy_of_what_each_split_got() -> None:
+    order = np.random.RandomState(2020).permutation(400)
+    shares = [np.bincount(part % 4, minlength=4) / 40 for part in order.reshape(10, 40)]
+    expected = [np.exp(-(p * np.log(p)).sum()) for p in shares]
+    found = inception_score(one_hot(np.arange(400) % 4, 4))
+    check_value(found, (np.mean(expected), np.std(expected)))
+
+
 @pytest.mark.parametrize("classes", [2, 7])
 def test_sharp_and_balanced_reaches_the_number_of_classes(classes: int) -> None:
     logits = one_hot(np.arange(5 * classes) % classes, classes)
