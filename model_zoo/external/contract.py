@@ -58,7 +58,6 @@ class Item:
     width: int | None = None
     height: int | None = None
     duration: float | None = None
-    start_s: float = 0.0
     text: str | None = None
     text_kind: Literal["label", "caption", "none"] = "none"
     extras: Mapping[str, Any] = field(default_factory=dict)

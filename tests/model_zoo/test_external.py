@@ -151,7 +151,7 @@ def test_a_slow_item_is_ended_and_the_rest_goes_on(tmp_path: Path, python: Path,
 
 def test_time_for_the_whole_list(tmp_path: Path, python: Path, clips: tuple[Clip, ...]) -> None:
     bench = Bench(tmp_path, python, "steady", "0.4")
-    bench.generator.options["timeout"] = 1.5
+    bench.generator.given["timeout"] = 1.5
     late = reasons(bench.run(clips))
     assert set(late.values()) == {Reason.TIMEOUT}
     assert 0 < len(late) < COUNT

@@ -48,7 +48,7 @@ def test_the_files_own_switches_count(network: FlowNetwork, file: Path) -> None:
 
 def test_a_network_for_another_codec_is_refused(file: Path) -> None:
     with pytest.raises(UsageError, match="latent_dim 4 instead of 20, clip_dim 3 instead of 1024"):
-        published.load("mmaudio-s-16k", weights=str(file))
+        published.MMAudioSmall16k(weights=str(file))
 
 
 def test_damaged_and_missing_files_are_named(file: Path, tmp_path: Path) -> None:
