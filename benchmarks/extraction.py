@@ -23,7 +23,7 @@ from av_bench import registry
 from av_bench.contracts import Need
 from av_bench.features.extraction import Extraction
 from av_bench.features.extractor_set import ExtractorSet
-from av_bench.features.sides import Medium
+from av_bench.features.sides import MediaFile
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
 from av_bench.runtime.prefetch import default_workers
@@ -55,7 +55,7 @@ def timed(work: Callable[[], Any]) -> float:
 def extract(networks: ExtractorSet, names: Sequence[str], paths: Sequence[Path], store: str) -> Extraction:
     """One pass over the files into a store."""
     work = extraction(networks, store)
-    work.media([Medium(p.stem, p) for p in paths], "reference", names, audio=True, video=True)
+    work.media([MediaFile(p.stem, p) for p in paths], "reference", names, audio=True, video=True)
     return work
 
 

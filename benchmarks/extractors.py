@@ -28,7 +28,7 @@ from av_bench import registry
 from av_bench.contracts import Need
 from av_bench.features.extraction import Extraction
 from av_bench.features.extractor_set import ExtractorSet
-from av_bench.features.sides import Medium
+from av_bench.features.sides import MediaFile
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
 from av_bench.runtime.prefetch import default_workers
@@ -120,7 +120,7 @@ def extract(networks: ExtractorSet, names: Sequence[str], paths: Sequence[Path])
     """One pass over the files into a fresh store."""
     with tempfile.TemporaryDirectory() as folder:
         work = Extraction(networks, Store(Path(folder)), SECONDS, default_workers(), Reporter(quiet=True))
-        work.media([Medium(p.stem, p) for p in paths], "reference", names, audio=True, video=True)
+        work.media([MediaFile(p.stem, p) for p in paths], "reference", names, audio=True, video=True)
 
 
 def total(costs: Sequence[Cost]) -> Cost:
