@@ -158,6 +158,9 @@ def test_copies_of_the_reference_are_warned_of(data: Path, tmp_path: Path) -> No
     oracle = run(data, tmp_path / "oracle", model="oracle")
     copied = run(data, tmp_path / "run", samples=oracle.path / "audio")
     assert any("same features as the reference audio" in w for w in copied.scores["warnings"])
+    noise = run(data, tmp_path / "noise", model="noise")
+    assert not any("same features" in w for w in noise.scores["warnings"])
+    assert not any("same features" in w for w in oracle.scores["warnings"])  # it is the reference and says so
 
 
 def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> None:
@@ -176,6 +179,9 @@ def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> No
     fds = [r.scores["metrics"]["FD-nano"]["value"] for r in folders]
     assert both.scores["metrics"]["FD-nano"]["value"] == pytest.approx(np.mean(fds), rel=1e-6)
     assert fds[0] != fds[1]
+    details = both.scores["metrics"]["FD-nano"]["details"]
+    assert details["std_over_samples"] == pytest.approx(abs(fds[0] - fds[1]) / 2**0.5, rel=1e-6)  # of a sample of two
+    assert "sd" not in details  # it would be that of sample 0, which is not the interval's
 
 
 def test_limit_takes_the_first_ids(data: Path, out: Path) -> None:
