@@ -1,4 +1,4 @@
-"""What an installation has, what it lacks, and the command that mends it."""
+"""What an installation has, what it lacks, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def examine() -> list[Finding]:
 def _core(name: str) -> Finding:
     try:
         module = import_module(name)
-    except Exception as error:  # an import may fail in any way; the report must go on
+    except Exception as error:  # an import may fail in any way; the report must continue
         return Finding(name, "broken", f"{type(error).__name__}: {error}; install again with the README's command")
     return Finding(name, "ok", str(getattr(module, "__version__", "")))
 

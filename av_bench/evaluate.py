@@ -119,7 +119,7 @@ def _numpy(value: Any) -> NDArray[Any]:
 
 
 def _common(truth: _Cache, predictions: _Cache, theirs: Iterable[CacheFile], ours: Iterable[CacheFile]) -> list[str]:
-    """Clips in every file of both sides, sorted by name; the rest is said aloud."""
+    """Clips in every file of both sides, sorted by name; the rest is a warning."""
     sets = [set(truth.need(f)) for f in theirs] + [set(predictions.need(f)) for f in ours]
     common, every = set.intersection(*sets), set.union(*sets)
     if not common:

@@ -1,6 +1,6 @@
 """Do the metrics react to known damage as they should?
 
-A protocol lists damages of the real audio, each with the metrics that must see it, and series along which a metric
+A protocol lists damages of the reference audio, each with the metrics that must see it, and series along which a metric
 must rise step by step. Each damage is an ordinary run; it is compared with the undamaged oracle clip by clip.
 """
 
@@ -22,7 +22,7 @@ from protocols.definitions import Selfcheck
 def run_selfcheck(
     set_name: str, *, data: Path | None, limit: int | None, out: Path, workers: int | None, quiet: bool
 ) -> Outcome:
-    """Run every damage of the set's protocol; runs that are there already are taken up."""
+    """Run every damage of the set's protocol; runs that exist already are reused."""
     plan = _plan(set_name)
     models = list(dict.fromkeys(["oracle", *plan.moves, *(m for s in plan.series for m in s.models)]))
     wanted = [*(m for metrics in plan.moves.values() for m in metrics), *(s.metric for s in plan.series)]

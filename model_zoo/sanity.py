@@ -1,6 +1,6 @@
 """Generators that need no network: ceilings, floors and known damage.
 
-``oracle`` is the real audio (the ceiling), optionally damaged. ``shuffled`` is another clip's real audio: the floor of
+``oracle`` is the reference audio (the ceiling), optionally damaged. ``shuffled`` is another clip's reference audio: the floor of
 the paired metrics only, since FD and IS see the same recordings. ``noise`` is level-matched white noise, the floor of
 FD and IS. ``silence`` is digital zero.
 """
@@ -20,13 +20,13 @@ from av_bench.media.decode import DecodedMedia, decode
 
 
 class _FromReference(Generator):
-    """Shared by all: takes a clip's real audio, cut to the window, and turns it into a sample."""
+    """Shared by all: takes a clip's reference audio, cut to the window, and turns it into a sample."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
-        """Remember the window; refuse sets without real audio."""
+        """Remember the window; refuse sets without reference audio."""
         del seed
         self.seconds = seconds
         if all(clip.reference_audio is None for clip in clips.clips):
@@ -106,7 +106,7 @@ class Oracle(_FromReference):
 
 
 class Shuffled(_FromReference):
-    """Another clip's real audio: a seeded derangement of the frozen list that avoids clips of the same recording."""
+    """Another clip's reference audio: a seeded derangement of the frozen list that avoids clips of the same recording."""
 
     name = "shuffled"
 
@@ -128,7 +128,7 @@ class Shuffled(_FromReference):
 
 
 class Noise(_FromReference):
-    """White noise with the RMS of the clip's real audio, its rate and channels."""
+    """White noise with the RMS of the clip's reference audio, its rate and channels."""
 
     name = "noise"
 
@@ -139,7 +139,7 @@ class Noise(_FromReference):
 
 
 class Silence(_FromReference):
-    """Digital zero, as long as the real audio."""
+    """Digital zero, as long as the reference audio."""
 
     name = "silence"
 

@@ -90,7 +90,7 @@ def run(
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     min_coverage: Annotated[float, typer.Option(help="Share of clips that must be scored, else exit 3.")] = 1.0,
     store: Annotated[Path | None, typer.Option(help="Feature store \\[default: in the cache folder].")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Reference pack (`av-bench stats`) for the real side.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Reference pack (`av-bench stats`).")] = None,
     dedup: Annotated[
         Path | None, typer.Option(help="Overlap file of `av-bench audit`: scores the clean subset too.")
     ] = None,
@@ -272,14 +272,14 @@ def doctor() -> None:
 
 @app.command()
 def selfcheck(
-    set_: Annotated[str, typer.Option("--set", help="A set with real audio.")] = "impacts",
+    set_: Annotated[str, typer.Option("--set", help="A set with reference audio.")] = "impacts",
     data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")] = Path("runs/selfcheck"),
     workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
-    """Damage the real audio in known ways and see whether the metrics react as they should; exit 1 if not."""
+    """Damage the reference audio in known ways and check that the metrics react; exit 1 if not."""
     from av_bench.selfcheck import run_selfcheck
     from reports.selfcheck import write_report
     from reports.terminal import show_selfcheck
@@ -306,7 +306,7 @@ def _mount() -> None:
     app.add_typer(audit_app, name="audit", help="Train/test overlaps: lists, Table A4, content.")
     app.add_typer(lists_app, name="lists", help="Public list files of the field: pull, verify, show.")
     app.add_typer(baselines_app, name="baselines", help="Other people's generators: list, show, setup.")
-    app.add_typer(stats_app, name="stats", help="The real side as a file: make, import, show.")
+    app.add_typer(stats_app, name="stats", help="Reference packs: make, import, show.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
     app.command("train")(train)
     app.command("features")(features)
@@ -316,7 +316,7 @@ _mount()
 
 
 def main() -> None:
-    """Entry point: errors a user can cure are one line on stderr and the exit code of their kind."""
+    """Entry point: errors that a user can fix are one line on stderr and the exit code of their kind."""
     try:
         app()
     except AvBenchError as error:
@@ -327,7 +327,7 @@ def main() -> None:
         typer.echo(f"av-bench: {where}{error.strerror or error}", err=True)
         sys.exit(4)
     except KeyboardInterrupt:
-        typer.echo("av-bench: interrupted; the same command goes on where it stopped", err=True)
+        typer.echo("av-bench: interrupted; run the same command to resume", err=True)
         sys.exit(130)
 
 

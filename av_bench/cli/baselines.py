@@ -160,7 +160,7 @@ def _there(key: str, path: Path | None, inside: bool) -> str | None:
 
 
 def _check_python(key: str, python: str | None, manifest: Manifest | None) -> None:
-    """The interpreter must start; another version than the declared one is said aloud."""
+    """The interpreter must start; another version than the declared one is a warning."""
     if python is None:
         return
     import subprocess

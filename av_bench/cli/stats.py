@@ -24,7 +24,7 @@ def make(
     ] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
 ) -> None:
-    """Extract the real side of a set once, and keep it as a pack."""
+    """Extract the reference of a set once and keep it as a pack."""
     from av_bench.pipeline.make_pack import make_pack
 
     wanted = tuple(m.strip() for m in metrics.split(",")) if metrics else None

@@ -139,10 +139,10 @@ def _settle_licences(entries: list[LockEntry], names: list[str], accepted: bool)
 
 def _licence(entry: LockEntry) -> str:
     doubt = " (as quoted by third parties)" if "licence" in entry.unverified else ""
-    told = f"licence {entry.licence}{doubt}"
+    terms = f"licence {entry.licence}{doubt}"
     if entry.licence == "not stated":
-        told = f"licence not known here, see the pages of {entry.url}"
-    return told + (": NON-COMMERCIAL use only" if entry.non_commercial else "")
+        terms = f"licence not known here, see the pages of {entry.url}"
+    return terms + (": NON-COMMERCIAL use only" if entry.non_commercial else "")
 
 
 def _basis(entry: LockEntry) -> str:
@@ -214,7 +214,7 @@ def _lines(name: str) -> Progress:
 
 @contextlib.contextmanager
 def _errors_told() -> Iterator[None]:
-    """Errors a user can cure become a message and an exit code, never a traceback."""
+    """Errors that a user can fix become a message and an exit code, never a traceback."""
     try:
         yield
     except AvBenchError as error:

@@ -1,4 +1,4 @@
-"""What all rooms share: clips, decoded media, features, metrics, sample sources, and the errors they raise.
+"""What all packages share: clips, decoded media, features, metrics, sample sources, and the errors they raise.
 
 Conventions
 -----------

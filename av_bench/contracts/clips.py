@@ -20,7 +20,7 @@ ClipField = Literal["video", "audio", "text", "label", "onsets"]
 class Clip:
     """One item of a set.
 
-    ``video`` holds frames and, unless ``audio`` names a separate file, the real sound. ``onsets`` are seconds
+    ``video`` holds frames and, unless ``audio`` names a separate file, the reference audio. ``onsets`` are seconds
     from the start of the clip. ``group`` is the source recording: clips of one group are not independent and
     the intervals resample groups.
     """
@@ -35,7 +35,7 @@ class Clip:
 
     @property
     def reference_audio(self) -> Path | None:
-        """The file that holds the real sound, None when the set has none."""
+        """The file that holds the reference audio, None when the set has none."""
         return self.audio if self.audio is not None else self.video
 
     def has(self, field: ClipField) -> bool:

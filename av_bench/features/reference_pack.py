@@ -1,4 +1,4 @@
-"""The real side as files with provenance, so that a set can be scored without its audio.
+"""Reference packs: the reference of a set as files with provenance, so that a set can be scored without its audio.
 
 A pack is a folder:
 

@@ -107,13 +107,13 @@ class Frechet(Metric):
         return Score(value, len(inputs.clips), interval, details=details, notes=notes)
 
     def _from_statistics(self, inputs: MetricInputs) -> Score:
-        """The real side is a file of statistics: the point estimate, without an interval."""
+        """The reference is a file of statistics: the point estimate, without an interval."""
         gaussian = inputs.statistics[self.reference]
         generated, _ = _flat(inputs, self.generated)
         ours = metrics.GaussianStatistics.from_rows(generated)
         value = metrics.frechet_from_statistics(gaussian.mean, gaussian.covariance, ours.mean, ours.covariance)
         rows, width = generated.shape
-        notes = [f"real side from statistics of {gaussian.n} rows: no interval"]
+        notes = [f"reference from statistics of {gaussian.n} rows: no interval"]
         if gaussian.n != rows:
             notes.append(f"the sides differ in rows ({gaussian.n} and {rows}); FD depends on both")
         details = {"rows": rows, "dimensions": width, "reference_rows": gaussian.n}
@@ -251,7 +251,7 @@ class _Onset(PerClipMetric):
     def remarks(self, inputs: MetricInputs) -> tuple[str, ...]:
         """Labels behind the window: their sound is cut off, so they are no misses."""
         late = sum(len(clip.onsets or ()) - len(_heard(clip, inputs)) for clip in inputs.clips)
-        return (f"{late} labels lie behind the {inputs.seconds:g} s that are scored; left out",) if late else ()
+        return (f"{late} labels after {inputs.seconds:g} s were ignored",) if late else ()
 
 
 def _heard(clip: Clip, inputs: MetricInputs) -> tuple[float, ...]:

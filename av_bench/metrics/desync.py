@@ -1,4 +1,4 @@
-"""DeSync: how far a sync network believes sound and picture to be apart.
+"""DeSync: how far a sync network believes audio and video to be apart.
 
 Conventions
 -----------

@@ -53,7 +53,7 @@ def refuse_changed_inputs(plan: RunPlan, reference: ReferenceMedia) -> None:
     """Refuse to score samples that an earlier start made for other media, or with other weights.
 
     What every start of a run was made from is kept in ``inputs.json``. A user's own samples are read anew each time,
-    and a clip that has no sample yet may have got another medium: it was broken, and is mended.
+    and a clip that has no sample yet may have got another medium: it was broken and has been replaced.
     """
     if plan.options.samples is not None:
         return

@@ -109,7 +109,7 @@ def score(
 
 
 def _described(pack: Reference | None) -> dict[str, Any] | None:
-    """Where the real side came from, when that is a pack."""
+    """Where the reference came from, when that is a pack."""
     if pack is None:
         return None
     return {"digest": pack.digest, "source": pack.info["source"], "networks_stated": pack.stated}

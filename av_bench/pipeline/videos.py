@@ -12,9 +12,9 @@ from av_bench.runtime.progress import Reporter
 
 
 def write_videos(folder: Path, clips: Sequence[Clip], sides: Sides, seconds: float, reporter: Reporter) -> None:
-    """One mp4 per scored sample that has a picture, named like the sample; those that are there are kept.
+    """One mp4 per scored sample whose clip has a video, named like the sample; those that are there are kept.
 
-    A picture that cannot be copied costs its video only, and is said.
+    Video frames that cannot be copied cost that mp4 only, with a message.
     """
     jobs = [(c, m) for c in clips if c.video is not None for m in sides.generated[c.id]]
     with reporter.stage("videos", len(jobs)) as stage:

@@ -82,7 +82,9 @@ def _inside(folder: Path, name: str) -> bytes:
     """Bytes of a regular file below ``folder``: no absolute or climbing path, no link on the way."""
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in parts or "\0" in name:
-        raise MediaError(name, Reason.PATH_ESCAPE, "paths must be relative to the output folder and must not climb")
+        raise MediaError(
+            name, Reason.PATH_ESCAPE, "paths must be relative to the output folder and must not contain '..'"
+        )
     path = folder
     for part in parts:
         path = path / part

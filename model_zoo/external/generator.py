@@ -230,7 +230,7 @@ class ExternalProgram(SampleSource):
         )
 
     def _same_request(self, folder: Path, request: Request) -> None:
-        """A job that goes on must be the job that was begun: another manifest or option gives other samples."""
+        """A resumed job must be the job that was started: another manifest or option gives other samples."""
         path = folder / "request.json"
         if not path.is_file():
             return
@@ -239,6 +239,6 @@ class ExternalProgram(SampleSource):
         differs = [key for key, value in new.items() if old.get(key) != json.loads(json.dumps(value))]
         if differs:
             raise UsageError(
-                f"{folder} was begun with another {', '.join(differs)} for {self.name}; choose another --out, "
+                f"{folder} was started with a different {', '.join(differs)} for {self.name}; choose another --out, "
                 "or remove that run folder"
             )

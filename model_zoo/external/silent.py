@@ -20,7 +20,7 @@ _BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all othe
 
 @dataclass(frozen=True)
 class SilentVideo:
-    """A copy with its picture only; ``duration`` in seconds."""
+    """A copy with its video stream only; ``duration`` in seconds."""
 
     path: Path
     fps: float | None
@@ -30,7 +30,7 @@ class SilentVideo:
 
 
 def silent_copy(video: Path, folder: Path | None = None) -> SilentVideo:
-    """The picture of ``video`` in a file of its own: packets are copied, nothing is encoded again.
+    """The video stream of ``video`` in a file of its own: packets are copied, nothing is encoded again.
 
     Other streams and the metadata of the file stay behind (a title can give the class away). Copies are named after
     the sha256 of the source and kept in the cache folder. Raises MediaError: missing-file, no-video, unreadable.
@@ -50,7 +50,7 @@ def at_rate(video: SilentVideo, fps: float) -> Path:
     """A silent copy at another frame rate: H.264 at its own size (an odd row or column is cut off), near lossless.
 
     Frames are dropped or repeated as FFmpeg's ``fps`` filter does, which is what official preparations call; where the
-    picture begins late, its first frame stands until then, so that readers that only count frames stay in time. Copies
+    video starts late, its first frame stands until then, so that readers that only count frames stay in time. Copies
     are kept beside the silent copy. Raises MediaError: unreadable.
     """
     rate = Fraction(fps).limit_denominator(1001)

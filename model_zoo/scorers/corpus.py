@@ -1,6 +1,6 @@
 """Training data of the nano networks: scenes of ``impacts``, rendered once into memory-mapped arrays.
 
-Pictures are rendered at 128 px and brought to size with the very resize the extractors use, so that training sees what
+Frames are rendered at 128 px and brought to size with the very resize the extractors use, so that training sees what
 scoring sees (but for the codecs, whose effect the held-out report on encoded clips includes).
 """
 
@@ -97,7 +97,7 @@ def _chunk(job: tuple[Split, int, int]) -> list[tuple[dict[str, NDArray[Any]], s
 def corpus(
     folder: Path, split: Split, count: int, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> Corpus:
-    """Open the corpus in ``folder``, rendering it first when it is not complete; a killed rendering goes on.
+    """Open the corpus in ``folder``, rendering it first when it is not complete; a killed rendering resumes.
 
     ``progress`` hears how many scenes of how many are there. UsageError when another process renders there or the
     corpus is smaller than ``count``, MissingRequirement when the disk has no room for it.
@@ -177,5 +177,5 @@ def _array(path: Path, shape: tuple[int, ...], dtype: Any, go_on: bool) -> NDArr
     except OSError as error:
         path.unlink(missing_ok=True)
         size = f"{math.prod(shape) * np.dtype(dtype).itemsize / 1e9:.1f} GB"
-        raise MissingRequirement(f"{path}: no room for {size} ({error.strerror}). Make room") from error
+        raise MissingRequirement(f"{path}: no room for {size} ({error.strerror}). Free some disk space") from error
     return array

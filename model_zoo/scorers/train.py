@@ -133,7 +133,7 @@ def make_batch(
 
 
 def _augmented(batch: Batch, recipe: ScorerRecipe, rng: np.random.Generator) -> Batch:
-    """Random level and noise on the sound; brightness, contrast and noise on the picture."""
+    """Random level and noise on the audio; brightness, contrast and noise on the frames."""
     count = len(batch["classes"])
 
     def uniform(low: float, high: float, like: torch.Tensor) -> torch.Tensor:

@@ -57,6 +57,6 @@ def test_one_process_renders(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_is_said_before_anything_is_rendered(tmp_path: Path) -> None:
-    with full_disk(1_000_000), pytest.raises(MissingRequirement, match=r"no room for 0\.\d GB .*Make room"):
+    with full_disk(1_000_000), pytest.raises(MissingRequirement, match=r"no room for 0\.\d GB .*Free some disk space"):
         corpus_module.corpus(tmp_path, "train", 400, 1)
     assert not list(tmp_path.glob("*.npy"))

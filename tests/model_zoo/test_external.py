@@ -115,7 +115,7 @@ def test_honest_samples_come_as_the_model_wrote_them(tmp_path: Path, python: Pat
         ("fails", Reason.GENERATOR_FAILED, "the model says no"),
         ("missing", Reason.MISSING_SAMPLE, "gave no row"),
         ("twice", Reason.DUPLICATE_STEM, "two rows"),
-        ("escape-climb", Reason.PATH_ESCAPE, "must not climb"),
+        ("escape-climb", Reason.PATH_ESCAPE, "must not contain '..'"),
         ("escape-absolute", Reason.PATH_ESCAPE, "relative"),
         ("escape-link", Reason.PATH_ESCAPE, "symbolic link"),
         ("escape-folder", Reason.PATH_ESCAPE, "symbolic link"),
@@ -269,7 +269,7 @@ def test_a_container_runs_the_same_contract(tmp_path: Path, python: Path, clips:
 
 def test_another_manifest_does_not_go_on_with_the_job(tmp_path: Path, python: Path, clips: tuple[Clip, ...]) -> None:
     Bench(tmp_path, python, "sine").run(clips[:2])
-    with pytest.raises(UsageError, match="begun with another model"):
+    with pytest.raises(UsageError, match="started with a different model"):
         Bench(tmp_path, python, "sine", title="changed").run(clips)
 
 

@@ -166,9 +166,9 @@ def test_other_options_and_other_steps_are_not_taken_silently(
     setting.run(clips)
     steps = tmp_path / "steps.yaml"
     steps.write_text(steps.read_text() + "\n# changed\n")
-    with pytest.raises(UsageError, match="begun with another model"):
+    with pytest.raises(UsageError, match="started with a different model"):
         setting.run(clips)
-    with pytest.raises(UsageError, match="begun with another model"):
+    with pytest.raises(UsageError, match="started with a different model"):
         setting.generator.finish(job_for(clips, folder=tmp_path))
 
 

@@ -78,5 +78,5 @@ def check_complete(root: Path) -> None:
         first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UsageError(
             f"{root}: {len(missing)} of {len(content['units'])} shards are missing ({first}); the extraction is not "
-            "complete. Wait for its workers, or run the extraction again, it goes on where it stopped"
+            "complete. Wait for its workers, or run the same command to resume the extraction"
         )

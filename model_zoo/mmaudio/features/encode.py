@@ -64,7 +64,7 @@ class MediaFeatures:
             raise MediaError(media.path, Reason.TOO_SHORT_AUDIO, detail)
         peak = float(wave.abs().max())
         if peak <= SILENCE:
-            raise MediaError(media.path, Reason.SILENT, f"nothing is heard from {start:.2f} s on")
+            raise MediaError(media.path, Reason.SILENT, f"silent after {start:.2f} s")
         mean, std = self.codec.encode((wave * (PEAK / peak))[None].to(self.device))
         return mean[0].float().cpu(), std[0].float().cpu()
 

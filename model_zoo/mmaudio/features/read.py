@@ -207,8 +207,8 @@ def _verify(folder: Path, index: Mapping[str, Any]) -> None:
         except OSError as error:
             raise UsageError(f"shard {folder}: {name}.bin cannot be read ({error}); extract it again") from error
         if found != array["sha256"]:
-            cure = "remove this folder and run the extraction again, it makes only what is missing"
-            raise UsageError(f"shard {folder}: {name}.bin is damaged (checksum differs); {cure}")
+            fix = "remove this folder and run the extraction again; only what is missing is made"
+            raise UsageError(f"shard {folder}: {name}.bin is damaged (checksum differs); {fix}")
 
 
 def empty_rows(count: int, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> Rows:

@@ -1,8 +1,8 @@
 """Media in, feature shards out: any number of workers, restartable at any moment.
 
-The work is cut into units before anything is decoded: texts first, then crops in order, so many per shard. A worker
+The work is cut into units before anything is decoded: texts first, then crops in order, a fixed number per shard. A worker
 takes a unit by locking its name, writes the shard under a hidden name and renames it. Whatever a killed worker had
-begun is simply done again by whoever comes next; workers on several machines share the folder.
+started but unfinished is done again by the next worker; workers on several machines share the folder.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def duration(path: Path) -> float:
 def start_in(media: DecodedMedia, crop: Crop, planned: int, step: float) -> float:
     """Where crop number ``crop.number`` of ``planned`` starts in the recording as it was decoded.
 
-    As planned when the header told the right length. MediaError when fewer crops fit than were planned.
+    As planned when the header states the right length. MediaError when fewer crops fit than were planned.
     """
     if planned == 1:
         return crop.start
@@ -157,7 +157,7 @@ class Work:
 def prepare(root: Path, clips: Sequence[Clip], plan: CropPlan, encoder: Encoder) -> Work:
     """Make the list of units, or read the one that another worker made.
 
-    UsageError when the folder was begun with other clips, another plan, other networks or by a ``ShardWriter``.
+    UsageError when the folder was started with different clips, another plan, other networks or by a ``ShardWriter``.
     """
     listed = [[c.id, c.text, str(c.reference_audio)] for c in clips]
     named = {"clips": listed, "plan": asdict(plan), "encoder": encoder.fingerprint, "window": encoder.window}
@@ -165,7 +165,7 @@ def prepare(root: Path, clips: Sequence[Clip], plan: CropPlan, encoder: Encoder)
     content = read_plan(root)
     if content is not None:
         if content["key"] != key:
-            raise UsageError(f"{root} was begun with other clips, settings or networks; choose another folder")
+            raise UsageError(f"{root} was started with different clips, settings or networks; choose another folder")
         crops = [Crop(*row) for row in content["crops"]]
         return Work(clips, plan, crops, content["texts"], content["excluded"], key)
     if (root / WRITER).exists() and shard_folders(root):

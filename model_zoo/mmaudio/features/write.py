@@ -28,7 +28,7 @@ __all__ = ["Sample", "ShardWriter"]
 
 
 class ShardWriter:
-    """Writes samples into shards of ``shard_size``; started again, it goes on after the last complete shard.
+    """Writes samples into shards of ``shard_size``; started again, it resumes after the last complete shard.
 
     One writer per folder at a time. ``sample_key in writer`` tells what is already there::
 

@@ -1,6 +1,6 @@
 """The whole recipe of ``mmaudio-nano``, stage by stage: feature networks, VAE, vocoder, feature shards, flow, package.
 
-A stage whose result lies in the folder is not done again, and the VAE and the flow network go on from their last
+A stage whose result lies in the folder is not done again, and the VAE and the flow network resume from their last
 checkpoint, so a killed run is simply started again.
 """
 
@@ -87,7 +87,7 @@ def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: Sight
 
 
 def vae_stage(out: Path, data: Corpus, device: str, report: Say, recipe: VAERecipe = VAE_RECIPE) -> VAE:
-    """Train the VAE, or go on with it, or read it."""
+    """Train the VAE, resume its training, or read it."""
     from model_zoo.mmaudio.vae_training.loop import train
 
     file = out / "vae" / "vae.safetensors"
@@ -159,7 +159,7 @@ def feature_stage(
 
 
 def flow_stage(out: Path, features: Path, config: str, changes: tuple[str, ...], device: str) -> Path:
-    """Train the flow network with the package's own loop, or go on with it; returns the folder of its weights."""
+    """Train the flow network with the package's own loop, or resume; returns the folder of its weights."""
     from model_zoo.mmaudio.training.loop import train
 
     return train(flow_recipe(features, config, changes, device), out / "flow")

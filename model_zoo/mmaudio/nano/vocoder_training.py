@@ -1,4 +1,4 @@
-"""Training of the vocoder: spectral losses at several resolutions, on mels of real sound or of the VAE."""
+"""Training of the vocoder: spectral losses at several resolutions, on mels of real audio or of the VAE."""
 
 from __future__ import annotations
 

@@ -166,8 +166,8 @@ class MMAudio(Generator):
 
     def _has_condition(self, clip: Clip) -> bool:
         """Whether a clip has any of the conditions that are to be used."""
-        seen, told = clip.video is not None, bool(_text(clip))
-        return ("video" in self.conditions and seen) or ("text" in self.conditions and told)
+        has_video, has_text = clip.video is not None, bool(_text(clip))
+        return ("video" in self.conditions and has_video) or ("text" in self.conditions and has_text)
 
     @torch.no_grad()
     def _read(self, clip: Clip) -> _Inputs:

@@ -57,7 +57,7 @@ def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapp
     except OSError as error:
         good = _steps(root)
         last = f"the last good one is step {max(good)}" if good else "there is none before it"
-        again = "it goes on from there" if good else "it begins anew"
+        again = "it resumes from there" if good else "it starts again"
         raise MissingRequirement(
             f"checkpoint of step {step} in {root} could not be written ({error}); {last}. "
             f"Free space and start the same command again, {again}"
@@ -70,7 +70,7 @@ def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapp
 
 
 def sweep(*folders: Path) -> None:
-    """Remove what killed writers had begun. For who holds the run's lock: nobody else writes there then."""
+    """Remove what killed writers left unfinished. For who holds the run's lock: nobody else writes there then."""
     for folder in folders:
         for part in folder.glob(".*.part") if folder.is_dir() else ():
             if part.is_dir():
@@ -121,7 +121,7 @@ def load_agreed(root: Path, processes: Cluster) -> TrainingCheckpoint | None:
             problem = f": {error}"
     if processes.any(found is None):
         raise UsageError(
-            f"{root}: the first process goes on from step {step}, not every process can{problem}. "
+            f"{root}: the first process resumes from step {step}, not every process can{problem}. "
             "--out must be one folder that all nodes share"
         )
     return found

@@ -55,7 +55,7 @@ class Cluster:
         return int(value)
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true in some process, told to all."""
+        """Whether ``flag`` is true in some process, known to all."""
         if self.waiting is None:
             return flag
         value = torch.tensor([int(flag)])

@@ -55,7 +55,7 @@ def train(
     quiet: bool = False,
     excluded: frozenset[str] = frozenset(),
 ) -> Path:
-    """Train, or go on with the training in ``out``; returns the folder of the final weights.
+    """Train, or resume the training in ``out``; returns the folder of the final weights.
 
     ``out``: recipe.json, log.jsonl, checkpoints/, snapshots/, and at the end weights/. ``excluded``: recordings to
     leave out, besides those of the recipe's own list; all their names are written to excluded.txt.
@@ -256,7 +256,7 @@ class Trainer:
         self.cluster.wait()
 
     def _metrics_are_due(self) -> bool:
-        """Whether the run was killed between the checkpoint it goes on from and the metrics of that step."""
+        """Whether the run was killed between the checkpoint it resumes from and the metrics of that step."""
         if self.evaluation is None or not self.step or not _due(self.step, self.recipe.every.metrics):
             return False
         events = read_log(self.journal.path) if self.journal is not None else []

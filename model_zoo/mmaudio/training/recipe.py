@@ -146,7 +146,7 @@ class FlowRecipe:
         _check(self)
 
     def identity(self) -> str:
-        """Canonical JSON of what must not change between a checkpoint and the run that goes on from it."""
+        """Canonical JSON of what must not change between a checkpoint and the run that resumes from it."""
         content = asdict(self) | {"ema": list(self.ema.sigma_rel)}
         for name in ("run", "every", "name", "steps", "empty_text"):
             del content[name]

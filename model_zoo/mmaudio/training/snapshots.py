@@ -38,7 +38,7 @@ class Snapshots:
         except OSError as error:
             raise MissingRequirement(
                 f"{path}: the snapshot cannot be written ({error}); nothing is lost. Free space and start "
-                "the same command again, it goes on from the last checkpoint"
+                "the same command to resume from the last checkpoint"
             ) from error
         steps = [found for sigma, found in self.entries() if sigma == float(f"{sigma_rel:g}")]
         for old in self._surplus(steps, step):

@@ -177,7 +177,7 @@ def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], N
         if "starts" in known and pack.exists():
             return Pack(pack, known["starts"], json.dumps(listing))
         if "starts" not in known and (work / "pack.npy").exists():
-            return _mapped(work / "pack.npy")  # a run that was begun when all pieces had one length goes on with them
+            return _mapped(work / "pack.npy")  # a run that was started when all pieces had one length keeps them
     if report is None:
         raise UsageError(
             f"{work}: the sound that the first process decoded is not here; --out must be one shared folder"

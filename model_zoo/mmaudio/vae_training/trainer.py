@@ -184,12 +184,14 @@ class VAETrainer:
         of a later step than the recipe's last."""
         changed = difference(found.state["recipe"], self.recipe)
         if changed:
-            raise UsageError(f"{where}: begun with another recipe ({', '.join(changed)} differ); use another folder")
+            raise UsageError(
+                f"{where}: started with a different recipe ({', '.join(changed)} differ); use another folder"
+            )
         before = found.state["data"]
         if before != self.data:
             counts = f"{before['items']} items then, {self.data['items']} now"
             what = f"({counts})" if before["items"] != self.data["items"] else "of the same number of items"
-            raise UsageError(f"{where}: begun with other data {what}; bring the data back, or use another folder")
+            raise UsageError(f"{where}: started with different data {what}; bring the data back, or use another folder")
         if found.step > self.recipe.steps:
             raise UsageError(f"{where}: already at step {found.step}, the recipe ends at {self.recipe.steps}")
         for name, module in self._modules():

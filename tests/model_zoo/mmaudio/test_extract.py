@@ -190,7 +190,7 @@ def test_begun_with_something_else_is_refused(tmp_path: Path) -> None:
     clips = recordings(tmp_path / "in", [9.0])
     list(extract(tmp_path / "out", clips, CropPlan(), Toy()))
     for other in (CropPlan(most=2), CropPlan("code")):
-        with pytest.raises(UsageError, match="begun with other clips"):
+        with pytest.raises(UsageError, match="started with different clips"):
             list(extract(tmp_path / "out", clips, other, Toy()))
 
 
