@@ -15,9 +15,7 @@ from av_bench.contracts import UsageError, unknown_name
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.files import home
 from av_bench.runtime.progress import Reporter, Stage
-from av_bench.training.held_out import quality
 from protocols.definitions import SetRequest
-from protocols.readers.read import read_clips
 
 if TYPE_CHECKING:
     from model_zoo.mmaudio.training.recipe import FlowRecipe
@@ -37,8 +35,10 @@ def train_nano(
     quiet: bool = False,
 ) -> Path:
     """Train one embedded network; returns the weights file. The log with the held-out quality lies beside it."""
+    from av_bench.training.held_out import quality
     from model_zoo.scorers import train
     from model_zoo.scorers.corpus import corpus as render_corpus
+    from protocols.readers.read import read_clips
 
     if network not in train.RECIPES:
         train.build(network, 1)  # names the available
@@ -110,18 +110,24 @@ def train_mmaudio(
     ``metrics_on`` is a folder of videos that is sampled and scored every ``every.metrics`` steps. ``device`` takes the
     place of the config's ``run.device``; None leaves that as it is.
     """
-    from av_bench.audit.report import load_training_side
     from model_zoo.mmaudio.training.distributed import device_of
     from model_zoo.mmaudio.training.loop import train
     from model_zoo.mmaudio.training.recipe import read_recipe
 
     more = [] if device is None else [f"run.device={device}"]
-    excluded = frozenset[str]() if exclude is None else frozenset(load_training_side(exclude))
+    excluded = frozenset[str]() if exclude is None else _excluded(exclude)
     recipe = read_recipe(config, [*more, *changes])
     chosen = str(device_of(recipe.run))
     check_device(chosen)
     evaluation = _evaluation(recipe, out, metrics_on, limit, chosen) if metrics_on is not None else None
     return train(recipe, out, evaluation, quiet, excluded)
+
+
+def _excluded(audit: Path) -> frozenset[str]:
+    """Training recordings that an audit found in the test set."""
+    from av_bench.audit.report import load_training_side
+
+    return frozenset(load_training_side(audit))
 
 
 def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: str) -> Any:
@@ -133,6 +139,7 @@ def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: s
     from av_bench.training.run_evaluator import RunEvaluator
     from model_zoo.mmaudio.sampling import published
     from model_zoo.mmaudio.training.loop import Evaluation
+    from protocols.readers.read import read_clips
 
     variant = recipe.network.get("variant")
     if variant is None:
@@ -211,6 +218,7 @@ def extract_features(
     from model_zoo.mmaudio.features.crop_plan import CropPlan
     from model_zoo.mmaudio.features.encode import MediaFeatures
     from model_zoo.mmaudio.features.work import extract, prepare, progress_line, unfinished
+    from protocols.readers.read import read_clips
 
     check_device(device)
     plan = CropPlan(rule, crops, video, shard_size)
