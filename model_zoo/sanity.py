@@ -1,7 +1,7 @@
 """Generators that need no network: ceilings, floors and known damage.
 
-``oracle`` is the reference audio (the ceiling), optionally damaged. ``shuffled`` is another clip's reference audio: the floor of
-the paired metrics only, since FD and IS see the same recordings. ``noise`` is level-matched white noise, the floor of
+``oracle`` is the reference audio (the ceiling), optionally damaged. ``shuffled`` is another clip's reference audio: the
+floor of the paired metrics only, since FD and IS see the same recordings. ``noise`` is level-matched white noise, the floor of
 FD and IS. ``silence`` is digital zero.
 """
 
@@ -106,7 +106,7 @@ class Oracle(_FromReference):
 
 
 class Shuffled(_FromReference):
-    """Another clip's reference audio: a seeded derangement of the frozen list that avoids clips of the same recording."""
+    """Another clip's reference audio: a seeded derangement of the list that avoids clips of the same recording."""
 
     name = "shuffled"
 

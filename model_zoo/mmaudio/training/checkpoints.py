@@ -60,7 +60,7 @@ def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapp
         again = "it resumes from there" if good else "it starts again"
         raise MissingRequirement(
             f"checkpoint of step {step} in {root} could not be written ({error}); {last}. "
-            f"Free space and start the same command again, {again}"
+            f"Free space and run the same command again, {again}"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -31,7 +31,7 @@ class Source:
     """One feature folder of the mix.
 
     ``repeat``: copies per epoch (paper, appendix H: 5x VGGSound for small, 3x for medium and large). ``share``: part of
-    the recordings that is used (Table 5), chosen by a hash of their id. ``crops``: maximum number of crops of a recording.
+    the recordings that is used (Table 5), chosen by a hash of their id. ``crops``: at most this many of a recording.
     ``video`` or ``text`` False: that modality is hidden for every sample (Table 4).
     """
 

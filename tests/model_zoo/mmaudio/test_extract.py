@@ -228,7 +228,7 @@ def test_training_refuses_an_extraction_that_is_not_complete(tmp_path: Path, gon
     assert len(FeatureSet(out)) == 7
     for name in gone:
         shutil.rmtree(out / name)
-    with pytest.raises(UsageError, match=rf"{words}.*run the extraction again, it goes on"):
+    with pytest.raises(UsageError, match=rf"{words}.*run the same command to resume"):
         FeatureSet(out)
     assert sorted(extract(out, clips, plan, Toy())) == sorted(gone)
     assert len(FeatureSet(out)) == 7
