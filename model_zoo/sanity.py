@@ -1,8 +1,8 @@
 """Generators that need no network: ceilings, floors and known damage.
 
 ``oracle`` is the reference audio (the ceiling), optionally damaged. ``shuffled`` is another clip's reference audio: the
-floor of the paired metrics only, since FD and IS see the same recordings. ``noise`` is level-matched white noise, the floor of
-FD and IS. ``silence`` is digital zero.
+floor of the paired metrics only, since FD and IS see the same recordings. ``noise`` is level-matched white noise, the
+floor of FD and IS. ``silence`` is digital zero.
 """
 
 from __future__ import annotations

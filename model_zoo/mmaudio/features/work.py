@@ -1,8 +1,8 @@
 """Media in, feature shards out: any number of workers, restartable at any moment.
 
 The work is cut into units before anything is decoded: texts first, then crops in order, a fixed number per shard. A
-worker takes a unit by locking its name, writes the shard under a hidden name and renames it. Whatever a killed worker had
-started but unfinished is done again by the next worker; workers on several machines share the folder.
+worker takes a unit by locking its name, writes the shard under a hidden name and renames it. Whatever a killed worker
+had started but unfinished is done again by the next worker; workers on several machines share the folder.
 """
 
 from __future__ import annotations
