@@ -83,9 +83,9 @@ def frechet_distance(reference: ArrayLike, generated: ArrayLike) -> float:
     validate(x, y)
     (mean1, rows1), (mean2, rows2) = centre(x), centre(y)
     if min(len(x), len(y)) > x.shape[1]:
-        return _distance(mean1, _covariance(rows1), mean2, _covariance(rows2))
+        return _distance(mean1, unbiased_covariance(rows1), mean2, unbiased_covariance(rows2))
     trace1, trace2 = (float(np.square(rows).sum()) / (len(rows) - 1) for rows in (rows1, rows2))
-    return _assemble(mean1 - mean2, trace1, trace2, _nuclear_norm(_factor_of_rows(rows1), _factor_of_rows(rows2)))
+    return assemble(mean1 - mean2, trace1, trace2, _nuclear_norm(factor_of_rows(rows1), factor_of_rows(rows2)))
 
 
 def frechet_from_statistics(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike, cov2: ArrayLike) -> float:
@@ -152,11 +152,11 @@ def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 202
         raise UsageError(f"{metric}: {n} rows of size {d} give {len(sizes)} different subset sizes; add clips")
     rng = np.random.default_rng(seed)
     mean1, rows1 = centre(x)
-    cov1 = _covariance(rows1)
+    cov1 = unbiased_covariance(rows1)
     distances = []
     for size in sizes:
         mean2, rows2 = centre(y[np.sort(rng.choice(n, size, replace=False))])
-        distances.append(_distance(mean1, cov1, mean2, _covariance(rows2)))
+        distances.append(_distance(mean1, cov1, mean2, unbiased_covariance(rows2)))
     slope, value = (float(c) for c in np.polyfit(1.0 / sizes, distances, 1))
     flat = np.ptp(distances) == 0.0  # the line then fits exactly, and a correlation does not exist
     r_squared = 1.0 if flat else float(np.corrcoef(1.0 / sizes, distances)[0, 1] ** 2)
@@ -167,16 +167,18 @@ def _features(values: ArrayLike, name: str, metric: str = "frechet_distance") ->
     return as_floats(values, metric, name, "(rows, dimensions)", 2)
 
 
-def _covariance(centred: FloatArray) -> FloatArray:
+def unbiased_covariance(centred: FloatArray) -> FloatArray:
+    """``(d, d)`` covariance of centred rows ``(n, d)``, divided by n - 1."""
     covariance: FloatArray = centred.T @ centred / (len(centred) - 1)
     return covariance
 
 
 def _distance(mean1: FloatArray, cov1: FloatArray, mean2: FloatArray, cov2: FloatArray) -> float:
-    return _assemble(mean1 - mean2, float(np.trace(cov1)), float(np.trace(cov2)), _trace_sqrt_product(cov1, cov2))
+    return assemble(mean1 - mean2, float(np.trace(cov1)), float(np.trace(cov2)), _trace_sqrt_product(cov1, cov2))
 
 
-def _assemble(shift: FloatArray, trace1: float, trace2: float, cross: float) -> float:
+def assemble(shift: FloatArray, trace1: float, trace2: float, cross: float) -> float:
+    """The distance from ``mean1 - mean2``, both traces and ``tr sqrt(C1 C2)``; rounding below zero becomes 0."""
     value = float(shift @ shift) + trace1 + trace2 - 2.0 * cross
     require_finite_result(value, "frechet distance")
     if value < -ROUNDING * (trace1 + trace2):
@@ -190,12 +192,12 @@ def _assemble(shift: FloatArray, trace1: float, trace2: float, cross: float) -> 
 def _trace_sqrt_product(cov1: FloatArray, cov2: FloatArray) -> float:
     """``tr sqrt(C1 C2)`` of two symmetric positive semi-definite matrices ``(d, d)``."""
     # A feature that is constant on one side (a dead unit) adds nothing; without it the Cholesky route stays open.
-    live = _varies(cov1) & _varies(cov2)
+    live = varying(cov1) & varying(cov2)
     if not live.any():
         return 0.0
     if not live.all():
         cov1, cov2 = cov1[np.ix_(live, live)], cov2[np.ix_(live, live)]
-    lower1, lower2 = _cholesky(cov1), _cholesky(cov2)
+    lower1, lower2 = cholesky_factor(cov1), cholesky_factor(cov2)
     if lower1 is None or lower2 is None:
         return _nuclear_norm(_factor(cov1, lower1), _factor(cov2, lower2))
     # L1^T C2 L1 has the eigenvalues of C1 C2 and is symmetric; LAPACK forms one triangle of it in half the work of
@@ -205,14 +207,14 @@ def _trace_sqrt_product(cov1: FloatArray, cov2: FloatArray) -> float:
     return float(np.sqrt(np.maximum(eigenvalues, 0.0)).sum())
 
 
-def _varies(covariance: FloatArray) -> NDArray[np.bool_]:
+def varying(covariance: FloatArray) -> NDArray[np.bool_]:
     """Which features have a variance above what rounding makes of a constant, ``(d,)``."""
     variances = np.diagonal(covariance)
     varies: NDArray[np.bool_] = variances > EPSILON**2 * variances.max()
     return varies
 
 
-def _cholesky(covariance: FloatArray) -> FloatArray | None:
+def cholesky_factor(covariance: FloatArray) -> FloatArray | None:
     """Lower factor ``(d, d)``, or None when the matrix is not positive definite beyond rounding."""
     try:
         lower: FloatArray = linalg.cholesky(covariance, lower=True, check_finite=False)
@@ -238,13 +240,13 @@ def _factor(covariance: FloatArray, lower: FloatArray | None) -> FloatArray:
     return factor
 
 
-def _factor_of_rows(centred: FloatArray) -> FloatArray:
+def factor_of_rows(centred: FloatArray) -> FloatArray:
     """``F`` with ``F F^T`` = covariance of the rows: the rows themselves, or a square factor when they are many."""
     if len(centred) <= centred.shape[1]:
         factor: FloatArray = centred.T / np.sqrt(len(centred) - 1)
         return factor
-    covariance = _covariance(centred)
-    return _factor(covariance, _cholesky(covariance))
+    covariance = unbiased_covariance(centred)
+    return _factor(covariance, cholesky_factor(covariance))
 
 
 def _nuclear_norm(factor1: FloatArray, factor2: FloatArray) -> float:
