@@ -6,7 +6,8 @@ linear map that carries the first Gaussian to the second (Dowson & Landau 1982; 
 ``x`` of the first side, centred, therefore moves the distance by ``(2 x (m1 - m2) + x (I - T12) x - mean) / n``.
 
 Where a covariance is singular (no more rows than dimensions) a row can only move it inside the span of the rows, and
-there the same derivative exists: with ``F1^T F2 = U S V^T`` for factors ``C = F F^T`` it is ``T12 = F2 V S^-1 V^T F2^T``.
+there the same derivative exists: with ``F1^T F2 = U S V^T`` for factors ``C = F F^T`` the map is
+``T12 = F2 V S^-1 V^T F2^T``.
 
 Sums of the effects over a recording, squared, estimate the variance of the distance (the infinitesimal jackknife,
 Jaeckel 1972; Efron 1982). Differences of the effects of two generators on the same clips estimate the variance of the
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import linalg
 
-from av_bench.metrics.checks import FloatArray, as_floats, require_at_least, require_rows
+from av_bench.metrics.checks import FloatArray, as_floats, require_at_least
 from av_bench.metrics.frechet import (
     EPSILON,
     FrechetInfinity,
@@ -66,9 +67,7 @@ def frechet_effects(reference: ArrayLike, generated: ArrayLike) -> RowEffects:
     cross, carried1, carried2 = _carried(rows1, rows2)
     shift = mean1 - mean2
     value = assemble(shift, float(squares1.sum()) / (len(x) - 1), float(squares2.sum()) / (len(y) - 1), cross)
-    return RowEffects(
-        value, _effects(rows1, shift, squares1 - carried1), _effects(rows2, -shift, squares2 - carried2)
-    )
+    return RowEffects(value, _effects(rows1, shift, squares1 - carried1), _effects(rows2, -shift, squares2 - carried2))
 
 
 def frechet_infinity_effects(
@@ -94,7 +93,6 @@ def frechet_infinity_effects(
         effects_x += weight * found.reference
         effects_y[chosen] += weight * found.generated
     return InfinityEffects(fit, effects_x, effects_y)
-
 
 
 def _squares(rows: FloatArray) -> FloatArray:

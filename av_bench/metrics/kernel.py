@@ -72,9 +72,7 @@ def kernel_effects(reference: ArrayLike, generated: ArrayLike, bandwidth: float 
     between_x, between_y = cross_x / m, cross_y / n
     value = within_x.mean() + within_y.mean() - 2.0 * between_x.mean()
     require_finite_result(value, METRIC)
-    return KernelEffects(
-        SCALE * float(value), width, _effects(within_x - between_x), _effects(within_y - between_y)
-    )
+    return KernelEffects(SCALE * float(value), width, _effects(within_x - between_x), _effects(within_y - between_y))
 
 
 def median_distance(rows: FloatArray) -> float:
@@ -120,8 +118,9 @@ def blocks(rows: int, columns: int) -> Iterator[slice]:
 
 def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
     """``(n, m)`` squared distances of rows; rounding below zero becomes 0."""
-    squares = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2.0 * (a @ b.T)
-    return np.maximum(squares, 0.0, out=squares)
+    squares: FloatArray = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b) - 2.0 * (a @ b.T)
+    np.maximum(squares, 0.0, out=squares)
+    return squares
 
 
 def _upper(rows: FloatArray) -> Iterator[FloatArray]:

@@ -230,8 +230,8 @@ def test_refuses_what_is_no_covariance(cov1: Any, cov2: Any, match: str) -> None
 
 def test_negative_beyond_rounding_is_an_error() -> None:
     with pytest.raises(MetricError, match="below zero by more than rounding"):
-        frechet._assemble(np.zeros(2), 1.0, 1.0, 1.0 + 1e-6)
-    assert frechet._assemble(np.zeros(2), 1.0, 1.0, 1.0 + 1e-9) == 0.0
+        frechet.assemble(np.zeros(2), 1.0, 1.0, 1.0 + 1e-6)
+    assert frechet.assemble(np.zeros(2), 1.0, 1.0, 1.0 + 1e-9) == 0.0
 
 
 def test_infinity_refusals() -> None:
