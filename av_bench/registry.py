@@ -73,6 +73,9 @@ OWN: dict[str, dict[str, str]] = {
     "metrics": {
         "frechet": "av_bench.metrics.columns:Frechet",
         "frechet_infinity": "av_bench.metrics.columns:FrechetInfinity",
+        "kernel_distance": "av_bench.metrics.kernel_columns:KernelDistance",
+        "density": "av_bench.metrics.kernel_columns:Density",
+        "coverage": "av_bench.metrics.kernel_columns:Coverage",
         "kl": "av_bench.metrics.columns:KLDivergence",
         "inception": "av_bench.metrics.columns:InceptionScore",
         "cosine": "av_bench.metrics.columns:Cosine",

@@ -62,7 +62,12 @@ class MetricInputs:
 
 @dataclass(frozen=True)
 class Score:
-    """One cell of a table: ``value`` with its 95 % ``interval``, the ``n`` clips behind it, per-clip values."""
+    """One cell of a table: ``value`` with its 95 % ``interval``, the ``n`` clips behind it, per-clip values.
+
+    A metric of the whole set has ``pseudo_values`` instead of per-clip values: their mean is the value, and runs are
+    compared by them clip by clip (``av_bench.metrics.set_scores.set_score`` makes them). ``units`` names what moves
+    together where that is not the source recording.
+    """
 
     value: float
     n: int
@@ -70,6 +75,8 @@ class Score:
     per_clip: Mapping[str, float] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pseudo_values: Mapping[str, float] | None = None
+    units: Mapping[str, str] | None = None
 
 
 class Metric(ABC):

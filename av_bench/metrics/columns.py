@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from av_bench import metrics
 from av_bench.contracts import Clip, Metric, MetricError, MetricInputs, Need, Score, UsageError
 from av_bench.metrics import intervals
+from av_bench.metrics.frechet_influence import frechet_effects, frechet_infinity_effects
+from av_bench.metrics.inception_influence import inception_effects
+from av_bench.metrics.set_scores import by_clip, set_score
 
 BOOTSTRAP_SEED = 20241219
-WIDE = 1024  # dimensions from which the FD interval is made from fewer replicates
 
 
 class PerClipMetric(Metric):
@@ -66,11 +68,10 @@ def mean_with_interval(values: NDArray[np.float64], clips: Sequence[Clip]) -> tu
     return float(np.mean(values)), (float(found.low), float(found.high))
 
 
-def _flat(inputs: MetricInputs, need: Need) -> tuple[NDArray[Any], list[str]]:
-    """Rows ``(rows, d)`` and the cluster of each row; a clip with several rows (patches) contributes them all."""
+def flat_rows(inputs: MetricInputs, need: Need) -> tuple[NDArray[Any], list[int]]:
+    """Rows ``(rows, d)`` and how many each clip has; a clip with several rows (patches) contributes them all."""
     arrays = [np.atleast_2d(a) for a in inputs.arrays[need]]
-    clusters = [clip.cluster for clip, a in zip(inputs.clips, arrays, strict=True) for _ in range(len(a))]
-    return np.concatenate(arrays), clusters
+    return np.concatenate(arrays), [len(a) for a in arrays]
 
 
 class Frechet(Metric):
@@ -85,31 +86,24 @@ class Frechet(Metric):
         super().__init__(name, (self.reference, self.generated))
 
     def compute(self, inputs: MetricInputs) -> Score:
-        """Value +- 1.96 sd (see ``metrics.intervals.frechet_interval``)."""
+        """Value with the interval of its influence values (``metrics.frechet_influence``)."""
         if self.reference in inputs.statistics:
             return self._from_statistics(inputs)
-        reference, clusters_reference = _flat(inputs, self.reference)
-        generated, clusters_generated = _flat(inputs, self.generated)
-        value = metrics.frechet_distance(reference, generated)
+        reference, rows_reference = flat_rows(inputs, self.reference)
+        generated, rows_generated = flat_rows(inputs, self.generated)
+        found = frechet_effects(reference, generated)
+        effects = by_clip(found.reference, rows_reference) + by_clip(found.generated, rows_generated)
         rows, width = generated.shape
-        details: dict[str, Any] = {"rows": rows, "dimensions": width}
-        interval = None
-        if len(set(clusters_reference)) >= 4:
-            replicates = 50 if width < WIDE else 10  # a replicate costs two square roots of d x d
-            found = intervals.frechet_interval(
-                reference, generated, clusters_reference, clusters_generated, BOOTSTRAP_SEED, replicates
-            )
-            interval = (float(found.low), float(found.high))
-            details["sd"] = float(found.sd)
         notes: tuple[str, ...] = ()
         if rows < 2 * width:
             notes = (f"biased upwards: {rows} rows for {width} dimensions (n < 2 d)",)
-        return Score(value, len(inputs.clips), interval, details=details, notes=notes)
+        details = {"rows": rows, "dimensions": width}
+        return set_score(found.value, inputs.clips, effects, least=0.0, details=details, notes=notes)
 
     def _from_statistics(self, inputs: MetricInputs) -> Score:
         """The reference is a file of statistics: the point estimate, without an interval."""
         gaussian = inputs.statistics[self.reference]
-        generated, _ = _flat(inputs, self.generated)
+        generated, _ = flat_rows(inputs, self.generated)
         ours = metrics.GaussianStatistics.from_rows(generated)
         value = metrics.frechet_from_statistics(gaussian.mean, gaussian.covariance, ours.mean, ours.covariance)
         rows, width = generated.shape
@@ -128,10 +122,12 @@ class FrechetInfinity(Frechet):
 
     def compute(self, inputs: MetricInputs) -> Score:
         """The intercept of FD over 1/n."""
-        reference, _ = _flat(inputs, self.reference)
-        generated, _ = _flat(inputs, self.generated)
-        fit = metrics.frechet_infinity(reference, generated, seed=BOOTSTRAP_SEED)
-        return Score(float(fit.value), len(inputs.clips), details={"rows": len(generated)})
+        reference, rows_reference = flat_rows(inputs, self.reference)
+        generated, rows_generated = flat_rows(inputs, self.generated)
+        found = frechet_infinity_effects(reference, generated, seed=BOOTSTRAP_SEED)
+        effects = by_clip(found.reference, rows_reference) + by_clip(found.generated, rows_generated)
+        details = {"rows": len(generated), "r_squared": found.fit.r_squared}
+        return set_score(found.fit.value, inputs.clips, effects, details=details)
 
 
 class KLDivergence(PerClipMetric):
@@ -170,15 +166,14 @@ class InceptionScore(Metric):
     def compute(self, inputs: MetricInputs) -> Score:
         """Mean over the splits; their standard deviation is a detail."""
         logits = inputs.stacked(self.generated)
-        mean, std = metrics.inception_score(logits, splits=self.splits)
-        clusters = [clip.cluster for clip in inputs.clips]
-        details: dict[str, Any] = {"std_over_splits": std, "splits": self.splits}
-        interval = None
-        if len(set(clusters)) >= 4 * self.splits:
-            found = intervals.inception_interval(logits, clusters, splits=self.splits, seed=BOOTSTRAP_SEED)
-            interval = (float(found.low), float(found.high))
-            details["sd"] = float(found.sd)
-        return Score(mean, len(inputs.clips), interval, details=details)
+        found = inception_effects(logits, self.splits)
+        units = [f"split {i}" for i in found.split] if found.by_split else None
+        details = {"std_over_splits": found.std, "splits": self.splits}
+        notes: tuple[str, ...] = ()
+        rows, classes = len(logits) / self.splits, logits.shape[1]
+        if rows < 2 * classes:
+            notes = (f"biased downwards: {rows:.3g} clips per split for {classes} classes; compare equal n only",)
+        return set_score(found.value, inputs.clips, found.effects, units=units, least=1.0, details=details, notes=notes)
 
 
 class Cosine(PerClipMetric):

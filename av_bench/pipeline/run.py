@@ -16,7 +16,7 @@ from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan, row_name
 from av_bench.pipeline.reference_media import reference_media, refuse_changed_inputs
 from av_bench.pipeline.videos import write_videos
-from av_bench.results.record import SCHEMA, environment
+from av_bench.results.record import PSEUDO, SCHEMA, environment
 from av_bench.runtime.files import home
 from av_bench.runtime.offline import offline_if
 from av_bench.runtime.prefetch import default_workers
@@ -65,7 +65,7 @@ def _work(plan: RunPlan, reporter: Reporter) -> RunResult:
     scored = sides.scored(options.samples_per_clip)
     _extract_pairs_and_texts(plan, extraction, sides, scored)
     with reporter.stage("score", 0):
-        scores, rows = score.score(plan, extraction, sides, scored)
+        scores, *rows = score.score(plan, extraction, sides, scored)
     if plan.source.watchable if options.videos is None else options.videos:
         write_videos(plan.folder.path / "videos", scored, sides, plan.protocol.seconds, reporter)
     _record(plan, extraction, sides, scored, scores, rows, reporter)
@@ -88,7 +88,7 @@ def _record(
     sides: Sides,
     scored: Sequence[Clip],
     scores: dict[str, Any],
-    rows: list[dict[str, Any]],
+    rows: Sequence[list[dict[str, Any]]],
     reporter: Reporter,
 ) -> None:
     folder = plan.folder
@@ -102,7 +102,8 @@ def _record(
             folder.log(clip.id, stage, reason=reason, detail=detail)
     for name, detail in plan.source.extra_files().items():
         folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
-    folder.write_clips(rows)
+    folder.write_clips(rows[0])
+    folder.write_clips(rows[1], PSEUDO)
     folder.write_json("scores.json", scores)
     found = plan.source.coverage(plan.clips.clips, plan.options.samples_per_clip)
     if found is not None:

@@ -29,6 +29,7 @@ from av_bench.features.reference_pack import Reference
 from av_bench.features.sides import ReferenceMedia, Sides
 from av_bench.features.store import pair_key, text_key
 from av_bench.metrics.columns import mean_with_interval
+from av_bench.metrics.set_scores import interval_of_effects
 from av_bench.pipeline import clean_subset
 from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
@@ -74,8 +75,8 @@ class _Arrays:
 
 def score(
     plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """``scores.json`` and the rows of ``clips.parquet``."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """``scores.json``, and the rows of ``clips.parquet`` and ``pseudo_values.parquet``."""
     arrays = _Arrays(extraction, sides, plan.reference)
     groups = {clip.id: clip.cluster for clip in scored}
     results, absent = _compute(plan, arrays, scored)
@@ -83,6 +84,11 @@ def score(
         {"id": clip_id, "group": groups[clip_id], "metric": name, "value": value}
         for name, result in results.items()
         for clip_id, value in (result.per_clip or {}).items()
+    ]
+    pseudo = [
+        {"id": clip_id, "group": (result.units or groups)[clip_id], "metric": name, "value": value}
+        for name, result in results.items()
+        for clip_id, value in (result.pseudo_values or {}).items()
     ]
     added = [m.name for m in plan.measurement.metrics if m.name not in plan.protocol.metrics]
     scores = {
@@ -105,7 +111,7 @@ def score(
     }
     if plan.options.dedup is not None:
         scores["clean"] = _clean(plan, extraction, sides, scored, results)
-    return scores, rows
+    return scores, rows, pseudo
 
 
 def _described(pack: Reference | None) -> dict[str, Any] | None:
@@ -201,16 +207,22 @@ def _has_reference(plan: RunPlan, need: Need, scored: tuple[Clip, ...]) -> bool:
 
 
 def _mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
+    """Mean of the samples' values; the interval is that of the mean, clip by clip."""
     values = [r.value for r in results]
-    details = {key: value for key, value in results[0].details.items() if key != "sd"}  # the sd is that of sample 0
-    details |= {"samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
+    spread = {"samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}
+    own = {key: value for key, value in results[0].details.items() if key not in ("sd", "half_width")}  # of sample 0
+    details = {**own, **spread}
     notes = tuple(dict.fromkeys(note for r in results for note in r.notes))
-    if results[0].per_clip is None:
-        halves = [(r.interval[1] - r.interval[0]) / 2 for r in results if r.interval is not None]
+    if results[0].pseudo_values is not None:
+        pseudo = {c.id: float(np.mean([(r.pseudo_values or {})[c.id] for r in results])) for c in scored}
+        units = [(results[0].units or {}).get(c.id, c.cluster) for c in scored]
         mean = float(np.mean(values))
-        half = float(np.mean(halves)) if len(halves) == len(results) else None
-        interval = None if half is None else (mean - half, mean + half)  # one set's width: the clips are the same
-        return Score(mean, results[0].n, interval, None, details, notes)
+        effects = (np.array(list(pseudo.values())) - mean) / len(scored)
+        least = min((r.interval[0] for r in results if r.interval), default=-np.inf)
+        interval, found = interval_of_effects(mean, effects, units, least)
+        return Score(mean, len(scored), interval, None, {**details, **found}, notes, pseudo, results[0].units)
+    if results[0].per_clip is None:
+        return Score(float(np.mean(values)), results[0].n, None, None, details, notes)
     by_clip: dict[str, list[float]] = {}
     for r in results:
         for clip_id, value in (r.per_clip or {}).items():

@@ -1,21 +1,47 @@
-"""Two runs metric by metric: paired differences where per-clip values exist, interval overlap where they do not."""
+"""Runs metric by metric: paired differences on the clips that all of them scored.
+
+A side is one run, or several runs of one model with different seeds. Values per clip come from the run folders: a
+metric's own values, or the pseudo-values of FD, IS and KAD (``av_bench.metrics.paired``).
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from av_bench.contracts import UsageError
-from av_bench.results.record import Run
+from av_bench.results.identity import incomparable, unstated_pack
+from av_bench.results.record import ClipValues, Run
+
+if TYPE_CHECKING:
+    from av_bench.metrics.paired import PairedEffect
 
 ROUNDING = 1e-4  # relative; other processors and library builds move float32 features by this much (docs/precision.md)
+ALIKE = 0.9  # share of clips that both runs must have scored for FD, IS and KAD to be corrected to the common ones
+
+__all__ = ["Difference", "Joint", "differences", "half_width", "incomparable", "join", "unstated_pack"]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Values of one metric on the clips that all runs of both sides have, ``(seeds, clips)`` each."""
+
+    clips: tuple[str, ...]
+    units: tuple[str, ...]
+    new: np.ndarray[Any, np.dtype[np.float64]]
+    base: np.ndarray[Any, np.dtype[np.float64]]
+    whole_set: bool  # pseudo-values of a metric of the whole set
 
 
 @dataclass(frozen=True)
 class Difference:
-    """``value`` = new - base in the metric's unit, with its interval at the level asked for."""
+    """``value`` = new - base in the metric's unit, on the clips that both have, with its interval.
+
+    ``effect`` holds the noise; it is None where nothing can be said, and ``reason`` then says why.
+    """
 
     metric: str
     base: float
@@ -24,6 +50,9 @@ class Difference:
     high: float | None
     higher_is_better: bool
     method: str
+    effect: PairedEffect | None = None
+    clips: int = 0
+    reason: str = ""
 
     @property
     def value(self) -> float:
@@ -36,9 +65,14 @@ class Difference:
         return -self.value if self.higher_is_better else self.value
 
     @property
+    def negligible(self) -> bool:
+        """Whether rounding explains the difference."""
+        return abs(self.value) <= ROUNDING * max(1.0, abs(self.base))
+
+    @property
     def verdict(self) -> str:
-        """``worse``, ``better`` or ``same``: whether the interval of the difference leaves zero on one side."""
-        if abs(self.value) <= ROUNDING * max(1.0, abs(self.base)):
+        """``worse``, ``better``, ``same`` or ``unknown``: whether the interval leaves zero on one side."""
+        if self.negligible:
             return "same"
         if self.low is None or self.high is None:
             return "same" if self.value == 0 else "unknown"
@@ -47,94 +81,112 @@ class Difference:
         return "worse" if self.worse_by > 0 else "better"
 
 
-def differences(new: Run, base: Run, level: float = 0.95, names: Sequence[str] | None = None) -> list[Difference]:
-    """One Difference per metric that both runs have, in the protocol's order.
+def differences(
+    new: Run | Sequence[Run], base: Run | Sequence[Run], level: float = 0.95, names: Sequence[str] | None = None
+) -> list[Difference]:
+    """One Difference per metric that all runs have, in the protocol's order, with two-sided bounds at ``level``.
 
-    Raises UsageError when the runs are not comparable (set, protocol, flavour or networks differ).
+    Raises UsageError when the runs are not comparable (set, protocol, definition, flavour or networks differ).
     """
-    problems = incomparable(new, base)
-    if problems:
-        raise UsageError(f"{new.path} and {base.path} cannot be compared: {'; '.join(problems)}")
-    order = [
-        m for m in base.scores["protocol"]["metrics"] if m in base.scores["metrics"] and m in new.scores["metrics"]
-    ]
-    return [_difference(m, new, base, level) for m in order if names is None or m in names]
+    ours, theirs = _side(new), _side(base)
+    refuse_incomparable(ours, theirs)
+    every = [*ours, *theirs]
+    order = [m for m in theirs[0].scores["protocol"]["metrics"] if all(m in run.scores["metrics"] for run in every)]
+    wanted = [m for m in order if names is None or m in names]
+    values = read_sides(ours, theirs)
+    return [difference(m, ours, theirs, values, 1 - level, 2) for m in wanted]
 
 
-def incomparable(new: Run, base: Run) -> list[str]:
-    """Why two runs cannot be compared; empty when they can."""
-    problems = []
-    for what, path in (
-        ("set", ("set", "name")),
-        ("set version", ("set", "version")),
-        ("list of clips", ("set", "list_hash")),
-        ("protocol", ("protocol", "name")),
-        ("protocol version", ("protocol", "version")),
-    ):
-        ours, theirs = new.scores[path[0]][path[1]], base.scores[path[0]][path[1]]
-        if ours != theirs:
-            problems.append(f"{what} differs ({ours} against {theirs})")
-    if new.scores["flavour"] != base.scores["flavour"]:
-        problems.append(f"flavour differs ({new.scores['flavour']} against {base.scores['flavour']})")
-    sources = [unstated_pack(run) for run in (new, base)]
-    if sources[0] != sources[1]:
-        problems.append("the reference packs differ, and do not both say which networks they came from")
-    for metric in sorted(set(new.scores["metrics"]) & set(base.scores["metrics"])):
-        if new.scores["metrics"][metric]["extractors"] != base.scores["metrics"][metric]["extractors"]:
-            problems.append(f"the networks behind {metric} differ (weights, front end or device)")
-    return problems
+def refuse_incomparable(new: Sequence[Run], base: Sequence[Run]) -> None:
+    """UsageError that names every reason why some run cannot be compared with the first baseline."""
+    for run in [*new, *base[1:]]:
+        problems = incomparable(run, base[0])
+        if problems:
+            raise UsageError(f"{run.path} and {base[0].path} cannot be compared: {'; '.join(problems)}")
 
 
-def unstated_pack(run: Run) -> str | None:
-    """Digest of a reference pack that does not say which networks made it, None for every other real side."""
-    pack = run.scores.get("reference")
-    return None if pack is None or pack["networks_stated"] else str(pack["digest"])
+Values = tuple[list[dict[str, ClipValues]], list[dict[str, ClipValues]]]
 
 
-def _difference(metric: str, new: Run, base: Run, level: float) -> Difference:
-    ours, theirs = new.scores["metrics"][metric], base.scores["metrics"][metric]
-    up = bool(ours["higher_is_better"])
-    if new.scores["scored_hash"] == base.scores["scored_hash"]:
-        paired = _paired(metric, new, base, level)
-        if paired is not None:
-            low, high = paired
-            return Difference(metric, theirs["value"], ours["value"], low, high, up, "paired")
-    widths = [half_width(entry) for entry in (ours, theirs)]
-    if widths[0] is None or widths[1] is None:
-        return Difference(metric, theirs["value"], ours["value"], None, None, up, "none")
-    half = _combined_half_width(widths[0], widths[1], level)
-    value = ours["value"] - theirs["value"]
-    return Difference(metric, theirs["value"], ours["value"], value - half, value + half, up, "intervals")
+def read_sides(new: Sequence[Run], base: Sequence[Run]) -> Values:
+    """Values per clip of all runs of both sides, read once."""
+    return [run.paired_values() for run in new], [run.paired_values() for run in base]
 
 
-def _paired(metric: str, new: Run, base: Run, level: float) -> tuple[float, float] | None:
-    from av_bench.metrics import intervals
+def difference(
+    metric: str, new: Sequence[Run], base: Sequence[Run], values: Values, alpha: float, sides: int
+) -> Difference:
+    """The difference of one metric; bounds err with probability ``alpha`` on both, or on each single side."""
+    from av_bench.metrics.paired import paired_effect
 
-    ours, theirs = new.values(), base.values()
-    if metric not in ours or metric not in theirs:
-        return None
-    joint = ours[metric].rename("new").to_frame().join(theirs[metric].rename("base"), how="outer")
-    if (joint["new"].isna() != joint["base"].isna()).any():
-        return None  # the metric is defined on other clips in each: their means are not a paired difference
-    joint = joint.dropna()
-    clusters = [group for _, group in joint.index]
-    if len(set(clusters)) < 2:
-        return None
-    a, b = joint["new"].to_numpy(), joint["base"].to_numpy()
-    found = intervals.paired_difference(a, b, clusters, level=level)
-    return float(found.low), float(found.high)
+    entries = [[run.scores["metrics"][metric] for run in runs] for runs in (new, base)]
+    up = bool(entries[1][0]["higher_is_better"])
+    ours, theirs = (float(np.mean([e["value"] for e in side])) for side in entries)
+    found = join(metric, new, base, values)
+    if isinstance(found, str):
+        return Difference(metric, theirs, ours, None, None, up, "none", reason=found)
+    ours, theirs = float(found.new.mean()), float(found.base.mean())
+    if len(set(found.units)) < 2:
+        reason = f"{len(found.clips)} clips of one source recording show no spread"
+        return Difference(metric, theirs, ours, None, None, up, "none", None, len(found.clips), reason)
+    effect = paired_effect(found.new, found.base, found.units)
+    reach = effect.reach(alpha, sides)
+    value = ours - theirs
+    return Difference(metric, theirs, ours, value - reach, value + reach, up, "paired", effect, len(found.clips))
+
+
+def join(metric: str, new: Sequence[Run], base: Sequence[Run], values: Values) -> Joint | str:
+    """Values on the clips that all runs have, or why there are none."""
+    sides = []
+    for runs, read in zip((new, base), values, strict=True):
+        missing = [run.path for run, series in zip(runs, read, strict=True) if metric not in series]
+        if missing:
+            return f"{missing[0]} has no values of {metric} per clip (made by an older version, or from statistics alone)"
+        sides.append([series[metric] for series in read])
+    every = [*sides[0], *sides[1]]
+    common = sorted(set.intersection(*(set(series.value) for series in every)))
+    if not common:
+        return "no clip has a value in all runs"
+    whole_set = not any(metric in run.per_clip() for run in (*new, *base))
+    most = max(len(series.value) for series in every)
+    if whole_set and len(common) < ALIKE * most:
+        return (
+            f"{len(common)} of {most} clips are scored in all runs, too few to correct {metric} for the others: "
+            "score the same clips, or see `av-bench table --common`"
+        )
+    arrays = [np.array([[series.value[c] for c in common] for series in side], dtype=np.float64) for side in sides]
+    return Joint(tuple(common), _units(common, every), arrays[0], arrays[1], whole_set)
 
 
 def half_width(entry: Mapping[str, Any]) -> float | None:
-    """Half width of a metric's 95 % interval; 1.96 sd where it is known (intervals of FD and IS stop at 0 and 1)."""
-    if "sd" in entry["details"]:
-        return 1.96 * float(entry["details"]["sd"])
+    """Half width of a metric's 95 % interval; from the record where a bound of the interval stops early."""
+    details = entry["details"]
+    if "half_width" in details:
+        return float(details["half_width"])
+    if "sd" in details:  # runs of version 0.1
+        return 1.96 * float(details["sd"])
     interval = entry.get("interval")
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _combined_half_width(first: float, second: float, level: float) -> float:
-    """Half width of a difference of independent estimates whose 95 % half widths are given."""
-    from scipy.stats import norm
+def _side(runs: Run | Sequence[Run]) -> list[Run]:
+    return [runs] if isinstance(runs, Run) else list(runs)
 
-    return float(norm.ppf(0.5 + level / 2) / norm.ppf(0.975)) * math.hypot(first, second)
+
+def _units(clips: Sequence[str], every: Sequence[ClipValues]) -> tuple[str, ...]:
+    """What moves together in any run: units that share a clip are one."""
+    first = [every[0].unit[c] for c in clips]
+    if all(series.unit[c] == unit for series in every[1:] for c, unit in zip(clips, first, strict=True)):
+        return tuple(first)
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for clip in clips:
+        roots = [root(f"{i}:{series.unit[clip]}") for i, series in enumerate(every)]
+        for other in roots[1:]:
+            parent[root(other)] = root(roots[0])
+    return tuple(root(f"0:{every[0].unit[c]}") for c in clips)

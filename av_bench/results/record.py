@@ -3,10 +3,12 @@
 ``run.json``      spec, versions, environment, seconds per stage (changes from run to run)
 ``scores.json``   per metric: value, interval, n, direction, flavour, extractors; counts; absent metrics with reasons
 ``clips.parquet`` one row per clip and metric: id, group, metric, value (a missing number has no row)
+``pseudo_values.parquet`` the same for metrics of the whole set (FD, IS, KAD): how far each clip moves them, see
+                  ``av_bench.metrics.paired``; ``group`` is the unit that moves together
 ``ledger.jsonl``  append-only: every clip, every stage, ok or excluded with a reason code
 ``audio/``        what the generator made
 
-``scores.json`` and ``clips.parquet`` are functions of spec and inputs alone: a run that was killed and started again
+``scores.json`` and both ``.parquet`` files are functions of spec and inputs alone: a run that was killed and started again
 ends with the same bytes.
 """
 
@@ -29,6 +31,7 @@ from av_bench.contracts import Reason, UsageError
 from av_bench.runtime.files import lock, write_atomically
 
 SCHEMA = 1
+PSEUDO = "pseudo_values.parquet"
 _PACKAGES = ("av-bench", "torch", "numpy", "scipy", "av", "librosa", "pandas", "scikit-learn", "soundfile")
 
 
@@ -147,8 +150,8 @@ class RunFolder:
         """Write one of the JSON files, whole or not at all."""
         write_atomically(self.path / name, dumps(value))
 
-    def write_clips(self, rows: list[dict[str, Any]]) -> None:
-        """``clips.parquet`` with columns id, group, metric, value, sorted by metric and id."""
+    def write_clips(self, rows: list[dict[str, Any]], name: str = "clips.parquet") -> None:
+        """``clips.parquet`` (or ``pseudo_values.parquet``): id, group, metric, value, sorted by metric and id."""
         import io
 
         import pyarrow as pa
@@ -161,7 +164,7 @@ class RunFolder:
         table = pa.Table.from_pylist(rows, schema=schema)
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        write_atomically(self.path / "clips.parquet", sink.getvalue())
+        write_atomically(self.path / name, sink.getvalue())
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,40 @@ class Run:
 
         return frozenset(pd.read_parquet(self.path / "clips.parquet", columns=["metric"])["metric"])
 
+    def paired_values(self) -> dict[str, ClipValues]:
+        """Values per clip of every metric that has them, own or pseudo. UsageError when the files are not right."""
+        return read_values(self.path / PSEUDO, required=False) | read_values(self.path / "clips.parquet")
+
+
+@dataclass(frozen=True)
+class ClipValues:
+    """Values of one metric by clip id, and the unit (recording, or split) that each clip belongs to."""
+
+    value: dict[str, float]
+    unit: dict[str, str]
+
+
+def read_values(path: Path, *, required: bool = True) -> dict[str, ClipValues]:
+    """``clips.parquet`` or ``pseudo_values.parquet`` by metric; a file that need not be there may be absent."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        if not required:
+            return {}
+        raise UsageError(f"{path} is missing: the run has no per-clip values; start it again with `av-bench run`")
+    try:
+        columns = pq.read_table(path, columns=["id", "group", "metric", "value"]).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{path} cannot be read ({error}); start the run again") from error
+    found: dict[str, ClipValues] = {}
+    for clip, group, metric, value in zip(*(columns[c] for c in ("id", "group", "metric", "value")), strict=True):
+        if value is None or not math.isfinite(value):
+            raise UsageError(f"{path}: {metric} of clip {clip} is {value}, not a number; start the run again")
+        series = found.setdefault(metric, ClipValues({}, {}))
+        series.value[clip], series.unit[clip] = value, group
+    return found
+
 
 def read_run(path: Path | str) -> Run:
     """Read a run folder. UsageError says what is missing or not understood."""
@@ -200,7 +237,7 @@ def read_run(path: Path | str) -> Run:
         if not file.is_file():
             raise UsageError(f"{path} is not a finished run: {name} is missing; start it again with `av-bench run`")
         try:
-            loaded.append(json.loads(file.read_text(encoding="utf8")))
+            loaded.append(json.loads(file.read_text(encoding="utf8"), parse_constant=_not_a_number))
         except ValueError as error:
             raise UsageError(f"{file} is not JSON ({error}); remove it and start the run again") from error
     scores, info = loaded
@@ -211,6 +248,10 @@ def read_run(path: Path | str) -> Run:
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise UsageError(f"{path}/scores.json: the value of {name} is {value!r}, not a number; start the run again")
     return Run(path, scores, info)
+
+
+def _not_a_number(constant: str) -> float:
+    raise ValueError(f"it holds {constant}, which is not a number")
 
 
 def environment(device: str) -> dict[str, Any]:
