@@ -141,7 +141,9 @@ def join(metric: str, new: Sequence[Run], base: Sequence[Run], values: Values) -
     for runs, read in zip((new, base), values, strict=True):
         missing = [run.path for run, series in zip(runs, read, strict=True) if metric not in series]
         if missing:
-            return f"{missing[0]} has no values of {metric} per clip (made by an older version, or from statistics alone)"
+            return (
+                f"{missing[0]} has no values of {metric} per clip (made by an older version, or from statistics alone)"
+            )
         sides.append([series[metric] for series in read])
     every = [*sides[0], *sides[1]]
     common = sorted(set.intersection(*(set(series.value) for series in every)))

@@ -8,7 +8,8 @@
 ``ledger.jsonl``  append-only: every clip, every stage, ok or excluded with a reason code
 ``audio/``        what the generator made
 
-``scores.json`` and both ``.parquet`` files are functions of spec and inputs alone: a run that was killed and started again
+``scores.json`` and both ``.parquet`` files are functions of spec and inputs alone: a run that was killed and started
+again
 ends with the same bytes.
 """
 
