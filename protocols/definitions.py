@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -201,6 +202,23 @@ def _find(kind: str, name: str, names: Callable[[], dict[str, Path]]) -> Path:
     if name not in known:
         raise UsageError(unknown_name(kind, name, sorted(known)))
     return known[name]
+
+
+def recorded(protocol: Protocol, definition: SetDefinition) -> dict[str, Any]:
+    """What decides the numbers in both definitions, as plain data ``{"protocol": ..., "set": ...}``.
+
+    A run keeps it, since a file may be edited under the same name and version. Titles, notes, licences and paths are
+    left out; optional metrics stand among the others.
+    """
+    prose = ("title", "reference", "licence", "notes", "changelog", "source")
+    content = json.loads(json.dumps([asdict(protocol), asdict(definition)], default=str))
+    ours, theirs = ({k: v for k, v in part.items() if k not in prose} for part in content)
+    ours["metrics"] = {**ours.pop("optional"), **ours["metrics"]}
+    for key in ("trained_on", "selfcheck"):
+        del ours[key]
+    for key in ("data", "table", "protocol"):
+        del theirs[key]
+    return {"protocol": ours, "set": theirs}
 
 
 def limited(clips: ClipSet, limit: int | None) -> ClipSet:

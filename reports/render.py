@@ -58,18 +58,19 @@ def _markdown(tables: Sequence[Table], intervals: bool) -> str:
     blocks = []
     for table in tables:
         names = [c.heading for c in table.columns]
-        lines = [f"**{_md(table.title)}**", "", f"| {' | '.join(['model', *names, 'n'])} |"]
+        lines = [f"**{markdown_text(table.title)}**", "", f"| {' | '.join(['model', *names, 'n'])} |"]
         lines.append("|---|" + "---:|" * (len(names) + 1))
         for section in _sections(table.rows):
             for row in section:
                 cells = [_md_cell(row.cells.get(c.name), intervals) for c in table.columns]
-                lines.append(f"| {' | '.join([_md(row.name), *cells, str(row.counts['scored'])])} |")
-        lines += ["", *[f"- {_md(note)}" for note in table.notes]]
+                lines.append(f"| {' | '.join([markdown_text(row.name), *cells, str(row.counts['scored'])])} |")
+        lines += ["", *[f"- {markdown_text(note)}" for note in table.notes]]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Text for a cell of a Markdown table."""
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
     return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)  # what would begin HTML; "n < 2" stays readable as text
 
@@ -126,13 +127,14 @@ def _csv(tables: Sequence[Table], intervals: bool) -> str:
                 cell = row.cells.get(column.name)
                 if cell is not None:
                     half = "" if cell.half_width is None else repr(cell.half_width)
-                    head = [_csv_text(table.title), _csv_text(row.name), column.name]
+                    head = [csv_text(table.title), csv_text(row.name), column.name]
                     n = "" if cell.n is None else cell.n
                     writer.writerow([*head, repr(cell.value), half, n, column.higher_is_better, column.unit])
     return sink.getvalue()
 
 
-def _csv_text(text: str) -> str:
+def csv_text(text: str) -> str:
+    """Text that a spreadsheet would run as a formula is quoted."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 

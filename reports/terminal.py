@@ -80,21 +80,22 @@ def _cell(cell: Cell | None) -> Text:
 
 def show_verdict(verdict: Verdict) -> None:
     """The gate's table and its one-word result."""
-    from av_bench.results.gate import cells
+    from av_bench.results.gate_report import cells, headline
 
     out = console()
     view = RichTable(title=f"{verdict.new} against {verdict.base}", title_justify="left")
     for name, side in (("check", "left"), ("baseline", "right"), ("new", "right"), ("difference", "right")):
         view.add_column(name, justify=side)  # type: ignore[arg-type]
-    view.add_column("verdict")
+    view.add_column("outcome")
     view.add_column("why", overflow="fold")
+    styles = {"improvement": "green", "cannot tell": "yellow"}
     for check in verdict.checks:
-        style = "red bold" if not check.passed else ("green" if check.verdict == "better" else "")
-        view.add_row(check.name, *cells(check), Text(check.verdict, style=style), Text(check.detail))
+        style = "red bold" if not check.passed else styles.get(check.outcome, "")
+        view.add_row(Text(check.name), *cells(check), Text(check.outcome, style=style), Text(check.detail))
     out.print(view)
-    out.print(
-        Text("gate passed" if verdict.passed else "gate FAILED", style="green bold" if verdict.passed else "red bold")
-    )
+    for note in verdict.notes:
+        out.print(Text(f"  {note}", style="dim"))
+    out.print(Text(f"gate {headline(verdict)}", style="green bold" if verdict.passed else "red bold"))
 
 
 def show_names(group: str) -> None:

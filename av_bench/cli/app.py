@@ -214,28 +214,6 @@ def table(
         write_atomically(out, text.encode())
 
 
-@app.command()
-def gate(
-    new: Annotated[Path, typer.Argument(help="The new run folder.")],
-    against: Annotated[Path, typer.Option(help="The baseline's run folder.")],
-    rules: Annotated[Path | None, typer.Option(help="YAML: metrics: {NAME: {tolerance, limit, ignore}}.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML \\[default: NEW/gate.xml].")] = None,
-    summary: Annotated[Path | None, typer.Option(help="Markdown \\[default: NEW/gate.md].")] = None,
-) -> None:
-    """Compare a run with a baseline; exit 1 on a regression."""
-    from av_bench.results import gate
-    from av_bench.runtime.files import write_atomically
-    from reports.terminal import show_verdict
-
-    verdict = gate.gate(new, against, rules)
-    show_verdict(verdict)
-    if new.is_dir() or junit:
-        write_atomically(junit or new / "gate.xml", gate.junit(verdict))
-    if new.is_dir() or summary:
-        write_atomically(summary or new / "gate.md", gate.markdown(verdict).encode())
-    raise typer.Exit(0 if verdict.passed else 1)
-
-
 @app.command("list")
 def list_(group: Annotated[Group, typer.Argument(help="What to list.")]) -> None:
     """Names of models, sets, metrics, extractors or protocols."""
@@ -297,6 +275,7 @@ def _mount() -> None:
     from av_bench.cli.audit import lists_app
     from av_bench.cli.baselines import app as baselines_app
     from av_bench.cli.features import features
+    from av_bench.cli.judge import mount as mount_judges
     from av_bench.cli.stats import app as stats_app
     from av_bench.cli.store import store_app
     from av_bench.cli.train import train
@@ -310,6 +289,7 @@ def _mount() -> None:
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
     app.command("train")(train)
     app.command("features")(features)
+    mount_judges(app)
 
 
 _mount()

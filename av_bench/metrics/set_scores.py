@@ -56,7 +56,8 @@ def interval_of_effects(
     k = len(names)
     if k < FEWEST_UNITS:
         return None, {}
-    sums = np.bincount(member, weights=effects)
+    sums = np.zeros(k)
+    np.add.at(sums, member, effects)
     sd = math.sqrt(k / (k - 1) * float(np.square(sums - sums.mean()).sum()))
     half = float(stats.t.isf(0.025, k - 1)) * sd
     return (max(value - half, least), value + half), {"sd": sd, "half_width": half}
@@ -65,5 +66,6 @@ def interval_of_effects(
 def by_clip(effects: FloatArray, rows: Sequence[int]) -> FloatArray:
     """Effects of rows summed over the clips ``(n,)`` that have ``rows`` of them each."""
     member = np.repeat(np.arange(len(rows)), rows)
-    sums: FloatArray = np.bincount(member, weights=effects, minlength=len(rows))
+    sums = np.zeros(len(rows))
+    np.add.at(sums, member, effects)
     return sums

@@ -14,7 +14,7 @@ from av_bench.pipeline.plan import RunOptions, RunPlan
 from av_bench.results.record import RunFolder, RunSpec
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.progress import Reporter, Stage
-from protocols.definitions import SetRequest
+from protocols.definitions import SetRequest, recorded
 from protocols.readers.read import read_clips
 
 
@@ -47,6 +47,7 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         samples=str(options.samples.resolve()) if options.samples else None,
         reference=reference.digest if reference else None,
         dedup=clean_subset.overlap_hash(options.dedup),
+        definition=recorded(protocol, definition),
     )
     default = Path("runs") / f"{clips.name}-{_file_name(options.label or row_name(options))}-{spec.digest}"
     folder = RunFolder(options.out or default)

@@ -33,7 +33,9 @@ from av_bench.metrics.set_scores import interval_of_effects
 from av_bench.pipeline import clean_subset
 from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
+from av_bench.results.definition import digest
 from av_bench.results.record import SCHEMA
+from protocols.definitions import recorded
 
 
 @dataclass
@@ -90,6 +92,7 @@ def score(
         for name, result in results.items()
         for clip_id, value in (result.pseudo_values or {}).items()
     ]
+    definition = recorded(plan.protocol, plan.definition)
     added = [m.name for m in plan.measurement.metrics if m.name not in plan.protocol.metrics]
     scores = {
         "schema": SCHEMA,
@@ -101,6 +104,7 @@ def score(
             "metrics": [*plan.protocol.metrics, *added],
             **({"notes": list(plan.protocol.notes)} if plan.protocol.notes else {}),
         },
+        "definition": {"hash": digest(definition), **definition},
         "flavour": plan.flavour,
         "reference": _described(plan.reference),
         "counts": _counts(plan, sides, scored),

@@ -82,7 +82,11 @@ def gate(new: Paths, against: Paths, rules: Path | str | Rules | None = None) ->
     Raises UsageError for runs that cannot be read or share fewer than two clips, and for rules that are not right.
     """
     found = rules if isinstance(rules, Rules) else read_rules(Path(rules)) if rules is not None else Rules()
-    ours, theirs = read_side(new), read_side(against)
+    return judge(read_side(new), read_side(against), found)
+
+
+def judge(ours: Sequence[Run], theirs: Sequence[Run], found: Rules) -> Verdict:
+    """:func:`gate` of runs that are read already: the new side, the baseline, the rules."""
     names = _names(ours), _names(theirs)
     problems = list(dict.fromkeys(p for run in [*ours, *theirs[1:]] for p in incomparable(run, theirs[0])))
     if problems:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from av_bench.results.definition import conflicts
 from av_bench.results.record import Run
 
 
@@ -24,35 +22,10 @@ def incomparable(new: Run, base: Run) -> list[str]:
     return problems
 
 
-def definition_key(run: Run) -> str:
-    """What tells a run's protocol and set apart from others of the same name; empty for runs of version 0.1."""
-    return str(run.scores.get("definition", {}).get("hash", ""))
-
-
 def unstated_pack(run: Run) -> str | None:
     """Digest of a reference pack that does not say which networks made it, None for every other real side."""
     pack = run.scores.get("reference")
     return None if pack is None or pack["networks_stated"] else str(pack["digest"])
-
-
-def changed_fields(new: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the fields in which two nested mappings differ, with both values where these are short."""
-    changed = []
-    for key in sorted(set(new) | set(base)):
-        ours, theirs = new.get(key), base.get(key)
-        if ours == theirs:
-            continue
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            changed += changed_fields(ours, theirs, f"{prefix}{key}.")
-        elif len(text := f"{prefix}{key} ({_short(ours)} against {_short(theirs)})") <= 100:
-            changed.append(text)
-        else:
-            changed.append(f"{prefix}{key}")
-    return changed
-
-
-def _short(value: Any) -> str:
-    return "absent" if value is None else str(value)
 
 
 def _clip_list(new: Run, base: Run) -> list[str]:
@@ -76,10 +49,8 @@ def _definition(new: Run, base: Run) -> list[str]:
         ours, theirs = new.scores["protocol"][key], base.scores["protocol"][key]
         if ours != theirs:
             problems.append(f"{what} differs ({ours} against {theirs})")
-    if problems or not definition_key(new) or not definition_key(base) or definition_key(new) == definition_key(base):
-        return problems
-    ours, theirs = new.scores["definition"], base.scores["definition"]
-    fields = [f"{part}: {text}" for part in ("protocol", "set") for text in changed_fields(ours[part], theirs[part])]
-    if not fields:
-        return problems
-    return [*problems, f"the definitions differ under the same name and version: {'; '.join(fields)}"]
+    if not problems:
+        fields = conflicts(new.scores.get("definition"), base.scores.get("definition"))
+        if fields:
+            problems.append(f"the definitions differ under the same name and version: {'; '.join(fields)}")
+    return problems

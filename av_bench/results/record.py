@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import Reason, UsageError
+from av_bench.results.definition import conflicts
 from av_bench.runtime.files import lock, write_atomically
+from av_bench.schema import load_json
 
 SCHEMA = 1
 PSEUDO = "pseudo_values.parquet"
@@ -52,6 +54,7 @@ class RunSpec:
     samples: str | None = None  # a user's folder instead of a generator
     reference: str | None = None  # hash of a reference pack that stands for the real side
     dedup: str | None = None  # sha256 of the overlap file, when a clean subset is scored beside the full set
+    definition: Mapping[str, Any] | None = None  # content of protocol and set (``av_bench.results.definition``)
 
     @property
     def digest(self) -> str:
@@ -79,17 +82,24 @@ class RunFolder:
         return self.path / "audio"
 
     def open(self, spec: RunSpec) -> None:
-        """Create the folder or take up an earlier run of the same spec; another spec's folder is refused."""
+        """Create the folder or take up an earlier run of the same spec; another spec's folder is refused.
+
+        A folder of version 0.1 records no definition: it is taken up, and its spec gains one.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         known = self.path / "spec.json"
-        payload = dumps(asdict(spec))
-        if known.exists() and known.read_bytes() != payload:
-            theirs = json.loads(known.read_text())
-            differs = sorted(k for k in asdict(spec) if asdict(spec)[k] != theirs.get(k))
-            raise UsageError(
-                f"{self.path} holds a run with another {', '.join(differs)}; choose another --out or remove that folder"
-            )
-        write_atomically(known, payload)
+        ours = asdict(spec)
+        if known.exists():
+            theirs = load_json(known)
+            differs = sorted(k for k in ours if k != "definition" and ours[k] != theirs.get(k))
+            if not differs:
+                differs = conflicts(spec.definition, theirs.get("definition"))
+            if differs:
+                raise UsageError(
+                    f"{self.path} was started with a different {', '.join(differs)}; choose another --out or remove "
+                    "that folder"
+                )
+        write_atomically(known, dumps(ours))
 
     def inputs(self) -> dict[str, Any]:
         """What an earlier start of the run was made from (``inputs.json``), empty at the first."""
