@@ -15,9 +15,10 @@ from av_bench.contracts import DEFAULT_SEED, Flavour
 
 if TYPE_CHECKING:
     from av_bench.pipeline.plan import RunResult
-    from av_bench.results.gate import Verdict
+    from av_bench.results.compare_clips import Comparison
+    from av_bench.results.gate import Paths, Verdict
 
-__all__ = ["gate", "run", "table"]
+__all__ = ["compare", "gate", "run", "table"]
 
 
 def run(
@@ -82,7 +83,6 @@ def run(
         UsageError, MissingRequirement, MetricError: see ``av_bench.contracts``.
     """
     from av_bench.pipeline.plan import RunOptions
-    from av_bench.pipeline.run import run as run_pipeline
 
     names = metrics.split(",") if isinstance(metrics, str) else metrics
     return run_pipeline(
@@ -127,8 +127,15 @@ def table(paths: Sequence[Path | str], form: str = "markdown", *, allow_differen
     return render(tables(paths, allow_different_n=allow_different_n), form)
 
 
-def gate(new: Path | str, against: Path | str, rules: Path | str | None = None) -> Verdict:
-    """A run against a baseline run; ``.passed`` and ``.checks`` of the verdict say the rest."""
+def gate(new: Paths, against: Paths, rules: Path | str | None = None) -> Verdict:
+    """A run, or runs of several seeds, against a baseline; ``.passed`` and ``.checks`` of the verdict say the rest."""
     from av_bench.results.gate import gate as gate_runs
 
     return gate_runs(new, against, rules)
+
+
+def compare(a: Paths, b: Paths, *, alpha: float = 0.05, most: int = 5) -> Comparison:
+    """Two models clip by clip: ``.frame()`` has a row per metric, ``.clips()`` one per metric and clip."""
+    from av_bench.results.compare_clips import compare_runs
+
+    return compare_runs(a, b, alpha=alpha, most=most)

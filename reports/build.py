@@ -13,15 +13,17 @@ from typing import Any
 
 from av_bench.contracts import UsageError
 from av_bench.results.compare import half_width, unstated_pack
+from av_bench.results.definition import conflicts
 from av_bench.results.record import Run, read_run
 from reports.model import Cell, Column, Row, Table, params_cell
 from reports.notes import marked, model_notes, scored_list
+from reports.significance import NOTE, with_marks
 
 SANITY = ("oracle", "shuffled", "noise", "silence")
 
 
 def tables(
-    paths: Sequence[Path | str], *, allow_different_n: bool = False, with_paper: str | None = None
+    paths: Sequence[Path | str | Run], *, allow_different_n: bool = False, with_paper: str | None = None
 ) -> list[Table]:
     """Group run folders into tables. UsageError when rows of one table have different clips, unless allowed.
 
@@ -30,26 +32,43 @@ def tables(
     """
     if not paths:
         raise UsageError("no run folders given; `av-bench table runs/*`")
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[list[Run]]] = {}
     for path in paths:
-        run = read_run(path)
-        scores = run.scores
-        key = (
-            scores["set"]["name"],
-            scores["set"]["version"],
-            scores["set"]["list_hash"],
-            scores["protocol"]["name"],
-            scores["protocol"]["version"],
-            scores["flavour"],
-            unstated_pack(run) or "",
-        )
-        groups.setdefault(key, []).append(run)
-    found = [_table(key, runs, allow_different_n) for key, runs in groups.items()]
+        run = path if isinstance(path, Run) else read_run(path)
+        alike = groups.setdefault(_key(run), [])
+        group = next((g for g in alike if not any(_conflicts(run, other) for other in g)), None)
+        if group is None:
+            alike.append([run])
+        else:
+            group.append(run)
+    found = []
+    for key, alike in groups.items():
+        for runs in alike:
+            others = [g[0] for g in alike if g is not runs]
+            table = _table(key, runs, allow_different_n)
+            notes = [f"Warning: {_edited(runs[0], other)}." for other in others]
+            found.append(replace(table, notes=(*table.notes, *notes)))
     if with_paper is None:
         return found
     from reports.paper_rows import with_reported
 
     return [with_reported(table, with_paper) for table in found]
+
+
+def _key(run: Run) -> tuple[str, ...]:
+    """What all rows of a table share."""
+    clips, protocol = run.scores["set"], run.scores["protocol"]
+    names = (clips["name"], clips["version"], clips["list_hash"], protocol["name"], protocol["version"])
+    return (*names, run.scores["flavour"], unstated_pack(run) or "")
+
+
+def _conflicts(run: Run, other: Run) -> list[str]:
+    return conflicts(run.scores.get("definition"), other.scores.get("definition"))
+
+
+def _edited(run: Run, other: Run) -> str:
+    fields = "; ".join(_conflicts(run, other))
+    return f"not comparable with {other.name}, which was run with another definition of the same name: {fields}"
 
 
 def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Table:
@@ -58,17 +77,20 @@ def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Ta
         counts = ", ".join(f"{r.path.name}: {r.scores['counts']['scored']}" for r in runs)
         raise UsageError(
             f"rows of one table must be scored on the same clips; scored are {counts}. FD and IS depend on n. "
-            "Complete the runs, or pass --allow-different-n to print them all the same"
+            "Complete the runs, pass --common to score all rows on the clips that all have, or --allow-different-n to "
+            "print them as they are"
         )
     mixed = _mixed(runs)
     columns = _columns(runs, mixed)
-    rows = _ranked([_row(run, columns) for run in runs], columns)
+    rows = with_marks(_ranked([_row(run, columns) for run in runs], columns), runs, columns)
     rows.sort(key=lambda row: (row.group != "bounds", _bound_order(row.name)))
     name, version, _, protocol, protocol_version, flavour, _ = key
     scored = sorted({run.scores["counts"]["scored"] for run in runs})
     n = str(scored[0]) if len(scored) == 1 else f"{scored[0]} to {scored[-1]}"
     title = f"{name} (version {version}), protocol {protocol} {protocol_version}, {flavour} flavour, n = {n}"
     notes = _notes(rows, len(populations) > 1)
+    if any(cell.tied for row in rows for cell in row.cells.values()):
+        notes = (NOTE, *notes)
     if mixed:
         said = "come from different weights, front ends or devices in different rows and are not ranked"
         notes = (*notes, f"Warning: the networks behind {', '.join(mixed)} {said}.")

@@ -32,7 +32,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its 95 % interval half width, and its rank among the ranked rows (1, 2 or None)."""
+    """A number with its 95 % interval half width, and its rank among the ranked rows (1, 2 or None).
+
+    ``tied``: not the best of its column, but the difference is within noise.
+    """
 
     value: float
     half_width: float | None
@@ -40,6 +43,7 @@ class Cell:
     rank: int | None = None
     decimals: int | None = None
     signed: bool = False
+    tied: bool = False
 
     @property
     def digits(self) -> int:

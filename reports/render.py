@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from av_bench.contracts import UsageError, unknown_name
 from reports.model import Cell, Row, Table
+from reports.significance import MARK
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -24,6 +25,7 @@ _LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "±": r"$\pm$",
+    "≈": r"$\approx$",
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
@@ -80,7 +82,7 @@ def _md_cell(cell: Cell | None, intervals: bool) -> str:
         return ""
     number = cell.number
     marked = {1: f"**{number}**", 2: f"<u>{number}</u>"}.get(cell.rank or 0, number)
-    return marked + cell.text(intervals)[len(number) :]
+    return marked + cell.text(intervals)[len(number) :] + (f" {MARK}" if cell.tied else "")
 
 
 def _latex(tables: Sequence[Table], intervals: bool) -> str:
@@ -112,6 +114,8 @@ def _tex_cell(cell: Cell | None, intervals: bool) -> str:
     marked = {1: rf"\textbf{{{number}}}", 2: rf"\underline{{{number}}}"}.get(cell.rank or 0, number)
     if intervals and cell.half_width is not None:
         marked += rf" {{\scriptsize $\pm$ {cell.half_width:.{cell.digits}f}}}"
+    if cell.tied:
+        marked += r" $\approx$"
     return marked
 
 
@@ -120,7 +124,7 @@ def _csv(tables: Sequence[Table], intervals: bool) -> str:
     del intervals
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["table", "model", "metric", "value", "half_width", "n", "higher_is_better", "unit"])
+    writer.writerow(["table", "model", "metric", "value", "half_width", "n", "higher_is_better", "unit", "mark"])
     for table in tables:
         for row in table.rows:
             for column in table.columns:
@@ -129,7 +133,8 @@ def _csv(tables: Sequence[Table], intervals: bool) -> str:
                     half = "" if cell.half_width is None else repr(cell.half_width)
                     head = [csv_text(table.title), csv_text(row.name), column.name]
                     n = "" if cell.n is None else cell.n
-                    writer.writerow([*head, repr(cell.value), half, n, column.higher_is_better, column.unit])
+                    mark = "best" if cell.rank == 1 else "not distinguishable from the best" if cell.tied else ""
+                    writer.writerow([*head, repr(cell.value), half, n, column.higher_is_better, column.unit, mark])
     return sink.getvalue()
 
 

@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports.model import Cell, Column, Table
+from reports.significance import MARK
 
 if TYPE_CHECKING:
     from av_bench.registry import ClassGroup
@@ -75,6 +76,8 @@ def _cell(cell: Cell | None) -> Text:
     text = Text(cell.number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
     if cell.half_width is not None:
         text.append(f" ±{cell.half_width:.{cell.digits}f}", style="dim not bold not underline")
+    if cell.tied:
+        text.append(f" {MARK}", style="dim not bold not underline")
     return text
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from av_bench.contracts import DEFAULT_SEED, AvBenchError, UsageError
+
+if TYPE_CHECKING:
+    from av_bench.results.record import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,6 +80,9 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Run folder \\[default: runs/SET-MODEL-HASH].")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of generation.")] = DEFAULT_SEED,
+    seeds: Annotated[
+        int, typer.Option(help="Runs with this many seeds, in OUT/seedN: a baseline that shows their spread.")
+    ] = 1,
     samples_per_clip: Annotated[int, typer.Option(help="Samples per clip, averaged per clip.")] = 1,
     flavour: Annotated[FlavourName | None, typer.Option(help="\\[default: the protocol's]")] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file \\[default: the set's].")] = None,
@@ -130,11 +137,14 @@ def run(
         "dedup": dedup,
         "quiet": quiet,
     }
-    result = av_bench.run(model=model, samples=samples, label=label, out=out, videos=videos, **common)
+    own = {"model": model, "samples": samples, "label": label, "out": out, "videos": videos}
+    results = av_bench.run_seeds(seeds, **own, **common)
+    result = max(results, key=lambda found: found.exit_code)
     others = _others(beside, model, set_)
     paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
-    _print_tables([*paths, result.path], allow_different_n=True)
-    typer.echo(f"\nrun folder: {result.path}")
+    _print_tables([*paths, *(found.path for found in results)], allow_different_n=True)
+    where = result.path if seeds == 1 else result.path.parent
+    typer.echo(f"\nrun folder: {where}")
     if result.exit_code:
         typer.echo(_incomplete(result, min_coverage), err=True)
     raise typer.Exit(result.exit_code)
@@ -167,7 +177,7 @@ def _beside(out: Path | None, model: str) -> Path | None:
     return None if out is None else out.with_name(f"{out.name}-{model.replace(':', '_')}")
 
 
-def _print_tables(paths: list[Path], allow_different_n: bool = False, with_paper: str | None = None) -> None:
+def _print_tables(paths: Sequence[Path | Run], allow_different_n: bool = False, with_paper: str | None = None) -> None:
     """A table for people on a terminal, Markdown when the output goes elsewhere."""
     from reports.build import tables
     from reports.render import render
@@ -189,6 +199,12 @@ def table(
     allow_different_n: Annotated[
         bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
     ] = False,
+    common: Annotated[
+        bool, typer.Option("--common", help="Score every row on the clips that all rows scored, from the store.")
+    ] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="Feature store of --common \\[default: in the cache folder].")
+    ] = None,
     with_paper: Annotated[
         str | None, typer.Option(help="Add rows as reported and our difference: table1, table2, table3 or tableA2.")
     ] = None,
@@ -202,11 +218,16 @@ def table(
     absent = [str(p) for p in runs if not p.exists()]
     if absent:
         raise UsageError(f"table: {', '.join(absent)}: no such run folder")
-    folders = [p for p in runs if p.is_dir()]  # runs/* may name files too
+    folders: Sequence[Path | Run] = [p for p in runs if p.is_dir()] or runs  # runs/* may name files too
+    if common:
+        from av_bench.pipeline.rescore import on_common_clips
+        from av_bench.runtime.files import home
+
+        folders = on_common_clips([p for p in runs if p.is_dir()], store or home() / "store")
     if format_ is None and out is None:
-        _print_tables(folders or runs, allow_different_n, with_paper)
+        _print_tables(folders, allow_different_n, with_paper)
         return
-    found = tables(folders or runs, allow_different_n=allow_different_n, with_paper=with_paper)
+    found = tables(folders, allow_different_n=allow_different_n, with_paper=with_paper)
     text = render(found, (format_ or TableFormat.markdown).value, intervals)
     if out is None:
         typer.echo(text, nl=False)

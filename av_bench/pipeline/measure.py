@@ -42,7 +42,7 @@ def measure(
     missing.
     """
     chosen: Flavour = flavour or protocol.flavour
-    metrics = tuple(_built(protocol, name, options) for name, options in _chosen(protocol, wanted).items())
+    metrics = tuple(build_metric(protocol, name, options) for name, options in _chosen(protocol, wanted).items())
     try:
         extractors = ExtractorSet([need for metric in metrics for need in metric.needs], device, chosen)
     except UsageError as error:
@@ -73,7 +73,8 @@ def _chosen(protocol: protocols.Protocol, wanted: Sequence[str] | None) -> dict[
     return chosen
 
 
-def _built(protocol: protocols.Protocol, name: str, options: Mapping[str, Any]) -> Metric:
+def build_metric(protocol: protocols.Protocol, name: str, options: Mapping[str, Any]) -> Metric:
+    """The metric of one column from its kind and options. UsageError names both when an option is wrong."""
     where = f"protocol {protocol.name}, metric {name}"
     kind = str(options["kind"])
     cls = registry.load("metrics", kind)

@@ -180,7 +180,7 @@ def _column(metric: Metric, plan: RunPlan, arrays: _Arrays, scored: tuple[Clip, 
         if not math.isfinite(score_of_k.value):
             raise MetricError(f"{metric.name} came out as {score_of_k.value}, which is no number")
         results.append(score_of_k)
-    return results[0] if len(results) == 1 else _mean_over_samples(results, scored)
+    return results[0] if len(results) == 1 else mean_over_samples(results, scored)
 
 
 def _given_statistics(metric: Metric, plan: RunPlan) -> dict[Need, GaussianRows]:
@@ -210,7 +210,7 @@ def _has_reference(plan: RunPlan, need: Need, scored: tuple[Clip, ...]) -> bool:
     return plan.definition.reference_audio and all(c.reference_audio is not None for c in scored)
 
 
-def _mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
+def mean_over_samples(results: list[Score], scored: tuple[Clip, ...]) -> Score:
     """Mean of the samples' values; the interval is that of the mean, clip by clip."""
     values = [r.value for r in results]
     spread = {"samples": len(results), "std_over_samples": float(np.std(values, ddof=1))}

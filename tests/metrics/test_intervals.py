@@ -176,7 +176,7 @@ def test_inception_spread_matches_fresh_draws() -> None:
         (lambda: frechet_interval(np.eye(2), np.eye(2), ["a", "b"], ["b", "b"]), "clusters_generated names fewer"),
         (lambda: frechet_interval(np.eye(3), np.eye(3), NAMES[:3], NAMES[:3]), "fewer than 2 rows of a side"),
         (lambda: inception_interval(np.eye(20), ["a"] * 20), "fewer than 2 clusters"),
-        (lambda: inception_interval(np.eye(20), NAMES[:20]), "10 rows for 10 splits"),
+        (lambda: inception_interval(np.eye(10), NAMES[:10]), "10 rows for 10 splits"),
     ],
 )
 def test_refusals(call: Any, match: str) -> None:
