@@ -90,7 +90,7 @@ def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Ta
     title = f"{name} (version {version}), protocol {protocol} {protocol_version}, {flavour} flavour, n = {n}"
     notes = _notes(rows, len(populations) > 1)
     if any(cell.tied for row in rows for cell in row.cells.values()):
-        notes = (NOTE, *notes)
+        notes = (*notes, NOTE)
     if mixed:
         said = "come from different weights, front ends or devices in different rows and are not ranked"
         notes = (*notes, f"Warning: the networks behind {', '.join(mixed)} {said}.")

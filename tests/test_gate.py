@@ -240,10 +240,13 @@ def test_tolerances(tmp_path: Path) -> None:
 def test_alpha_and_sides(tmp_path: Path) -> None:
     base, new = make_run(tmp_path / "base", noise=0.3), make_run(tmp_path / "new", noise=0.3, generation_seed=2)
     usual = {c.name: c for c in gate(new, base).checks}
-    assert [usual[m].alpha for m in METRICS] == [pytest.approx(0.05 / 3)] * 3
+    assert len({usual[m].alpha for m in METRICS}) == 1
+    assert 0.05 / 3 <= (usual["F1"].alpha or 0) < 0.03  # three metrics that do not move together share 0.05
     text = "{alpha: 0.1, sided: two, metrics: {F1: {alpha: 0.01, sided: one}}}"
     own = {c.name: c for c in gate(new, base, rules_file(tmp_path, text)).checks}
-    assert [(own[m].alpha, own[m].sides) for m in METRICS] == [(0.05, 2), (0.05, 2), (0.01, 1)]
+    assert [own[m].sides for m in METRICS] == [2, 2, 1]
+    assert own["F1"].alpha == 0.01
+    assert 0.05 <= (own["KL-x"].alpha or 0) < 0.08
     widths = [c["KL-x"].difference.high - c["KL-x"].difference.low for c in (usual, own)]  # type: ignore[union-attr,operator]
     assert widths[0] != widths[1]
 

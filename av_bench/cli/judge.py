@@ -100,16 +100,16 @@ def compare(
     """Two models clip by clip: differences, win rates, sign tests, and the clips that differ most."""
     from av_bench.results.compare_clips import compare_runs
     from av_bench.runtime.files import write_atomically
-    from reports import comparison
+    from reports.comparison import csv_text, markdown, show
 
     if format_ not in ("terminal", "markdown", "csv"):
         raise UsageError(f"--format must be terminal, markdown or csv, got {format_!r}")
     found = compare_runs(a, b, alpha=alpha, most=clips)
     if out is not None:
         form = "csv" if out.suffix == ".csv" or format_ == "csv" else "markdown"
-        text = comparison.csv_text(found) if form == "csv" else comparison.markdown(found, out.resolve().parent)
+        text = csv_text(found) if form == "csv" else markdown(found, out.resolve().parent)
         write_atomically(out, text.encode())
     elif format_ == "terminal":
-        comparison.show(found)
+        show(found)
     else:
-        typer.echo(comparison.csv_text(found) if format_ == "csv" else comparison.markdown(found), nl=False)
+        typer.echo(csv_text(found) if format_ == "csv" else markdown(found), nl=False)

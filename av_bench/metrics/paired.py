@@ -18,7 +18,7 @@ Conventions
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,14 +74,8 @@ def paired_effect(new: ArrayLike, base: ArrayLike, units: Labels) -> PairedEffec
 
     Raises MetricError for other shapes, values that are not finite, other clips, and fewer than two units.
     """
-    ours = as_floats(new, METRIC, "new", "(seeds, clips)", 2)
-    theirs = as_floats(base, METRIC, "base", "(seeds, clips)", 2)
-    if ours.shape[1] != theirs.shape[1] or not len(ours) or not len(theirs):
-        raise MetricError(f"{METRIC}: new is {ours.shape}, base {theirs.shape}; both must score the same clips")
-    n = ours.shape[1]
-    labels = validate(units, n, METRIC, "units")
-    names, member = np.unique(labels, return_inverse=True)
-    k = len(names)
+    ours, theirs, names, member = _checked(new, base, units)
+    n, k = ours.shape[1], len(names)
     each = ours.mean(axis=0) - theirs.mean(axis=0)
     difference = float(each.mean())
     parts = np.bincount(member, weights=each - difference) / n
@@ -94,6 +88,27 @@ def paired_effect(new: ArrayLike, base: ArrayLike, units: Labels) -> PairedEffec
         uncertain = clip_variance**2 / (k - 1) + (runs * between) ** 2 / seed_degrees
         degrees = (clip_variance + seed_variance) ** 2 / uncertain
     return PairedEffect(difference, clip_variance, seed_variance, degrees, k, n, (len(ours), len(theirs)))
+
+
+def unit_differences(new: ArrayLike, base: ArrayLike, units: Labels) -> tuple[list[str], FloatArray]:
+    """Names of the units and what each adds to the difference, ``(k,)``: their sum is the difference."""
+    ours, theirs, names, member = _checked(new, base, units)
+    each = ours.mean(axis=0) - theirs.mean(axis=0)
+    sums = np.zeros(len(names))
+    np.add.at(sums, member, each / len(each))
+    return [str(name) for name in names], sums
+
+
+def _checked(
+    new: ArrayLike, base: ArrayLike, units: Labels
+) -> tuple[FloatArray, FloatArray, NDArray[Any], NDArray[np.int64]]:
+    """Both sides, the units' names, and the unit of every clip."""
+    ours = as_floats(new, METRIC, "new", "(seeds, clips)", 2)
+    theirs = as_floats(base, METRIC, "base", "(seeds, clips)", 2)
+    if ours.shape[1] != theirs.shape[1] or not len(ours) or not len(theirs):
+        raise MetricError(f"{METRIC}: new is {ours.shape}, base {theirs.shape}; both must score the same clips")
+    names, member = np.unique(validate(units, ours.shape[1], METRIC, "units"), return_inverse=True)
+    return ours, theirs, names, member
 
 
 def _shared_by_seed(sides: list[FloatArray], member: NDArray[np.int64], k: int) -> tuple[float, float, int]:

@@ -42,7 +42,9 @@ def measure(
     missing.
     """
     chosen: Flavour = flavour or protocol.flavour
-    metrics = tuple(build_metric(protocol, name, options) for name, options in _chosen(protocol, wanted).items())
+    metrics = tuple(
+        build_metric(f"protocol {protocol.name}", name, options) for name, options in _chosen(protocol, wanted).items()
+    )
     try:
         extractors = ExtractorSet([need for metric in metrics for need in metric.needs], device, chosen)
     except UsageError as error:
@@ -73,9 +75,9 @@ def _chosen(protocol: protocols.Protocol, wanted: Sequence[str] | None) -> dict[
     return chosen
 
 
-def build_metric(protocol: protocols.Protocol, name: str, options: Mapping[str, Any]) -> Metric:
+def build_metric(where: str, name: str, options: Mapping[str, Any]) -> Metric:
     """The metric of one column from its kind and options. UsageError names both when an option is wrong."""
-    where = f"protocol {protocol.name}, metric {name}"
+    where = f"{where}, metric {name}"
     kind = str(options["kind"])
     cls = registry.load("metrics", kind)
     arguments = build_arguments(cls.__init__, {k: v for k, v in options.items() if k != "kind"}, where, skip=2)

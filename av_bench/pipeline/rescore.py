@@ -147,10 +147,11 @@ def _computed(
 
 def _metric(run: Run, name: str) -> Metric:
     """The metric as it was defined when the run was made; runs of version 0.1 do not say, so as it is defined now."""
-    protocol = protocols.load_protocol(run.scores["protocol"]["name"])
-    recorded = run.scores.get("definition", {}).get("protocol", {}).get("metrics", {})
-    options = recorded.get(name) or {**protocol.optional, **protocol.metrics}.get(name) or {"kind": name}
-    return build_metric(protocol, name, options)
+    options = run.scores.get("definition", {}).get("protocol", {}).get("metrics", {}).get(name)
+    if options is None:
+        protocol = protocols.load_protocol(run.scores["protocol"]["name"])
+        options = {**protocol.optional, **protocol.metrics}.get(name, {"kind": name})
+    return build_metric(str(run.path), name, options)
 
 
 def _digest(media: Mapping[str, Any], need: Need, k: int) -> str:

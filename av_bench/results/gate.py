@@ -2,8 +2,9 @@
 
 Every metric is compared clip by clip with the baseline (``av_bench.results.compare``). It is a **regression** when the
 loss exceeds the metric's tolerance beyond noise. The noise is that of clips and, with several seeds, of seeds; the
-metrics share alpha in equal parts, so that a model that did not change fails the whole gate in at most that share of
-runs (``benchmarks/gate.py`` measures it, ``docs/statistics.md`` shows it). What cannot be compared never passes.
+metrics share alpha (``av_bench.metrics.family``), so that a model that did not change fails the whole gate in at most
+that share of runs (``benchmarks/gate.py`` measures it, ``docs/statistics.md`` shows it). What cannot be compared never
+passes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import UsageError
-from av_bench.results.compare import Difference, Values, difference, incomparable, read_sides
+from av_bench.results.compare import Difference, Joint, Values, difference, incomparable, join, read_sides
 from av_bench.results.record import Run, read_run
 from av_bench.results.rules import Rule, Rules, read_rules
 
@@ -172,7 +173,7 @@ def _unknown(new: Sequence[Run], base: Sequence[Run], rules: Rules) -> list[Chec
 def _metrics(new: Sequence[Run], base: Sequence[Run], values: Values, rules: Rules) -> list[Check]:
     have = [m for m in base[0].scores["protocol"]["metrics"] if all(m in run.scores["metrics"] for run in base)]
     wanted = [m for m in have if not rules.of(m).ignore]
-    sharing = sum(rules.of(m).alpha is None for m in wanted)
+    shared = _shared_level([m for m in wanted if rules.of(m).alpha is None], new, base, values, rules)
     checks = []
     for name in wanted:
         lacking = [run for run in new if name not in run.scores["metrics"]]
@@ -180,13 +181,28 @@ def _metrics(new: Sequence[Run], base: Sequence[Run], values: Values, rules: Rul
             reason = lacking[0].scores["absent"].get(name, "the new run did not compute it")
             checks.append(Check(name, False, Outcome.NOT_COMPARABLE, f"absent: {reason}"))
             continue
-        alpha, sides = rules.level(name, sharing)
+        alpha, sides = rules.of(name).alpha or shared, rules.sides(name)
         found = difference(name, new, base, values, alpha, sides)
         checks.append(_judge(found, rules, alpha, sides))
     common = {m for m in new[0].scores["metrics"] if all(m in run.scores["metrics"] for run in new)}
     for name in sorted(set(rules.metrics) & common - set(have)):
         checks += _only_new(name, rules.of(name), new[0].scores["metrics"][name])
     return checks or [Check("metrics", False, Outcome.NOT_COMPARABLE, "the baseline holds no metric to compare with")]
+
+
+def _shared_level(
+    metrics: Sequence[str], new: Sequence[Run], base: Sequence[Run], values: Values, rules: Rules
+) -> float:
+    """Level of each of the metrics that share the gate's alpha."""
+    from av_bench.metrics.family import Member, level_of_each
+
+    members = []
+    for name in metrics:
+        joint = join(name, new, base, values)
+        if isinstance(joint, Joint) and len(set(joint.units)) > 1:
+            worse = -1.0 if base[0].scores["metrics"][name]["higher_is_better"] else 1.0
+            members.append(Member(joint.new, joint.base, joint.units, worse, rules.sides(name)))
+    return level_of_each(members, rules.alpha)
 
 
 def _only_new(name: str, rule: Rule, entry: Mapping[str, Any]) -> list[Check]:

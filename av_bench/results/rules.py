@@ -11,7 +11,7 @@
 
 A tolerance is in the metric's unit, a relative one a share of the baseline's value; the larger counts. ``limit`` is a
 value that must not be passed, whatever the baseline says. A metric with an ``alpha`` of its own is tested at that one;
-the others share the gate's in equal parts.
+the others share the gate's.
 """
 
 from __future__ import annotations
@@ -58,11 +58,9 @@ class Rules:
         """The metric's own rule, or one that tolerates nothing."""
         return self.metrics.get(metric, Rule())
 
-    def level(self, metric: str, metrics: int) -> tuple[float, int]:
-        """Error rate of one metric, and on how many sides, when ``metrics`` share the gate's alpha."""
-        rule = self.of(metric)
-        alpha = rule.alpha if rule.alpha is not None else self.alpha / max(1, metrics)
-        return alpha, 1 if (rule.sided or self.sided) == "one" else 2
+    def sides(self, metric: str) -> int:
+        """On how many sides a metric is tested."""
+        return 1 if (self.of(metric).sided or self.sided) == "one" else 2
 
     def may_lose(self, scored: int) -> int:
         """Clips of the baseline's ``scored`` ones that may be lost."""
