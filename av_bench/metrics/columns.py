@@ -21,6 +21,7 @@ from av_bench.metrics.inception_influence import inception_effects
 from av_bench.metrics.set_scores import by_clip, set_score
 
 BOOTSTRAP_SEED = 20241219
+MANY = 2000  # recordings from which a mean is normal enough, and a bootstrap only slow
 
 
 class PerClipMetric(Metric):
@@ -60,11 +61,18 @@ class PerClipMetric(Metric):
 
 
 def mean_with_interval(values: NDArray[np.float64], clips: Sequence[Clip]) -> tuple[float, tuple[float, float] | None]:
-    """Mean of per-clip values and its cluster-bootstrap interval (None with fewer than two source recordings)."""
+    """Mean of per-clip values and its interval: by cluster bootstrap, or from the standard error of many clusters.
+
+    None with fewer than two source recordings.
+    """
     clusters = [clip.cluster for clip in clips]
-    if len(set(clusters)) < 2:
+    count = len(set(clusters))
+    if count < 2:
         return float(np.mean(values)), None
-    found = intervals.cluster_bootstrap_mean(values, clusters, seed=BOOTSTRAP_SEED)
+    if count >= MANY:
+        found = intervals.cluster_normal_mean(values, clusters)
+    else:
+        found = intervals.cluster_bootstrap_mean(values, clusters, seed=BOOTSTRAP_SEED)
     return float(np.mean(values)), (float(found.low), float(found.high))
 
 

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +169,10 @@ class RunFolder:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = sorted(rows, key=lambda row: (row["metric"], row["id"]))
-        schema = pa.schema(
-            [("id", pa.string()), ("group", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
-        )
-        table = pa.Table.from_pylist(rows, schema=schema)
+        rows = sorted(rows, key=itemgetter("metric", "id"))
+        kinds = {"id": pa.string(), "group": pa.string(), "metric": pa.string(), "value": pa.float64()}
+        columns = {key: pa.array([row[key] for row in rows], type=kind) for key, kind in kinds.items()}
+        table = pa.table(columns)
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         write_atomically(self.path / name, sink.getvalue())

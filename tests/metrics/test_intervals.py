@@ -53,6 +53,19 @@ def test_bootstrap_width_is_the_standard_error() -> None:
     assert low < narrow.low < values.mean() < narrow.high < high
 
 
+def test_many_clusters_need_no_bootstrap() -> None:
+    values, labels = clustered(np.random.default_rng(11), 2000, 2)
+    drawn = cluster_bootstrap_mean(values, labels, seed=0)
+    normal = intervals.cluster_normal_mean(values, labels)
+    width = drawn.high - drawn.low
+    check_value((normal.low, normal.high), (drawn.low, drawn.high), rel=0, tol=0.08 * width)
+    check_value((normal.low + normal.high) / 2, values.mean())
+    sums = np.bincount(labels, weights=values - values.mean()) / len(values)
+    check_value(normal.high - values.mean(), 1.9599639845 * np.sqrt(2000 / 1999 * (sums**2).sum()), rel=1e-8)
+    with pytest.raises(MetricError, match="fewer than 2 clusters"):
+        intervals.cluster_normal_mean([1.0, 2.0], ["a", "a"])
+
+
 def test_bootstrap_weighs_values_not_clusters() -> None:
     # Cluster 0 holds 30 zeros, cluster 1 one value 31: draws are (0, 0), (0, 1) twice, (1, 1): means 0, 1, 31.
     values, labels = np.array([0.0] * 30 + [31.0]), [0] * 30 + [1]
@@ -148,20 +161,22 @@ def test_interval_stops_at_the_least_possible_value() -> None:
     assert intervals._around(0.5, 1.0, 0.95, 0.0, "") == (0.0, pytest.approx(0.5 + 1.959964), 1.0, "")
 
 
-def test_inception_spread_matches_fresh_draws() -> None:
+@pytest.mark.parametrize(("rows", "method"), [(200, "200 clusters"), (64, "between 10 splits")])
+def test_inception_spread_matches_fresh_draws(rows: int, method: str) -> None:
     rng = np.random.default_rng(9)
 
     def draw() -> np.ndarray:
-        return 2 * rng.normal(size=(200, 10))
+        return 2 * rng.normal(size=(rows, 10))
 
-    truth = np.std([inception_score(draw())[0] for _ in range(150)])
-    found = []
-    for seed in range(12):
+    truth = np.std([inception_score(draw())[0] for _ in range(200)])
+    variances = []
+    for _ in range(40):
         logits = draw()
-        interval = inception_interval(logits, np.arange(200), seed=seed)
+        interval = inception_interval(logits, np.arange(rows))
         check_value((interval.low + interval.high) / 2, inception_score(logits)[0])
-        found.append(interval.sd)
-    assert 0.75 < np.mean(found) / truth < 1.3
+        assert method in interval.method
+        variances.append(interval.sd**2)
+    assert 0.8 < np.sqrt(np.mean(variances)) / truth < 1.3
 
 
 @pytest.mark.parametrize(
