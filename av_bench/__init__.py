@@ -83,6 +83,7 @@ def run(
         UsageError, MissingRequirement, MetricError: see ``av_bench.contracts``.
     """
     from av_bench.pipeline.plan import RunOptions
+    from av_bench.pipeline.run import run as run_pipeline
 
     names = metrics.split(",") if isinstance(metrics, str) else metrics
     return run_pipeline(

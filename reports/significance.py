@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from av_bench.contracts import MetricError
-from av_bench.metrics.paired import paired_effect
-from av_bench.results.compare import Joint, join
-from av_bench.results.record import ClipValues, Run
+from av_bench.results.compare import alike
+from av_bench.results.record import Run
 from reports.model import Column, Row
 
 ALPHA = 0.05
@@ -38,7 +36,10 @@ def with_marks(rows: Sequence[Row], runs: Sequence[Run], columns: Sequence[Colum
         tied = {
             name
             for name, j in best.items()
-            if i in ranked and i != j and name in row.cells and _alike(name, runs, values, i, j, ALPHA / pairs)
+            if i in ranked
+            and i != j
+            and name in row.cells
+            and alike(name, (runs[i], values[i]), (runs[j], values[j]), ALPHA / pairs)
         }
         cells = {name: replace(cell, tied=name in tied) for name, cell in row.cells.items()}
         marked.append(replace(row, cells=cells))
@@ -48,16 +49,3 @@ def with_marks(rows: Sequence[Row], runs: Sequence[Run], columns: Sequence[Colum
 def _rank(row: Row, name: str) -> int | None:
     cell = row.cells.get(name)
     return None if cell is None else cell.rank
-
-
-def _alike(
-    metric: str, runs: Sequence[Run], values: Sequence[dict[str, ClipValues]], i: int, j: int, alpha: float
-) -> bool:
-    joint = join(metric, [runs[i]], [runs[j]], ([values[i]], [values[j]]))
-    if not isinstance(joint, Joint):
-        return False
-    try:
-        effect = paired_effect(joint.new, joint.base, joint.units)
-    except MetricError:
-        return False
-    return effect.p_value(1.0, 2) > alpha

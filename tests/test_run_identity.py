@@ -16,7 +16,9 @@ import av_bench
 from av_bench.contracts import UsageError
 from av_bench.metrics import frechet_distance, inception_score
 from av_bench.metrics.set_scores import interval_of_effects
+from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.rescore import on_common_clips
+from av_bench.pipeline.seeds import run_seeds
 from av_bench.results.compare import half_width
 from av_bench.results.gate import gate
 from av_bench.results.record import PSEUDO, read_run, read_values
@@ -155,7 +157,7 @@ def test_seeds_are_runs_in_one_folder_and_a_baseline(data: Path, tmp_path: Path)
         "set": "clips", "data": data / "videos", "protocol": str(data / "toy.yaml"), "store": data / "store",
         "quiet": True, "model": "noise", "seed": 5, "out": tmp_path / "base",
     }  # fmt: skip
-    results = av_bench.run_seeds(3, **options)
+    results = run_seeds(RunOptions(**options), 3)
     assert [r.path.name for r in results] == ["seed5", "seed6", "seed7"]
     values = {r.scores["metrics"]["KL"]["value"] for r in results}
     assert len(values) == 3
@@ -175,10 +177,10 @@ def test_seeds_are_refused_where_they_mean_nothing(data: Path, tmp_path: Path) -
     ):
         seeds = options.pop("seeds", 2)
         with pytest.raises(UsageError, match=message):
-            av_bench.run_seeds(seeds, set="clips", data=data / "videos", out=tmp_path / "x", quiet=True, **options)
+            run_seeds(RunOptions(set="clips", data=data / "videos", out=tmp_path / "x", quiet=True, **options), seeds)
     single = run(data, tmp_path / "one", model="noise")
     with pytest.raises(UsageError, match="holds a run itself"):
-        av_bench.run_seeds(2, set="clips", data=data / "videos", out=single, model="noise", quiet=True)
+        run_seeds(RunOptions(set="clips", data=data / "videos", out=single, model="noise", quiet=True), 2)
 
 
 # --------------------------------------------------------------------------- common clips

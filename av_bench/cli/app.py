@@ -137,8 +137,11 @@ def run(
         "dedup": dedup,
         "quiet": quiet,
     }
-    own = {"model": model, "samples": samples, "label": label, "out": out, "videos": videos}
-    results = av_bench.run_seeds(seeds, **own, **common)
+    from av_bench.pipeline.plan import RunOptions
+    from av_bench.pipeline.seeds import run_seeds
+
+    own = RunOptions(model=model, samples=samples, label=label, out=out, videos=videos, **common)
+    results = run_seeds(own, seeds)
     result = max(results, key=lambda found: found.exit_code)
     others = _others(beside, model, set_)
     paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]

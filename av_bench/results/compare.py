@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-4  # relative; other processors and library builds move float32 features by this much (docs/precision.md)
 ALIKE = 0.9  # share of clips that both runs must have scored for FD, IS and KAD to be corrected to the common ones
 
-__all__ = ["Difference", "Joint", "differences", "half_width", "incomparable", "join", "unstated_pack"]
+__all__ = ["Difference", "Joint", "alike", "differences", "half_width", "incomparable", "join", "unstated_pack"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,18 @@ def join(metric: str, new: Sequence[Run], base: Sequence[Run], values: Values) -
         )
     arrays = [np.array([[series.value[c] for c in common] for series in side], dtype=np.float64) for side in sides]
     return Joint(tuple(common), _units(common, every), arrays[0], arrays[1], whole_set)
+
+
+def alike(
+    metric: str, a: tuple[Run, dict[str, ClipValues]], b: tuple[Run, dict[str, ClipValues]], alpha: float
+) -> bool:
+    """Whether the difference of two runs, given with their values, is within noise; False when nothing can be said."""
+    from av_bench.metrics.paired import paired_effect
+
+    joint = join(metric, [a[0]], [b[0]], ([a[1]], [b[1]]))
+    if not isinstance(joint, Joint) or len(set(joint.units)) < 2:
+        return False
+    return paired_effect(joint.new, joint.base, joint.units).p_value(1.0, 2) > alpha
 
 
 def half_width(entry: Mapping[str, Any]) -> float | None:
