@@ -120,18 +120,21 @@ def _carried(rows1: FloatArray, rows2: FloatArray) -> tuple[float, FloatArray, F
             rows1, rows2 = rows1[:, live], rows2[:, live]
             cov1, cov2 = cov1[np.ix_(live, live)], cov2[np.ix_(live, live)]
         lower = cholesky_factor(cov1)
-        if lower is not None and cholesky_factor(cov2) is not None:
-            return _carried_by_cholesky(rows1, rows2, lower, cov2)
+        found = None if lower is None else _carried_by_cholesky(rows1, rows2, lower, cov2)
+        if found is not None:
+            return found
     return _carried_by_factors(rows1, rows2)
 
 
 def _carried_by_cholesky(
     rows1: FloatArray, rows2: FloatArray, lower: FloatArray, cov2: FloatArray
-) -> tuple[float, FloatArray, FloatArray]:
-    """Both covariances have full rank: the eigenvectors of ``L1^T C2 L1`` hold both maps."""
+) -> tuple[float, FloatArray, FloatArray] | None:
+    """Both covariances have full rank: the eigenvectors of ``L1^T C2 L1`` hold both maps. None when ``C2`` has not."""
     congruent, _ = linalg.lapack.dsygst(cov2, lower, itype=2, lower=1)
     values, vectors = linalg.eigh(congruent, lower=True, overwrite_a=True, check_finite=False, driver="evd")
-    roots = np.sqrt(np.maximum(values, EPSILON**2 * values[-1]))
+    if values[0] <= len(values) * EPSILON * values[-1]:
+        return None
+    roots = np.sqrt(values)
     onto2 = linalg.solve_triangular(lower, vectors * np.sqrt(roots), trans="T", lower=True, check_finite=False)
     onto1 = lower @ (vectors / np.sqrt(roots))
     return float(roots.sum()), _squares(rows1 @ onto2), _squares(rows2 @ onto1)

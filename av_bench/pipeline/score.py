@@ -27,7 +27,7 @@ from av_bench.contracts import (
 from av_bench.features.extraction import Extraction
 from av_bench.features.reference_pack import Reference
 from av_bench.features.sides import ReferenceMedia, Sides
-from av_bench.features.store import pair_key, text_key
+from av_bench.features.store import Features, pair_key, text_key
 from av_bench.metrics.columns import mean_with_interval
 from av_bench.metrics.set_scores import interval_of_effects
 from av_bench.pipeline import clean_subset
@@ -40,19 +40,26 @@ from protocols.definitions import recorded
 
 @dataclass
 class _Arrays:
-    """Features of the scored clips, read from the store once per need and sample."""
+    """Features of the scored clips, read from the store once per extractor, side and sample.
+
+    ``needs`` are all that will be asked for: outputs of one extractor lie in the same shards and are read together.
+    """
 
     extraction: Extraction
     sides: Sides
     reference: Reference | None = None
+    needs: Sequence[Need] = ()
     _cache: dict[tuple[Need, int], list[NDArray[Any]]] = field(default_factory=dict)
 
     def get(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
         if (need, k) not in self._cache:
-            self._cache[need, k] = self._read(need, clips, k)
+            together = [n for n in self.needs if (n.extractor, n.side) == (need.extractor, need.side)]
+            rows = self._read(need, clips, k)
+            for other in {need, *together}:
+                self._cache[other, k] = [row[other.output] for row in rows]
         return self._cache[need, k]
 
-    def _read(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
+    def _read(self, need: Need, clips: Sequence[Clip], k: int) -> list[Features]:
         extraction, seconds = self.extraction, self.extraction.seconds
         if extraction.networks.is_pair(need.extractor):
             fingerprint = extraction.networks.pair_fingerprint(need.extractor)
@@ -62,7 +69,7 @@ class _Arrays:
             fingerprint = extraction.networks.fingerprint(need.extractor)
             keys = [self._key(need, clip, k) for clip in clips]
         found = extraction.store.require(fingerprint, keys)
-        return [found[key][need.output] for key in keys]
+        return [found[key] for key in keys]
 
     def _key(self, need: Need, clip: Clip, k: int) -> str:
         if need.side == "text" and not (self.reference and self.reference.covers(need)):
@@ -79,7 +86,7 @@ def score(
     plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """``scores.json``, and the rows of ``clips.parquet`` and ``pseudo_values.parquet``."""
-    arrays = _Arrays(extraction, sides, plan.reference)
+    arrays = _Arrays(extraction, sides, plan.reference, _needs(plan))
     groups = {clip.id: clip.cluster for clip in scored}
     results, absent = _compute(plan, arrays, scored)
     rows = [
@@ -125,6 +132,10 @@ def _described(pack: Reference | None) -> dict[str, Any] | None:
     return {"digest": pack.digest, "source": pack.info["source"], "networks_stated": pack.stated}
 
 
+def _needs(plan: RunPlan) -> list[Need]:
+    return [need for metric in plan.measurement.metrics for need in metric.needs]
+
+
 def _compute(plan: RunPlan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
     """Every metric on one list of clips: scores, and the reasons of those that are absent."""
     results: dict[str, Score] = {}
@@ -144,7 +155,7 @@ def _clean(
     """Scores of the clips that are not in the overlap file, and how they differ from the full set's."""
     assert plan.options.dedup is not None
     clips = clean_subset.clean_subset(scored, plan.options.dedup)
-    results, absent = _compute(plan, _Arrays(extraction, sides, plan.reference), clips)
+    results, absent = _compute(plan, _Arrays(extraction, sides, plan.reference, _needs(plan)), clips)
     found = {m.name: _entry(m, results[m.name], plan) for m in plan.measurement.metrics if m.name in results}
     for name, difference in clean_subset.differences(full, results, scored).items():
         found[name] |= {"against_full": difference}

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,7 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
 
 def _from_files(folder: Path) -> list[Clip]:
     files = list(media_files(folder, VIDEO_SUFFIXES))
-    stems = [path.stem for path in files]
-    twice = sorted({s for s in stems if stems.count(s) > 1})
+    twice = sorted(stem for stem, count in Counter(path.stem for path in files).items() if count > 1)
     if twice:
         same = [p.name for p in files if p.stem == twice[0]]
         raise UsageError(f"--data {folder}: {' and '.join(same)} have the same stem; an id must name one video")
