@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ import av_bench
 from av_bench.cli.app import app
 from av_bench.contracts import UsageError
 from av_bench.results.compare_clips import compare_runs
-from av_bench.results.record import read_values
+from av_bench.results.record import PSEUDO, read_values
 from reports import comparison
 from reports.build import tables
 from reports.render import render
@@ -105,6 +106,20 @@ def test_other_clips_are_left_out_of_both(tmp_path: Path) -> None:
     found = compare_runs(a, b)
     assert {m.difference.clips for m in found.metrics} == {38}
     assert found.metrics[1].difference.value == pytest.approx(-0.1)
+
+
+def test_values_of_splits_name_no_clips(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name, name, generation_seed=k, noise=0.1) for k, name in enumerate("ab")]
+    for path in paths:
+        frame = pd.read_parquet(path / PSEUDO)
+        frame["group"] = [f"split {i % 4}" for i in range(len(frame))]
+        frame["value"] = frame.groupby("group")["value"].transform("mean")
+        frame.to_parquet(path / PSEUDO, index=False)
+    found = {m.difference.metric: m for m in compare_runs(*paths).metrics}
+    assert found["FD-x"].most == ()
+    assert found["FD-x"].difference.effect is not None
+    assert found["FD-x"].difference.effect.units == 4
+    assert len(found["KL-x"].most) == 5
 
 
 def test_refusals(pair: tuple[Path, Path], tmp_path: Path) -> None:

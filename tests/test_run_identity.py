@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from typer.testing import CliRunner
 
 import av_bench
+from av_bench.cli.app import app
 from av_bench.contracts import UsageError
 from av_bench.metrics import frechet_distance, inception_score
 from av_bench.metrics.set_scores import interval_of_effects
@@ -212,6 +214,13 @@ def test_common_scores_every_row_on_the_same_clips(data: Path, lossy: list[Path]
         own = read_values(path / "clips.parquet")["KL"].value
         assert metrics["KL"]["value"] == pytest.approx(np.mean([own[c] for c in keep]))
         assert {m["n"] for m in metrics.values()} == {COUNT - 2}
+
+
+def test_the_command_scores_on_common_clips(data: Path, lossy: list[Path]) -> None:
+    arguments = ["table", *map(str, lossy), "--common", "--store", str(data / "store")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "n = 12" in result.output
 
 
 def arrays(data: Path, path: Path, keep: list[str]) -> dict[str, np.ndarray]:

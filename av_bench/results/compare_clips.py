@@ -36,7 +36,8 @@ class MetricComparison:
     """A against B on one metric. ``wins`` and ``losses`` count clips on which A is better and worse.
 
     A metric of the whole set (FD, IS, KAD) has no winner on a clip: its counts are None and its clips are those that
-    move the difference most.
+    move the difference most (none for IS of few clips, whose values are those of its splits). The sign test takes clips
+    one by one, whatever recording they come from.
     """
 
     difference: Difference
@@ -127,7 +128,8 @@ def _metric(d: Difference, joint: Joint | None, a: Sequence[Run], b: Sequence[Ru
         for i, clip in ((i, joint.clips[i]) for i in order)
     ]
     if joint.whole_set:
-        return MetricComparison(d, verdict, None, None, None, tuple(pairs))
+        alike = len(set(ours.tolist())) <= len(set(joint.units)) < len(ours)  # one value per split tells no clip apart
+        return MetricComparison(d, verdict, None, None, None, () if alike else tuple(pairs))
     above, below, p = sign_test(ours - theirs)
     wins, losses = (above, below) if d.higher_is_better else (below, above)
     return MetricComparison(d, verdict, wins, losses, p, tuple(pairs))
