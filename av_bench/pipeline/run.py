@@ -112,7 +112,10 @@ def _record(
     seconds = dict(reporter.seconds)
     info: dict[str, Any] = {
         "schema": SCHEMA,
-        "spec": {**vars(plan.spec), "label": plan.options.label or row_name(plan.options)},
+        "spec": {
+            **{k: v for k, v in vars(plan.spec).items() if k != "definition"},
+            "label": plan.options.label or row_name(plan.options),
+        },
         "environment": environment(plan.options.device),
         "precision": "fp32",
         "generator": describe(plan),
