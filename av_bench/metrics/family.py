@@ -42,18 +42,23 @@ def level_of_each(members: Sequence[Member], alpha: float) -> float:
     varied = [(m, names, d - d.mean()) for m, (names, d) in zip(members, differences, strict=True) if np.ptp(d) > 0]
     if len(varied) < 2:
         return alpha if varied else least
-    column = {name: i for i, name in enumerate(dict.fromkeys(n for _, names, _ in varied for n in names))}
+    groups: dict[tuple[str, ...], list[tuple[Member, FloatArray]]] = {}
+    for member, units, d in varied:
+        groups.setdefault(tuple(units), []).append((member, d))
+    column = {name: i for i, name in enumerate(dict.fromkeys(name for names in groups for name in names))}
     rng = np.random.default_rng(SEED)
     smallest = []
     block = max(1, BLOCK_ENTRIES // len(column))
     for start in range(0, DRAWS, block):
         coins = rng.integers(0, 2, size=(min(block, DRAWS - start), len(column)), dtype=np.int8)
-        signs = 2.0 * coins - 1.0
         furthest: dict[tuple[int, int], FloatArray] = {}  # by units and sides: one distribution each
-        for member, names, d in varied:
-            ratio = _ratios(signs[:, [column[n] for n in names]] @ d, d, member)
-            key = (len(d), member.sides)
-            furthest[key] = np.maximum(furthest.get(key, ratio), ratio)
+        for names, group in groups.items():
+            own = coins if len(names) == len(column) else coins[:, [column[name] for name in names]]
+            sums = (2.0 * own - 1.0) @ np.stack([d for _, d in group], axis=1)
+            for (member, d), drawn in zip(group, sums.T, strict=True):
+                ratio = _ratios(drawn, d, member)
+                key = (len(d), member.sides)
+                furthest[key] = np.maximum(furthest.get(key, ratio), ratio)
         smallest.append(np.min([sides * stats.t.sf(r, k - 1) for (k, sides), r in furthest.items()], axis=0))
     rank = int(alpha * (DRAWS + 1)) - 1
     found = float(np.partition(np.concatenate(smallest), rank)[rank])
