@@ -1,6 +1,9 @@
 """Time the Fréchet distance against the published formula (scipy's matrix square root), in one run on one machine.
 
-Usage: ``python benchmarks/frechet.py [--threads 1] [--sizes 2000 15000] [--slow]``
+Usage: ``python benchmarks/frechet.py [--threads 1] [--sizes 2000 15000] [--slow]
+[--interval]``
+
+With ``--interval``: what an interval adds to the estimate, both in processor time, taken in turns.
 
 Prints one row per number of rows: seconds of each way, the ratio to the square root, and the relative difference of
 the values. ``--slow`` adds n = 1000, fewer rows than dimensions, where the square root takes minutes and is itself
@@ -21,6 +24,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from av_bench.metrics import frechet_distance, frechet_from_statistics
+from av_bench.metrics.frechet_influence import frechet_effects
 
 Array = NDArray[np.float64]
 Clock = Callable[[], float]
@@ -67,6 +71,17 @@ def row(n: int, d: int, clock: Clock) -> str:
     )
 
 
+def interval_row(n: int, d: int, clock: Clock) -> str:
+    """Estimate alone, estimate with the effects of all rows, and the extra as a share of the estimate."""
+    x, y = features(n, d, seed=0)
+    alone, both = [], []
+    for _ in range(3):
+        alone.append(timed(clock, frechet_distance, x, y)[1])
+        both.append(timed(clock, lambda a, b: frechet_effects(a, b).value, x, y)[1])
+    extra = (min(both) - min(alone)) / min(alone)
+    return f"| {n} | {d} | {min(alone):.2f} | {min(both):.2f} | {extra:.2f} |"
+
+
 def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,9 +89,16 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=2048)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 15000], help="rows of each side")
     parser.add_argument("--slow", action="store_true", help="add n = 1000, fewer rows than dimensions")
+    parser.add_argument("--interval", action="store_true", help="what an interval adds to the estimate")
     options = parser.parse_args()
     sizes = sorted({*options.sizes, *([1000] if options.slow else [])})
     clock = time.process_time if options.threads == 1 else time.perf_counter
+    if options.interval:
+        print("| n | d | estimate | with interval | extra / estimate |\n|---|---|---|---|---|")
+        with threadpool_limits(options.threads):
+            for n in sizes:
+                print(interval_row(n, options.dimension, clock), flush=True)
+        return
     print(f"d = {options.dimension}, threads = {options.threads}, seconds; 'root' is scipy.linalg.sqrtm")
     print(
         "| n | mean, cov | root | from statistics | ratio | difference | cov + root | from rows | ratio | difference |"
