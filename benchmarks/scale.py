@@ -21,10 +21,10 @@ import numpy as np
 from av_bench.features import extractor_set
 from av_bench.features.extraction import PROBE
 from av_bench.features.store import Features, Store, media_key, pair_key
-from av_bench.media.decode import file_digest
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.run import run
+from av_bench.runtime.files import file_digest
 from av_bench.runtime.progress import Reporter
 
 SECONDS = 8.0

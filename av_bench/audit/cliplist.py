@@ -76,6 +76,13 @@ def clip_name(clip_id: str, start_ms: int | None) -> str:
     return f"{clip_id}_{whole:06d}" + (f".{rest:03d}" if rest else "")
 
 
+def clip_names(rows: Any) -> frozenset[str]:
+    """Names of all clips of a table of rows."""
+    ids = rows["id"].to_pylist()
+    starts = rows["start"].to_pylist() if "start" in rows.column_names else [None] * len(ids)
+    return frozenset(map(clip_name, ids, starts))
+
+
 def concatenate(name: str, lists: Sequence[ClipList]) -> ClipList:
     """All rows of several lists as one; they must share namespace and have windows all or none."""
     first = lists[0]

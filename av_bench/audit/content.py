@@ -1,38 +1,40 @@
 """The same recording under another name: test media against training media by what is heard and seen.
 
-Fingerprints stream: a training file is decoded once, leaves about 3.6 kB in the index, and is forgotten. Every
-candidate of the index is verified on the media themselves (``alignment``), so what is reported has an offset, a length
-and a confidence, for the sound and for the picture apart.
+Fingerprints stream: a file is decoded once, leaves about 10 kB in the store, and is forgotten. Sound candidates are
+verified on the fingerprints, picture candidates on the media themselves, so what is reported has an offset, a length, a
+confidence and the change that was undone, for the sound and for the picture apart. What could not be compared is part
+of the result: an audit that did not compare everything says so wherever it is used.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from av_bench.audit import report
-from av_bench.audit.fingerprints import ARRAYS, Fingerprint, fingerprint
+from av_bench.audit.copies import Keep, Kept, Recording, copies_of, once
+from av_bench.audit.fingerprints import Fingerprint, fingerprint
 from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
 from av_bench.features.store import Store
-from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, file_digest
+from av_bench.media.listing import LeftOut, MediaFile, probe, walk
+from av_bench.runtime.files import file_digest
 from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 
-VERSION = "audit-fingerprint-3"  # store folder; changes whenever a code could change
+VERSION = "audit-fingerprint-4"  # store folder; changes whenever a fingerprint could change
 _BATCH = 64
 
 
 @dataclass
 class ContentAudit:
-    """All matches, the names of all files (``clip_names``), and the files that could not be read."""
+    """All matches, the names of all compared files (``clip_names``), and what was left out.
+
+    ``kept`` is there when a set was compared with itself: which copy stays, and which it stands for.
+    """
 
     test: Path
     trains: tuple[Path, ...]
@@ -40,21 +42,13 @@ class ContentAudit:
     test_names: dict[Path, str] = field(default_factory=dict)
     train_names: dict[Path, str] = field(default_factory=dict)
     matches: list[Match] = field(default_factory=list)
-    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    kept: Kept | None = None
 
-
-def media_below(folder: Path) -> list[Path]:
-    """Media files below a folder, sorted. UsageError when there are none."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder")
-    found = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES and not p.name.startswith(".")
-    )
-    if not found:
-        raise UsageError(f"{folder}: no audio or video file below it; an audit of nothing would call everything clean")
-    return found
+    @property
+    def not_compared(self) -> list[LeftOut]:
+        """Files and folders that may hold a recording and were not compared: the audit is incomplete."""
+        return [item for item in self.left_out if not item.harmless]
 
 
 def clip_names(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
@@ -68,8 +62,12 @@ def clip_names(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
     return {p: p.stem if p.parent == folder or namesakes[p.stem] == 1 else name for p, name in below.items()}
 
 
-def _distinct(folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Every folder once. UsageError when one lies in another: its files would be counted twice."""
+def _distinct(test: Path, folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Every training folder once; the test folder itself by the name it has as such. UsageError when one folder lies
+    in another: its files would be counted twice, or found in themselves."""
+    for folder in (test, *folders):
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder")
     found: dict[Path, Path] = {}
     for folder in folders:
         found.setdefault(folder.resolve(), folder)
@@ -77,112 +75,118 @@ def _distinct(folders: Sequence[Path]) -> tuple[Path, ...]:
         for outer in inner.parents:
             if outer in found:
                 raise UsageError(f"--train {given} lies in --train {found[outer]}; give one of them")
-    return tuple(found.values())
+    own = test.resolve()
+    for folder, given in found.items():
+        if own in folder.parents:
+            raise UsageError(f"--train {given} lies in --test {test}; audit folders that have no file in common")
+        if folder in own.parents:
+            raise UsageError(
+                f"--test {test} lies in --train {given}: all of it is training data; give another training folder, or "
+                f"compare {given} with itself to find its duplicates"
+            )
+    return tuple(test if folder == own else given for folder, given in found.items())
 
 
 def audit_content(
-    test: Path, trains: Sequence[Path], store: Store | None = None, reporter: Reporter | None = None, workers: int = 0
+    test: Path,
+    trains: Sequence[Path],
+    store: Store | None = None,
+    reporter: Reporter | None = None,
+    workers: int = 0,
+    keep: Keep = "first",
 ) -> ContentAudit:
     """Compare every media file below ``test`` with every one below the training folders.
 
-    ``workers`` threads decode and compare (0: one per core). A file is never compared with itself. Raises UsageError
-    on an empty folder, MissingRequirement without the audit extra; unreadable files are listed in the result.
+    ``workers`` threads decode and compare (0: one per core). ``test`` may be a training folder as well: then every pair
+    of its files is compared once, none with itself, and of copies one is kept by the rule ``keep``. Raises UsageError
+    on a folder without media.
     """
     reporter = reporter or Reporter(quiet=True)
     workers = workers or os.cpu_count() or 1
-    result = ContentAudit(test, _distinct(trains))
+    result = ContentAudit(test, _distinct(test, trains))
     library = Library()
-    queries = media_below(test)
-    result.test_names = clip_names(test, queries)
+    known: dict[Path, Recording] = {}
     for folder in result.trains:
-        files = media_below(folder)
-        result.train_names |= clip_names(folder, files)
-        result.counts[str(folder)] = len(files)
+        files = _listed(folder, result.left_out)
         with reporter.stage(f"fingerprints of {folder}", len(files)) as stage:
-            for path, codes in stream(files, store, workers, result.unreadable):
+            for path, codes in stream(files, store, workers, result.left_out, stage.advance):
                 library.add(path, codes)
-                stage.advance()
+                known[path] = Recording(max(codes.seconds), codes.pixels)
+                result.train_names[path] = ""
+        result.train_names |= _named(folder, [p for p in result.train_names if p.is_relative_to(folder)], result)
     library.build()
-    result.counts[str(test)] = len(queries)
-    with reporter.stage(f"matching {test}", len(queries)) as stage:
-        asked = stream(queries, store, workers, result.unreadable)
-        for found in prefetch_map(lambda query: list(library.matches(*query)), asked, workers, 2 * workers):
+    queries = [p for p in result.train_names if p.is_relative_to(test)] if test in result.trains else None
+    files = _listed(test, result.left_out) if queries is None else queries
+    with reporter.stage(f"matching {test}", len(files)) as stage:
+        asked = stream(files, store, workers, result.left_out, lambda: None)
+        for path, found in prefetch_map(lambda q: (q[0], list(library.matches(*q))), asked, workers, 2 * workers):
+            result.test_names[path] = ""
             result.matches += found
             stage.advance()
+    result.test_names = _named(test, list(result.test_names), result)
+    if queries is not None:
+        result.kept = copies_of(result.matches, {p: known[p] for p in queries}, keep)
+        result.matches = once(result.matches, set(queries), result.kept)
     result.matches.sort(key=lambda m: (str(m.test), -m.confidence, str(m.train)))
-    result.unreadable.sort()
+    result.left_out.sort(key=lambda item: item.path)
     return result
 
 
-def stream(
-    files: Sequence[Path], store: Store | None, workers: int, unreadable: list[tuple[Path, str]]
-) -> Iterator[tuple[Path, Fingerprint]]:
-    """Fingerprints in the order of ``files``, from the store where it has them; a batch at a time in memory."""
+def _listed(folder: Path, left_out: list[LeftOut]) -> list[Path]:
+    """All files below a folder, hidden ones too; what cannot be a file goes to ``left_out``."""
+    files, others = walk(folder)
+    left_out += others
+    return files
 
-    def one(path: Path) -> tuple[str, Fingerprint | str, bool]:
+
+def _named(folder: Path, files: Sequence[Path], result: ContentAudit) -> dict[Path, str]:
+    """Names of the compared files of a folder, and their count. UsageError when there are none."""
+    if not files:
+        lost = [item for item in result.not_compared if item.path.is_relative_to(folder)]
+        why = f"; {len(lost)} could not be read, e.g. {lost[0].path}: {lost[0].reason}" if lost else ""
+        raise UsageError(
+            f"{folder}: no audio or video file below it{why}; an audit of nothing would call everything clean"
+        )
+    result.counts[str(folder)] = len(files)
+    return clip_names(folder, files)
+
+
+def stream(
+    files: Sequence[Path],
+    store: Store | None,
+    workers: int,
+    left_out: list[LeftOut],
+    advance: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[Path, Fingerprint]]:
+    """Fingerprints in the order of ``files``, from the store where it has them; a batch at a time in memory.
+
+    What is no recording, or cannot be read, goes to ``left_out``. ``advance`` is called for each file.
+    """
+
+    def one(path: Path) -> tuple[str, Fingerprint | LeftOut, bool]:
         digest = ""
         try:
-            digest = file_digest(path)
+            if path.stat().st_size:
+                digest = file_digest(path)
             cached = store.get(VERSION, [digest]).get(digest) if store and store.has(VERSION, digest) else None
-            return digest, _unpack(cached) if cached else fingerprint(path), cached is not None
-        except (MediaError, OSError) as error:
-            return digest, str(error), True
+            if cached:
+                return digest, Fingerprint.unpack(cached), True
+            found = probe(path)
+            return digest, fingerprint(path) if isinstance(found, MediaFile) else found, False
+        except MediaError as error:
+            return digest, LeftOut(path, f"{error.reason.value}: {error.detail}", False), True
+        except OSError as error:
+            return digest, LeftOut(path, f"cannot be read: {error.strerror}", False), True
 
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             done = list(pool.map(one, batch))
-            if store and (fresh := {d: _pack(f) for d, f, old in done if not old and isinstance(f, Fingerprint)}):
+            if store and (fresh := {d: f.pack() for d, f, old in done if not old and isinstance(f, Fingerprint)}):
                 store.put(VERSION, fresh)
             for path, (_, codes, _) in zip(batch, done, strict=True):
+                advance()
                 if isinstance(codes, Fingerprint):
                     yield path, codes
                 else:
-                    unreadable.append((path, codes))
-
-
-def _pack(codes: Fingerprint) -> dict[str, Any]:
-    arrays = {name: getattr(codes, name) for name in ARRAYS}
-    return arrays | {"seconds": np.asarray(codes.seconds, np.float64)}
-
-
-def _unpack(arrays: dict[str, Any]) -> Fingerprint:
-    return Fingerprint(
-        **{name: np.asarray(arrays[name]) for name in ARRAYS},
-        seconds=(float(arrays["seconds"][0]), float(arrays["seconds"][1])),
-    )
-
-
-# --------------------------------------------------------------------------- result file
-
-
-def to_json(result: ContentAudit) -> dict[str, Any]:
-    """The audit in the schema of ``av_bench.audit.report``; clips are named as ``clip_names`` says."""
-    names = result.test_names
-    by_train = {t: {names[m.test] for m in result.matches if m.train.is_relative_to(t)} for t in result.trains}
-    found = sorted({names[m.test] for m in result.matches})
-    trains = [
-        {"name": str(t), "clips": result.counts[str(t)], "overlapping_clips": len(clips)}
-        for t, clips in by_train.items()
-    ]
-    return {
-        "version": report.VERSION,
-        "kind": "content",
-        "rule": "content",
-        "test": {"name": str(result.test), "clips": result.counts[str(result.test)]},
-        "train": trains,
-        "overlapping": found,
-        "in_every_train": sorted(set(found).intersection(*by_train.values())),
-        "findings": [_finding(m, names[m.test], result.train_names[m.train]) for m in result.matches],
-        "malformed": [{"file": str(path), "reason": reason} for path, reason in result.unreadable],
-        "notes": [],
-    }
-
-
-def _finding(match: Match, test: str, train: str) -> dict[str, Any]:
-    data: dict[str, Any] = {"clip": test, "kind": match.kind, "test": {"file": str(match.test)}}
-    data["train"] = {"file": str(match.train), "clip": train}
-    for name, found in (("audio", match.sound), ("video", match.picture)):
-        if found:
-            data[name] = {key: round(value, 3) for key, value in asdict(found).items()}
-    return data
+                    left_out.append(codes)

@@ -16,6 +16,11 @@ from av_bench.contracts import UsageError
 Kind = Literal["lines", "table", "json"]
 DEFAULT_WINDOW_MS = 10_000
 _YOUTUBE = r"(?P<id>[A-Za-z0-9_-]{11})"
+# what stands before the id in an address of YouTube
+_ADDRESS = (
+    r"(?:https?://)?(?:[a-z]+\.)?"
+    r"(?:youtube(?:-nocookie)?\.com/(?:watch\?(?:[^,\s]*&)?v=|shorts/|embed/|live/|v/)|youtu\.be/)"
+)
 _SECONDS = r"(?P<start>[0-9]+(?:\.[0-9]+)?)"
 _HITS = r"(?P<id>[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{2}-[0-9]{2}-[0-9]{2}(?:-[0-9]+)?)"
 
@@ -68,6 +73,20 @@ _ALL = (
         rf"{_YOUTUBE}_(?P<start>[0-9]+)_(?P<end>[0-9]+)",
         "--0PQM4-hqg_30000_40000",
         unit_ms=1,
+    ),
+    Format(
+        "vggsound-s",
+        "youtube",
+        "lines",
+        rf"{_YOUTUBE}_(?P<start>[0-9]+(?:\.[0-9]+)?)_(?P<end>[0-9]+(?:\.[0-9]+)?)",
+        "--0PQM4-hqg_30_40",
+    ),
+    Format(
+        "youtube-urls",
+        "youtube",
+        "lines",
+        rf"{_ADDRESS}{_YOUTUBE}(?:[?&#][^,\s]*)?",
+        "https://www.youtube.com/watch?v=--0PQM4-hqg",
     ),
     Format(
         "vggsound-official",
@@ -173,6 +192,43 @@ _ALL = (
         "lions roaring/1aDnyPubxdY_118.mp4",
     ),
 )
+_OWN_COLUMNS = ("id", "start", "end", "label")
+
+
+def own_columns(text: str) -> dict[str, str]:
+    """``id=ytid,start=start_s,end=end_s`` as a mapping of ours to theirs. UsageError names what is off."""
+    found = {}
+    for part in text.split(","):
+        ours, equals, theirs = part.partition("=")
+        if not equals or not theirs.strip() or ours.strip() not in _OWN_COLUMNS:
+            raise UsageError(
+                f"--columns {part!r}: write id=COLUMN, and if the list has them start=, end= (s) and label=COLUMN, "
+                "separated by commas"
+            )
+        found[ours.strip()] = theirs.strip()
+    if "id" not in found or ("end" in found and "start" not in found):
+        raise UsageError(f"--columns {text!r}: id=COLUMN is needed, and start=COLUMN where there is an end")
+    return found
+
+
+def of_columns(columns: dict[str, str], delimiter: str, youtube: bool) -> Format:
+    """The format of a table with these columns; ``youtube``: its ids are those of YouTube, bare or as addresses."""
+    parts = {"id": rf"(?:{_ADDRESS}|Y)?{_YOUTUBE}(?:[?&#][^,\s]*|\.[a-z0-9]{{2,4}})?" if youtube else r"(?P<id>.+)"}
+    parts |= {"start": _SECONDS, "end": r"(?P<end>[0-9]+(?:\.[0-9]+)?)", "label": r"(?P<label>.*)"}
+    order = [name for name in _OWN_COLUMNS if name in columns]
+    kind: Literal["none", "class"] = "class" if "label" in columns else "none"
+    return Format(
+        "own columns",
+        "youtube" if youtube else "own ids",
+        "table",
+        ",".join(parts[name] for name in order),
+        ",".join(f"<{columns[name]}>" for name in order),
+        delimiter=delimiter,
+        columns=tuple(columns[name] for name in order),
+        label_kind=kind,
+    )
+
+
 FORMATS: dict[str, Format] = {f.name: f for f in _ALL}
 
 

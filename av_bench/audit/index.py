@@ -1,16 +1,14 @@
-"""An approximate index over codes in time: which sequences share a stretch with this one, and at which offset?
+"""An approximate index over picture codes in time: which files share a stretch with this one, and at which offset?
 
 A code is cut into overlapping keys of 20 bits; every key has a posting list of the positions that hold it. A query
-looks its keys up (and, where it knows its weakest bits, the keys with those bits flipped) and votes for (sequence,
-offset).
-The best-voted pairs are compared code by code: the share of differing bits along the common stretch decides.
+looks its keys up (and the keys with its weakest bits flipped) and votes for (sequence, offset). The best-voted pairs
+are compared code by code: the share of differing bits along the common stretch decides.
 
-Memory per code: its own bytes, 4 bytes for its sequence, 4 bytes per key; plus 4 MiB per key table.
+Memory per code: its own 8 bytes, 4 bytes for its sequence, 4 bytes per key; plus 4 MiB per key table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +21,14 @@ _SEQUENCES = 256  # ... and the best offset of so many sequences, while their vo
 _SHARE, _FEWEST = 8, 4  # an eighth of the best, and more than chance gives
 _STOP = 256  # a key longer than this many times the mean posting list says nothing
 _SPAN = 1 << 22  # offsets are in (-_SPAN / 2, _SPAN / 2)
+_SHIFTS = (0, 11, 22, 33, 44)  # first bits of the keys
+_SLACK = 1  # codes of jitter
+STEP = 2  # query codes between two of the index
+RUN = 8  # query codes, 2.9 s of picture, ...
+DISTANCE = 0.30  # ... within this share of differing bits (a crop costs up to 25 %)
+SHORT_DISTANCE = 0.20  # a shorter query has to be nearer
+
+Codes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +47,14 @@ class Hit:
 
 
 class CodeIndex:
-    """Codes of ``bits`` bits; an indexed code stands every ``step`` query codes, ``slack`` codes of jitter are allowed.
+    """Codes of 64 bits, every second one of a sequence.
 
-    A hit is a stretch in which every window of ``run`` query codes differs in at most the share ``distance`` of bits.
+    A hit is a stretch in which every window of ``RUN`` query codes (all of them in a shorter query) differs in at most
+    the share of bits that is asked for.
     """
 
-    def __init__(self, bits: int, shifts: Sequence[int], step: int, run: int, distance: float, slack: int) -> None:
-        self.bits, self.shifts, self.step, self.run = bits, tuple(shifts), step, run
-        self.distance, self.slack = distance, slack
-        self.codes: NDArray[Any] = np.zeros(0, np.uint32 if bits == 32 else np.uint64)
+    def __init__(self) -> None:
+        self.codes = np.zeros(0, np.uint64)
         self.valid = np.zeros(0, bool)
         self._lengths: list[int] = []
         self._new: list[tuple[NDArray[Any], NDArray[np.bool_]]] = []
@@ -57,8 +62,8 @@ class CodeIndex:
 
     def add(self, codes: NDArray[Any], valid: NDArray[np.bool_]) -> int:
         """Take one sequence (codes at query rate) in; returns its number."""
-        kept = codes[:: self.step].astype(self.codes.dtype)
-        self._new.append((kept, valid[:: self.step].copy()))
+        kept = codes[::STEP].astype(np.uint64)
+        self._new.append((kept, valid[::STEP].copy()))
         self._lengths.append(len(kept))
         self._built = False
         return len(self._lengths) - 1
@@ -71,7 +76,7 @@ class CodeIndex:
         self.first = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         self.owner = np.repeat(np.arange(len(self._lengths), dtype=np.int32), self._lengths)
         kept = np.flatnonzero(self.valid).astype(np.int32)
-        self._tables = [self._postings(kept, shift) for shift in self.shifts]
+        self._tables = [self._postings(kept, shift) for shift in _SHIFTS]
         self._built = True
 
     def _postings(self, kept: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
@@ -87,20 +92,20 @@ class CodeIndex:
         tables = sum(bounds.nbytes + posts.nbytes for bounds, posts, _ in self._tables)
         return int(self.codes.nbytes + self.valid.nbytes + self.owner.nbytes + self.first.nbytes + tables)
 
-    def query(self, codes: NDArray[Any], valid: NDArray[np.bool_], weak: NDArray[np.uint8] | None = None) -> list[Hit]:
-        """Sequences that share a stretch of at least ``run`` codes, the best stretch of each, nearest first."""
+    def query(
+        self, codes: Codes, valid: NDArray[np.bool_], weak: NDArray[np.uint8] | None = None, distance: float = DISTANCE
+    ) -> list[Hit]:
+        """Sequences that share a stretch of at least ``RUN`` codes, the best stretch of each, nearest first."""
         if not self._built:
             self.build()
         best: dict[int, Hit] = {}
         for sequence, offset in self._voted(codes, valid, weak):
-            hit = self._compare(codes, valid, sequence, offset)
+            hit = self._compare(codes, valid, sequence, offset, distance)
             if hit and (sequence not in best or _better(hit, best[sequence])):
                 best[sequence] = hit
         return sorted(best.values(), key=lambda h: (h.distance, h.sequence))
 
-    def _voted(
-        self, codes: NDArray[Any], valid: NDArray[np.bool_], weak: NDArray[np.uint8] | None
-    ) -> list[tuple[int, int]]:
+    def _voted(self, codes: Codes, valid: NDArray[np.bool_], weak: NDArray[np.uint8] | None) -> list[tuple[int, int]]:
         """Best-voted (sequence, offset) pairs: few of one sequence, and as many sequences as there may be copies."""
         times = np.flatnonzero(valid)
         probes, when = [codes[times]], [times]
@@ -110,14 +115,14 @@ class CodeIndex:
                 when.append(times)
         votes = [
             self._hits(table, shift, probe, at, probes[0] if i else None)
-            for table, shift in zip(self._tables, self.shifts, strict=True)
+            for table, shift in zip(self._tables, _SHIFTS, strict=True)
             for i, (probe, at) in enumerate(zip(probes, when, strict=True))
         ]
         pairs, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *votes]), return_counts=True)
         if not len(pairs):
             return []
         near = counts.copy()
-        for gap in range(1, self.slack + 1):  # a stretch between two grid positions votes for both
+        for gap in range(1, _SLACK + 1):  # a stretch between two grid positions votes for both
             at = np.searchsorted(pairs, pairs + gap)
             ok = (at < len(pairs)) & (pairs[np.minimum(at, len(pairs) - 1)] == pairs + gap)
             near[ok] += counts[at[ok]]
@@ -150,33 +155,38 @@ class CodeIndex:
         inside = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         position = posts[np.repeat(low, size) + inside]
         owner = self.owner[position].astype(np.int64)
-        time = (position - self.first[owner]) * self.step
+        time = (position - self.first[owner]) * STEP
         packed: NDArray[np.int64] = owner * _SPAN + (time - np.repeat(at, size) + _SPAN // 2)
         return packed
 
-    def _compare(self, codes: NDArray[Any], valid: NDArray[np.bool_], sequence: int, offset: int) -> Hit | None:
-        """The longest stretch at this offset in which every window of ``run`` codes is near enough."""
+    def _compare(
+        self, codes: Codes, valid: NDArray[np.bool_], sequence: int, offset: int, distance: float
+    ) -> Hit | None:
+        """The longest stretch at this offset in which every window of codes is near enough."""
         part = slice(self.first[sequence], self.first[sequence + 1])
         theirs, good = self.codes[part], self.valid[part]
-        j = np.arange(len(theirs))
-        i = j * self.step - offset
-        inside = (i >= 0) & (i < len(codes))
-        i, j = i[inside], j[inside]
-        window = max(2, self.run // self.step)
+        low = max(0, -(-offset // STEP))
+        high = min(len(theirs), (len(codes) - 1 + offset) // STEP + 1)
+        if high <= low:
+            return None
+        i, j = np.arange(low, high) * STEP - offset, slice(low, high)
+        full = RUN // STEP
+        window = min(full, max(1, min(len(codes), len(theirs) * STEP) // STEP))
         if len(i) < window:
             return None
-        differing = np.bitwise_count(codes[i] ^ theirs[j]) / self.bits
+        differing = np.bitwise_count(codes[i] ^ theirs[j]) / 64
         both = valid[i] & good[j]
         total = np.concatenate([[0.0], np.cumsum(np.where(both, differing, 0.0))])
         count = np.concatenate([[0], np.cumsum(both)])
         n = count[window:] - count[:-window]
         mean = (total[window:] - total[:-window]) / np.maximum(n, 1)
-        start, length = longest_run((mean <= self.distance) & (2 * n > window))
+        near = min(distance, SHORT_DISTANCE) if window < full else distance
+        start, length = longest_run((mean <= near) & (2 * n >= window + (window == full)))
         if not length:
             return None
         end = start + length - 1 + window
-        distance = (total[end] - total[start]) / (count[end] - count[start])
-        return Hit(sequence, offset, int(i[start]), int(i[end - 1] - i[start]) + self.step, float(distance))
+        mean_all = (total[end] - total[start]) / (count[end] - count[start])
+        return Hit(sequence, offset, int(i[start]), int(i[end - 1] - i[start]) + STEP, float(mean_all))
 
 
 def _key(codes: NDArray[Any], shift: int) -> NDArray[np.int64]:
@@ -209,13 +219,3 @@ def longest_run(mask: NDArray[np.bool_]) -> tuple[int, int]:
     starts, ends = edges[::2], edges[1::2]
     longest = int(np.argmax(ends - starts))
     return int(starts[longest]), int(ends[longest] - starts[longest])
-
-
-def sound_index() -> CodeIndex:
-    """For Chromaprint codes: 12 codes (about 4 s of sound) within 27 % of differing bits."""
-    return CodeIndex(bits=32, shifts=(0, 6, 12), step=1, run=12, distance=0.27, slack=1)
-
-
-def picture_index() -> CodeIndex:
-    """For picture codes: 8 codes (2.9 s of picture) within 30 % of differing bits (a crop costs up to 25 %)."""
-    return CodeIndex(bits=64, shifts=(0, 11, 22, 33, 44), step=2, run=8, distance=0.30, slack=1)

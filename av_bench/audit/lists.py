@@ -26,6 +26,7 @@ from av_bench.contracts import UsageError
 from protocols.lists.sources import unpack
 
 _SNIFF_ROWS = 50
+_SHORTEST_MS = 200  # no clip list holds shorter windows
 _TEXT = 160  # characters of a malformed row that are kept
 
 
@@ -34,10 +35,12 @@ def read_list(
     format_name: str | None = None,
     name: str | None = None,
     shown: str | None = None,
+    columns: dict[str, str] | None = None,
 ) -> ClipList:
     """Read one list file.
 
-    ``format_name`` is one of ``formats.FORMATS``; without it the first rows decide. ``shown`` is the file name that
+    ``format_name`` is one of ``formats.FORMATS``; without it the first rows decide, or ``columns`` says which columns
+    of a table with a header hold what (``formats.own_columns``). ``shown`` is the file name that
     findings print. Raises UsageError on an empty file, an unknown format, a wrong delimiter or a wrong header.
     """
     path = Path(path)
@@ -53,10 +56,14 @@ def read_list(
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{shown}, line {line}: not UTF-8 text; save the list as UTF-8") from error
-    layout = formats.get(format_name) if format_name else _sniff(raw, shown)
+    if columns is not None and format_name is None:
+        layout = _own_table(raw, columns, shown)
+    else:
+        layout = formats.get(format_name) if format_name else _sniff(raw, shown)
     records, lines, odd = _records(raw, layout, shown)
     rows, malformed = _parse(records, lines, layout, shown)
     _refuse_foreign(len(rows), [*odd, *malformed], layout, raw, shown)
+    _refuse_instants(rows, layout, shown)
     return ClipList(
         name or shown,
         layout.name,
@@ -83,9 +90,12 @@ def _records(raw: bytes, layout: Format, shown: str) -> tuple[Any, NDArray[np.in
 
 
 def _line_records(raw: bytes) -> tuple[Any, NDArray[np.int32]]:
-    """Lines without comments and blanks. The arrow strings point into ``raw``: two million lines cost no copy."""
+    """Lines (ended by LF, CR LF or CR) without comments and blanks. The arrow strings point into ``raw``: two million
+    lines cost no copy."""
     if len(raw) >= 2**31:
         raise UsageError("list files of 2 GiB and more are not read; split the file")
+    if b"\r" in raw and raw.count(b"\r") != raw.count(b"\r\n"):
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     buffer = np.frombuffer(raw, np.uint8)
     ends = np.flatnonzero(buffer == 10).astype(np.int32) + 1
     offsets = np.concatenate([np.zeros(1, np.int32), ends])
@@ -213,6 +223,41 @@ def _refuse_foreign(good: int, bad: Sequence[Malformed], layout: Format, raw: by
         )
 
 
+def _refuse_instants(rows: Any, layout: Format, shown: str) -> None:
+    """UsageError when most windows are far under 1 s: the times are in another unit, and nothing would overlap."""
+    if _instants(rows, layout):
+        raise UsageError(
+            f"{shown}: read as {layout.name}, most windows last less than {_SHORTEST_MS} ms; the times are probably in "
+            "seconds: name the format, e.g. vggsound-s:FILE"
+        )
+
+
+def _instants(rows: Any, layout: Format) -> bool:
+    """Whether most windows of a table of rows are far under 1 s."""
+    if not layout.windows or not len(rows):
+        return False
+    return float(np.median(rows["end"].to_numpy() - rows["start"].to_numpy())) < _SHORTEST_MS
+
+
+def _own_table(raw: bytes, columns: dict[str, str], shown: str) -> Format:
+    """The format of a table by its named columns: the delimiter its header has, YouTube ids where most ids are such."""
+    head = raw[: 1 << 16].decode("utf-8", "ignore")
+    first = head.splitlines()[0] if head else ""
+    wanted = set(columns.values())
+    for delimiter in (",", "\t", ";", "|"):
+        if wanted <= set(next(csv.reader([first], delimiter=delimiter), [])):
+            break
+    else:
+        raise UsageError(
+            f"{shown}, line 1: --columns asks for {', '.join(sorted(wanted))}; the header is {first[:_TEXT]!r}"
+        )
+    lines = "".join(head.splitlines(keepends=True)[:_SNIFF_ROWS])
+    youtube = formats.of_columns(columns, delimiter, youtube=True)
+    records, numbers, _ = _records(lines.encode(), youtube, shown)
+    fits = len(_parse(records, numbers, youtube, shown)[0])
+    return youtube if 2 * fits > len(records) else formats.of_columns(columns, delimiter, youtube=False)
+
+
 def _sniff(raw: bytes, shown: str) -> Format:
     """The first format whose pattern fits most of the first rows."""
     head = b"".join(raw.splitlines(keepends=True)[:_SNIFF_ROWS]) if not _is_json(raw) else raw
@@ -223,7 +268,8 @@ def _sniff(raw: bytes, shown: str) -> Format:
             records, lines, odd = _records(head, layout, shown)
         except UsageError:
             continue
-        if len(records) and 2 * len(_parse(records, lines, layout, shown)[0]) > len(records) + len(odd):
+        rows = _parse(records, lines, layout, shown)[0] if len(records) else ()
+        if 2 * len(rows) > len(records) + len(odd) and not _instants(rows, layout):
             return layout
     first = raw.splitlines()[0][:_TEXT].decode("utf-8", "replace")
     raise UsageError(

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow.compute as pc
 
-from av_bench.audit.cliplist import ClipList, Malformed, clip_name, distinct, distinct_rows, key_columns
+from av_bench.audit.cliplist import ClipList, Malformed, clip_name, clip_names, distinct, distinct_rows, key_columns
 from av_bench.contracts import UsageError
 
 Rule = Literal["id", "overlap", "segment"]
@@ -61,10 +61,11 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class ListAudit:
-    """The answer to "which of my test clips were in the training data?"."""
+    """The answer to "which of my test clips were in the training data?". ``clips`` are the names of all of them."""
 
     test: str
     rule: Rule
+    clips: frozenset[str]
     n_clips: int
     n_ids: int
     trains: tuple[TrainResult, ...]
@@ -111,6 +112,7 @@ def audit(test: ClipList, trains: Sequence[ClipList], rule: Rule = "id") -> List
     return ListAudit(
         test.name,
         rule,
+        clip_names(rows),
         rows.num_rows,
         test.n_ids,
         results,

@@ -11,8 +11,13 @@ The JSON file, version 1 (docs/audit.md has an example)::
     in_every_train  names of the test clips found in all of them
     files        {file: sha256 of the unpacked content}
     findings     one object per pair of rows, with file, line, start and end (s) of both
-    malformed    [{"file", "line", "text", "reason"}, ...]
+    malformed    [{"file", "line", "text", "reason"}, ...] rows, or media files, that were not compared
+    incomplete   true when there are such: the audit cannot call the rest clean
+    audited      names of all test clips that were compared
     notes        remarks a reader needs
+
+A content audit also has "left_out" (files that are no recordings) and, of a set against itself, "keep" and "belongs_to"
+(which copy each name of "overlapping" is one of).
 """
 
 from __future__ import annotations
@@ -20,7 +25,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +71,8 @@ def to_json(result: ListAudit) -> dict[str, Any]:
         "train": trains,
         "overlapping": sorted(union[0]),
         "in_every_train": sorted(both[0]),
+        "incomplete": bool(result.malformed),
+        "audited": sorted(result.clips),
         "files": result.files,
         "findings": [_finding(f) for f in result.findings],
         "malformed": [malformed(m) for m in result.malformed],
@@ -113,15 +121,70 @@ def seconds(row: OverlapRow) -> str:
     return "" if row.start is None else f"{row.start / 1000:g}"
 
 
+@dataclass(frozen=True)
+class Audit:
+    """What a run or a training takes from an audit file.
+
+    ``overlapping``: names of test clips; ``training``: names of the training recordings they were found in;
+    ``audited``: names of all test clips that were compared, None where the file does not say; ``not_compared``: rows
+    or media files that were not.
+    """
+
+    path: Path
+    overlapping: frozenset[str]
+    training: frozenset[str]
+    audited: frozenset[str] | None
+    not_compared: int
+
+    def warning(self) -> str:
+        """What an incomplete audit leaves open; empty for a complete one."""
+        if not self.not_compared:
+            return ""
+        return (
+            f"{self.path}: the audit is incomplete: {self.not_compared} files or rows were not compared (its field "
+            "'malformed' names them), so what it does not name is not known to be clean"
+        )
+
+    def check_names(self, names: Collection[str]) -> None:
+        """UsageError when the audit is of other clips than those called ``names``."""
+        known = self.overlapping if self.audited is None else self.audited
+        if known.isdisjoint(names):
+            like = f"its names are like {min(known)!r}" if known else "it names none"
+            raise UsageError(
+                f"{self.path}: the audit names no clip of this set ({like}, the set's like {min(names, default='')!r})"
+                f"{self._also()}; audit the folder or list that this set is read from"
+            )
+
+    def check_training(self) -> None:
+        """UsageError when no training recording is named."""
+        if not self.training:
+            raise UsageError(
+                f"{self.path}: the audit found nothing in the training data, so nothing would be left out{self._also()}"
+                "; train without --exclude"
+            )
+
+    def _also(self) -> str:
+        return f", and {self.not_compared} files or rows were not compared" if self.not_compared else ""
+
+
+def load_audit(path: Path | str) -> Audit:
+    """Read an audit file. UsageError when it is missing, is no audit, or has another version."""
+    data = _load(path)
+    names, audited = data.get("overlapping"), data.get("audited")
+    for key, value in (("overlapping", names), ("audited", audited or [])):
+        if not isinstance(value, list) or not all(isinstance(n, str) for n in value):
+            raise UsageError(f"{path}: the field {key!r} is not a list of clip names; write the file again")
+    not_compared = len(data.get("malformed", []))
+    compared = None if audited is None else frozenset(audited)
+    return Audit(Path(path), frozenset(names or ()), _training_side(path, data), compared, not_compared)
+
+
 def load_overlaps(path: Path | str) -> set[str]:
     """Names of the test clips an audit file marks as overlapping (``<id>_<start, six digits>`` or the bare id).
 
     Raises UsageError when the file is missing, is no audit, or has another version.
     """
-    names = _load(path).get("overlapping")
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise UsageError(f"{path}: the field 'overlapping' is not a list of clip names; write the file again")
-    return set(names)
+    return set(load_audit(path).overlapping)
 
 
 def load_training_side(path: Path | str) -> set[str]:
@@ -129,12 +192,18 @@ def load_training_side(path: Path | str) -> set[str]:
 
     By rule ``id`` the bare ids, so that every window of a recording goes; else ``<id>_<start, six digits>`` of the
     training rows that were found (the bare id where a list has no times). A content audit names files by their stem,
-    or by their path where a stem is another file's too (``content.clip_names``).
+    or by their path where a stem is another file's too (``content.clip_names``); of a set against itself it names the
+    copies that go.
     """
-    data = _load(path)
+    return set(load_audit(path).training)
+
+
+def _training_side(path: Path | str, data: Mapping[str, Any]) -> frozenset[str]:
+    if "belongs_to" in data:
+        return frozenset(data["overlapping"])
     names = set()
     try:
-        for finding in data["findings"]:
+        for finding in data.get("findings", ()):
             row = finding["train"]
             if data["kind"] == "content":
                 names.add(row["clip"])
@@ -144,7 +213,7 @@ def load_training_side(path: Path | str) -> set[str]:
                 names.add(f"{finding['id']}_{int(row['start']):06d}")
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path}: a finding has no {error}; write the file again with `av-bench audit`") from error
-    return names
+    return frozenset(names)
 
 
 def _load(path: Path | str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from av_bench.audit.alignment import Alignment
@@ -89,18 +91,53 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
-def matches_table(result: ContentAudit) -> Any:
+def matches_table(result: ContentAudit, limit: int = 200) -> Any:
     """A rich table: one line per match with offset, length and confidence of sound and picture."""
     from rich.table import Table
 
     sizes = ", ".join(f"{name}: {count:,} files" for name, count in result.counts.items())
-    table = Table(title=f"{len(result.matches)} content matches ({sizes})", caption="offset / length / confidence")
-    for head in ("test file", "training file", "what", "sound", "picture"):
+    shown = f", the first {limit:,} shown" if len(result.matches) > limit else ""
+    title = f"{len(result.matches):,} content matches{shown} ({sizes})"
+    table = Table(title=title, caption="offset / length / confidence")
+    for head in ("test file", "training file", "what", "sound", "picture", "changed"):
         table.add_column(head, overflow="fold")
-    for m in result.matches:
-        table.add_row(str(m.test), str(m.train), m.kind, _stretch(m.sound), _stretch(m.picture))
+    for m in result.matches[:limit]:
+        sides = _short(m.test, (result.test,)), _short(m.train, result.trains)
+        table.add_row(*sides, m.kind, _stretch(m.sound), _stretch(m.picture), m.change)
     return table
+
+
+def _short(path: Path, folders: Sequence[Path]) -> str:
+    """A file by its path below its folder; with several folders, with the folder's name."""
+    folder = next(f for f in folders if path.is_relative_to(f))
+    inside = path.relative_to(folder)
+    return str(inside if len(folders) == 1 else folder.name / inside)
 
 
 def _stretch(found: Alignment | None) -> str:
     return "" if found is None else f"{found.offset:+.2f} s / {found.length:.1f} s / {found.confidence:.2f}"
+
+
+def kept_lines(result: ContentAudit, limit: int = 20) -> list[str]:
+    """Of a set against itself: which files go, and which stays for each."""
+    if result.kept is None:
+        return []
+    goes = sorted(result.kept.stands_for.items())
+    lines = [f"  {path} is a copy of {stays}" for path, stays in goes[:limit]]
+    rest = [f"  ... and {len(goes) - limit:,} more; --json holds all"] if len(goes) > limit else []
+    return [f"{len(goes):,} copies to leave out (kept: the {result.kept.rule} of each)", *lines, *rest]
+
+
+def left_out_lines(result: ContentAudit, limit: int = 20) -> list[str]:
+    """What was not compared, line by line, and how many files are no recordings."""
+    lost = result.not_compared
+    lines = [f"not compared: {item.path}: {item.reason}" for item in lost[:limit]]
+    if len(lost) > limit:
+        lines.append(f"... and {len(lost) - limit:,} more; --json holds all")
+    if lost:
+        lines.append(f"INCOMPLETE: {len(lost):,} files or folders were not compared; nothing is said about them")
+    harmless = Counter(item.reason for item in result.left_out if item.harmless)
+    if harmless:
+        what = ", ".join(f"{count:,} x {reason}" for reason, count in harmless.most_common(5))
+        lines.append(f"no recordings, left out: {what}")
+    return lines

@@ -28,10 +28,14 @@ class Lists:
     """Opens lists by name or path and keeps what it read, so that no file is parsed twice.
 
     ``where`` is a lists folder or a list file (default: where ``lists pull`` puts files); ``own`` maps names such as
-    ``avsync15/train`` to the user's files, and wins over the lock file.
+    ``avsync15/train`` to the user's files, and wins over the lock file. ``columns`` (``formats.own_columns``) is how
+    plain paths are read.
     """
 
-    def __init__(self, where: Path | None = None, own: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self, where: Path | None = None, own: Mapping[str, Path] | None = None, columns: dict[str, str] | None = None
+    ) -> None:
+        self.columns = columns
         self.where = check_lists(where)
         self.own = dict(own or {})
         self._files: dict[str, ClipList] = {}
@@ -61,14 +65,14 @@ class Lists:
             return read_list(rest, layout, name)
         if not Path(name).exists():
             raise UsageError(unknown_name("list", name, list_names()))
-        return read_list(name)
+        return read_list(name, columns=self.columns)
 
     def _known(self, name: str) -> ClipList:
         entry = sources().lists[name]
         parts = [self._file(f) for f in entry.files]
         clips = concatenate(name, parts) if len(parts) > 1 else replace(parts[0], name=name)
         for removed in entry.minus:
-            clips = without(clips, self._file(removed))
+            clips = _taken_away(clips, self._file(removed), entry.files)
         return replace(clips, notes=(*clips.notes, entry.note)) if entry.note else clips
 
     def _file(self, name: str) -> ClipList:
@@ -114,3 +118,16 @@ class Lists:
             else:
                 result.append(filter_labels(clips, drop, keep))
         return result
+
+
+def _taken_away(clips: ClipList, removed: ClipList, files: Sequence[str]) -> ClipList:
+    """A list without the rows another one holds, and a note of how many those were."""
+    rest = without(clips, removed)
+    gone = len(clips) - len(rest)
+    if not gone:
+        return rest
+    note = (
+        f"{gone} rows that {removed.name} holds as well were taken away; who trained on one of the files "
+        f"({', '.join(files)}) saw them: audit that file's own list"
+    )
+    return replace(rest, notes=(*rest.notes, note))

@@ -44,6 +44,10 @@ def lists_command(
         list[str] | None, typer.Option(help="Drop training rows with this label (Speech, /m/04rlf).")
     ] = None,
     only_label: Annotated[list[str] | None, typer.Option(help="Keep only training rows with this label.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns of a table of your own: id=NAME[,start=NAME][,end=NAME][,label=NAME], times in s."),
+    ] = None,
     lists: ListsDir = None,
     own: Own = None,
     json_file: Json = None,
@@ -53,14 +57,14 @@ def lists_command(
     """Which test clips are in the training lists, by name and time. Exit code 3 when list rows were malformed."""
     from rich.console import Console
 
-    from av_bench.audit import report, screen
+    from av_bench.audit import formats, report, screen
     from av_bench.audit.overlaps import RULES, audit
     from av_bench.audit.sources import Lists
 
     chosen = next((r for r in RULES if r == rule), None)
     if chosen is None:
         raise UsageError(f"no rule is called {rule!r}; available: {', '.join(RULES)}")
-    library = Lists(lists, _own(own))
+    library = Lists(lists, _own(own), None if columns is None else formats.own_columns(columns))
     trains = library.filtered(train, without_label or [], only_label or [])
     result = audit(library.open(test), trains, chosen)
     console = Console()
@@ -111,36 +115,46 @@ def table_a4_command(lists: ListsDir = None, own: Own = None, json_file: Json = 
 @app.command("content")
 def content_command(
     test: Annotated[Path, typer.Option(help="Folder with the test media (searched with its subfolders).")],
-    train: Annotated[list[Path], typer.Option(help="Folder with training media; repeat the option for several.")],
+    train: Annotated[
+        list[Path],
+        typer.Option(help="Folder with training media; repeat for several. The test folder itself: its duplicates."),
+    ],
     json_file: Json = None,
     page: Annotated[Path | None, typer.Option(help="Write a page with thumbnails and spectrograms here.")] = None,
+    page_limit: Annotated[int, typer.Option(help="Matches on the page.", min=1)] = 100,
+    keep: Annotated[
+        str, typer.Option(help="Of a folder against itself, the copy that stays: first, longest, best.")
+    ] = "first",
     store: Annotated[
         Path | None, typer.Option(help="Keep fingerprints in this store (default: the package's).")
     ] = None,
     workers: Annotated[int, typer.Option(help="Decoding threads (0: one per core).", min=0)] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """The same recording under another name: sound and picture compared. Exit code 3 when files were unreadable."""
+    """The same recording under another name: sound and picture compared. Exit code 3 when not all was compared."""
     from rich.console import Console
 
-    from av_bench.audit import content, report, screen
+    from av_bench.audit import content, content_report, report, screen
+    from av_bench.audit.copies import KEEPS
     from av_bench.features.store import Store
     from av_bench.runtime.files import home
     from av_bench.runtime.progress import Reporter
 
+    rule = next((k for k in KEEPS if k == keep), None)
+    if rule is None:
+        raise UsageError(f"--keep {keep}: no such rule; available: {', '.join(KEEPS)}")
     kept = Store(store or home() / "store")
-    result = content.audit_content(test, train, kept, Reporter(quiet), workers)
-    console = Console()
-    console.print(screen.matches_table(result))
+    result = content.audit_content(test, train, kept, Reporter(quiet), workers, rule)
+    Console().print(screen.matches_table(result))
+    for line in (*screen.kept_lines(result), *screen.left_out_lines(result)):
+        typer.echo(line)
     if json_file:
-        report.write_json(content.to_json(result), json_file)
+        report.write_json(content_report.to_json(result), json_file)
     if page:
         from av_bench.audit.page import write_page
 
-        write_page(result, page)
-    if result.unreadable:
-        for path, reason in result.unreadable:
-            typer.echo(f"not compared: {path}: {reason}")
+        write_page(result, page, page_limit)
+    if result.not_compared:
         raise typer.Exit(INCOMPLETE)
 
 

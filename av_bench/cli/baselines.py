@@ -181,7 +181,7 @@ def _check_python(key: str, python: str | None, manifest: Manifest | None) -> No
 def _check_weights(folder: Path, manifest: Manifest) -> None:
     """Files whose hash is known and that are there must be the right ones."""
     from av_bench.contracts import UsageError
-    from av_bench.media.decode import file_digest
+    from av_bench.runtime.files import file_digest
 
     for weight in manifest.weights:
         path = folder / weight.what

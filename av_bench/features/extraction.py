@@ -17,7 +17,8 @@ from av_bench.contracts import Decoded, Extractor, MediaError, Reason
 from av_bench.features.extractor_set import ExtractorSet, named_plugin
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
-from av_bench.media.decode import DECODER, SILENCE_PEAK, DecodedMedia, decode, file_digest
+from av_bench.media.decode import DECODER, SILENCE_PEAK, DecodedMedia, decode
+from av_bench.runtime.files import file_digest
 from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 

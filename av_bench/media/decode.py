@@ -10,7 +10,6 @@ time rounds (half away from zero) to at most n ticks. At 0.5 ticks/s and 25 fram
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason, VideoRequest
 from av_bench.media.resample import resample
+from av_bench.runtime.files import file_digest
 
 DECODER = f"PyAV {av.__version__}"
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus"})
@@ -34,12 +34,6 @@ SILENCE_PEAK = 1e-4  # -80 dBFS: below this a file counts as silent
 _GAP_SECONDS = 0.05  # audio frames further apart than this are separated by silence, not glued together
 _MISSING_SECONDS = 0.25  # this much less than the header declares means the file is cut off
 _RESIZE_CHUNK = 16
-
-
-def file_digest(path: Path | str) -> str:
-    """sha256 of the file's bytes, as hex."""
-    with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @dataclass

@@ -9,27 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from av_bench.audit.report import load_overlaps
+from av_bench.audit.report import load_audit
 from av_bench.contracts import Clip, UsageError
 from av_bench.metrics import intervals
 
 SEED = 20241219
 
 
-def overlap_hash(path: Path | None) -> str | None:
-    """sha256 of the overlap file, part of the run's spec."""
+def overlap_hash(path: Path | None, clips: Sequence[Clip]) -> str | None:
+    """sha256 of the overlap file, part of the run's spec. UsageError, before work starts, when it is no audit or one
+    of other clips than these."""
     if path is None:
         return None
     if not path.is_file():
         raise UsageError(f"--dedup {path}: no such file; `av-bench audit lists --json FILE` writes one")
-    load_overlaps(path)  # a file that is no audit is refused before work starts
+    load_audit(path).check_names({name for clip in clips for name in (clip.id, clip.cluster)})
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def clean_subset(clips: Sequence[Clip], path: Path) -> tuple[Clip, ...]:
     """The clips that neither by id nor by source recording are in the overlap file."""
-    names = load_overlaps(path)
+    names = load_audit(path).overlapping
     return tuple(c for c in clips if c.id not in names and c.cluster not in names)
+
+
+def warnings(path: Path | None) -> list[str]:
+    """What the overlap file of a run leaves open."""
+    said = "" if path is None else load_audit(path).warning()
+    return [said] if said else []
 
 
 def differences(full: Mapping[str, Any], clean: Mapping[str, Any], clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:

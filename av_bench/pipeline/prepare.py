@@ -46,7 +46,7 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         samples_per_clip=options.samples_per_clip,
         samples=str(options.samples.resolve()) if options.samples else None,
         reference=reference.digest if reference else None,
-        dedup=clean_subset.overlap_hash(options.dedup),
+        dedup=clean_subset.overlap_hash(options.dedup, clips.clips),
         definition=recorded(protocol, definition),
     )
     default = Path("runs") / f"{clips.name}-{_file_name(options.label or row_name(options))}-{spec.digest}"

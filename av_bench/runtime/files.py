@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -84,3 +85,9 @@ def lock_handle(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def file_digest(path: Path | str) -> str:
+    """sha256 of the file's bytes, as hex."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -5,6 +5,7 @@ Training itself lives in ``model_zoo`` and knows no pipeline; what it needs of o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from protocols.definitions import SetRequest
 if TYPE_CHECKING:
     from model_zoo.mmaudio.training.recipe import FlowRecipe
     from model_zoo.mmaudio.vae_training.recipes import VAERecipe
+
+
+log = logging.getLogger(__name__)
 
 
 def train_nano(
@@ -123,11 +127,15 @@ def train_mmaudio(
     return train(recipe, out, evaluation, quiet, excluded)
 
 
-def _excluded(audit: Path) -> frozenset[str]:
-    """Training recordings that an audit found in the test set."""
-    from av_bench.audit.report import load_training_side
+def _excluded(path: Path) -> frozenset[str]:
+    """Training recordings that an audit found; what it leaves open is logged. UsageError when it found none."""
+    from av_bench.audit.report import load_audit
 
-    return frozenset(load_training_side(audit))
+    audit = load_audit(path)
+    audit.check_training()
+    if audit.not_compared:
+        log.warning("%s", audit.warning())
+    return audit.training
 
 
 def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: str) -> Any:

@@ -12,8 +12,7 @@ from typing import Any
 import av
 
 from av_bench.contracts import MediaError, Reason
-from av_bench.media.decode import file_digest
-from av_bench.runtime.files import atomic_path, home
+from av_bench.runtime.files import atomic_path, file_digest, home
 
 _BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all others start at 0
 

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("imageio_ffmpeg", reason="the extra av-bench[audit] is not installed")
-
 from av_bench.audit import content
-from av_bench.audit.content import audit_content, clip_names, to_json
-from av_bench.audit.fingerprints import CHROMA_RATE, sound_codes
+from av_bench.audit.alignment import Alignment
+from av_bench.audit.content import audit_content, clip_names
+from av_bench.audit.content_report import to_json
+from av_bench.audit.copies import Keep, reversed_alignment
 from av_bench.audit.library import Match
-from av_bench.audit.report import load_overlaps, load_training_side, write_json
+from av_bench.audit.report import load_audit, load_overlaps, load_training_side, write_json
+from av_bench.audit.turns import Change
 from av_bench.cli.audit import app
 from av_bench.contracts import Clip, UsageError
 from av_bench.features.store import Store
 from av_bench.media.decode import VIDEO_SUFFIXES, media_files
-from av_bench.pipeline.clean_subset import clean_subset
+from av_bench.pipeline.clean_subset import clean_subset, overlap_hash, warnings
 from protocols.impacts.encode import write_mp4
 from protocols.impacts.picture import render_frames
 from protocols.impacts.scene import sample_scene
@@ -62,7 +63,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def matches(media: Path, store: Store) -> list[Match]:
     result = audit_content(media / "test", [media / "train"], store, workers=1)
-    assert result.unreadable == []
+    assert result.left_out == []
     return result.matches
 
 
@@ -106,21 +107,44 @@ def test_command_writes_json_and_page_and_names_unreadable_files(media: Path, st
     test.mkdir()
     (test / "cropped.mp4").symlink_to(media / "test" / "cropped.mp4")
     (test / "<b>broken.mp4").write_bytes(b"no video at all")
+    (test / "README.md").write_text("what this is")
     out, page = tmp_path / "audit.json", tmp_path / "page.html"
     arguments = ["content", "--test", str(test), "--train", str(media / "train"), "--store", str(store.root), "--quiet"]
     done = CliRunner().invoke(app, [*arguments, "--json", str(out), "--page", str(page)])
     assert done.exit_code == 3, done.output
     assert "broken.mp4: unreadable" in done.output
+    assert "INCOMPLETE: 1 files" in done.output
+    assert "1 x a text file" in done.output
     assert load_overlaps(out) == {"cropped"}
     assert load_training_side(out) == {"original1"}
     data = json.loads(out.read_text())
+    assert data["incomplete"] is True
+    assert data["audited"] == ["cropped"]
     assert data["findings"][0]["kind"] == "audio and video"
     assert data["findings"][0]["train"]["file"].endswith("original1.mp4")
     assert [Path(m["file"]).name for m in data["malformed"]] == ["<b>broken.mp4"]
     html = page.read_text()
-    assert html.count("data:image/png;base64,") == 2 * 6 + 2
+    assert html.count("data:image/jpeg;base64,") == 2 * 6 + 2
+    assert len(html) < 150_000
     assert "original1.mp4" in html
+    assert "Incomplete: 1 files" in html
     assert "<script" not in html
+
+
+def test_an_incomplete_audit_says_so_where_it_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "audit.json"
+    data = {"version": 1, "kind": "content", "rule": "content", "findings": [], "overlapping": []}
+    write_json({**data, "audited": ["a", "b"], "malformed": [{"file": "x.mp4", "reason": "unreadable"}]}, path)
+    clips = [Clip("a"), Clip("c")]
+    assert overlap_hash(path, clips) is not None  # complete or not, it is about this set
+    assert "incomplete: 1 files or rows" in warnings(path)[0]
+    with pytest.raises(UsageError, match=r"names no clip of this set .*'a'.*'z'.*1 files or rows were not compared"):
+        overlap_hash(path, [Clip("z")])
+    with pytest.raises(UsageError, match=r"found nothing in the training data.*1 files or rows were not compared"):
+        load_audit(path).check_training()
+    write_json(data, path)  # as 0.1 wrote it: it does not say which clips it compared
+    with pytest.raises(UsageError, match="names no clip of this set"):
+        overlap_hash(path, clips)
 
 
 def test_json_counts(media: Path, store: Store) -> None:
@@ -128,6 +152,42 @@ def test_json_counts(media: Path, store: Store) -> None:
     assert data["overlapping"] == ["cropped", "dubbed", "illustrated", "shifted"]
     assert [t["overlapping_clips"] for t in data["train"]] == [4, 0]
     assert data["in_every_train"] == []
+    assert (data["belongs_to"], data["incomplete"]) == ({}, False)
+
+
+@pytest.fixture(scope="module")
+def doubled(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set with three copies of one recording, one shorter, and a clip of its own."""
+    root = tmp_path_factory.mktemp("doubled")
+    sources = {"a": "test/shifted.mp4", "b": "train/original0.mp4", "c": "train/original4.mp4"}
+    for name, source in sources.items():
+        (root / f"{name}.mp4").symlink_to(media / source)
+    (root / "sub").mkdir()
+    (root / "sub" / "d.mp4").write_bytes((media / "train/original0.mp4").read_bytes())
+    return root
+
+
+@pytest.mark.parametrize(("keep", "stays"), [("first", "a"), ("longest", "b"), ("best", "b")])
+def test_of_copies_in_a_set_one_stays(keep: Keep, stays: str, doubled: Path, store: Store, tmp_path: Path) -> None:
+    result = audit_content(doubled, [doubled], store, workers=1, keep=keep)
+    pairs = [frozenset((m.test.stem, m.train.stem)) for m in result.matches]
+    assert sorted(map(sorted, pairs)) == [["a", "b"], ["a", "d"], ["b", "d"]]  # each pair once
+    goes = {"a", "b", "d"} - {stays}
+    assert {m.test.stem for m in result.matches if m.train.stem == stays} == goes
+    data = to_json(result)
+    assert data["belongs_to"] == dict.fromkeys(sorted(goes), stays)
+    write_json(data, tmp_path / "audit.json")
+    assert load_overlaps(tmp_path / "audit.json") == load_training_side(tmp_path / "audit.json") == goes
+
+
+def test_a_match_seen_from_the_other_side_is_the_same() -> None:
+    there = Alignment(1.5, 2.0, 4.0, 0.9, Change(1.25, 3.9, "rotated by 90 degrees"))
+    back = reversed_alignment(there)
+    assert (back.start, back.length) == pytest.approx((4.0, 5.0))
+    assert back.change.speed * back.start + back.offset == pytest.approx(there.start)
+    assert back.change.turn == "rotated by 270 degrees"
+    again = reversed_alignment(back)
+    assert (again.offset, again.start, again.length) == pytest.approx((1.5, 2.0, 4.0))
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +233,10 @@ def test_a_training_folder_counts_once(alike: Path, store: Store, monkeypatch: p
     assert [t["overlapping_clips"] for t in to_json(result)["train"]] == [2]
     with pytest.raises(UsageError, match="--train train/dog lies in --train train; give one"):
         audit_content(alike / "test", [Path("train/dog"), Path("train")])
+    with pytest.raises(UsageError, match=r"--test .* lies in --train train: all of it is training data"):
+        audit_content(Path("train/dog"), [Path("train")])
+    with pytest.raises(UsageError, match="--train test/extra lies in --test test"):
+        audit_content(Path("test"), [Path("test/extra")])
 
 
 def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
@@ -180,17 +244,6 @@ def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
         audit_content(tmp_path, [tmp_path])
     with pytest.raises(UsageError, match="no such folder"):
         audit_content(tmp_path / "nowhere", [tmp_path])
-
-
-def test_silence_has_no_valid_codes_and_loudness_does_not_matter() -> None:
-    rng = np.random.default_rng(0)
-    tone = np.sin(np.cumsum(rng.uniform(0.02, 0.6, 90).repeat(CHROMA_RATE // 9))).astype(np.float32)
-    codes, valid = sound_codes(tone * 0.5)
-    quiet, _ = sound_codes(tone * 0.005)
-    assert valid.all()
-    assert np.bitwise_count(codes ^ quiet).mean() < 0.5
-    assert not sound_codes(np.zeros(10 * CHROMA_RATE, np.float32))[1].any()
-    assert len(sound_codes(np.zeros(CHROMA_RATE // 2, np.float32))[0]) == 0
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips (../shared/clips) are not here")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from av_bench.audit.cliplist import clip_name, concatenate, filter_labels, without
-from av_bench.audit.formats import FORMATS
+from av_bench.audit.formats import FORMATS, own_columns
 from av_bench.audit.lists import read_list
 from av_bench.contracts import UsageError
 
@@ -23,6 +23,17 @@ CASES: dict[str, tuple[str, str, list[tuple[object, ...]]]] = {
         "train.txt",
         "--0PQM4-hqg_30000_40000\n0_1_2_3_4_5_0_9500\n",
         [("--0PQM4-hqg", 30_000, 40_000, 1), ("0_1_2_3_4_5", 0, 9500, 2)],
+    ),
+    "vggsound-s": (
+        "seconds.txt",
+        "--0PQM4-hqg_97_107\n0_1_2_3_4_5_0_9.5\n",
+        [("--0PQM4-hqg", 97_000, 107_000, 1), ("0_1_2_3_4_5", 0, 9500, 2)],
+    ),
+    "youtube-urls": (
+        "urls.txt",
+        "https://www.youtube.com/watch?feature=x&v=--0PQM4-hqg&t=30s\nhttps://youtu.be/0_1_2_3_4_5\n"
+        "m.youtube.com/shorts/-I_aO12I5Q6?x=1\n",
+        [("--0PQM4-hqg", None, None, 1), ("0_1_2_3_4_5", None, None, 2), ("-I_aO12I5Q6", None, None, 3)],
     ),
     "vggsound-official": (
         "vggsound.csv",
@@ -320,3 +331,36 @@ def test_lists_of_different_kinds_do_not_concatenate(tmp_path: Path) -> None:
     two = read_list(_write(tmp_path, "2.txt", "2015-02-16-17-08-51\n"))
     with pytest.raises(UsageError, match="different kinds"):
         concatenate("both", [one, two])
+
+
+def test_windows_far_under_a_second_are_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, "seconds.txt", "--0PQM4-hqg_97_107\n0_1_2_3_4_5_0_10\n")
+    with pytest.raises(UsageError, match="windows last less than 200 ms; the times are probably in seconds"):
+        read_list(path, "vggsound-ms")
+    assert read_list(path).format == "vggsound-s"
+
+
+def test_line_ends_of_old_macs_do_not_hide_rows(tmp_path: Path) -> None:
+    path = _write(tmp_path, "mac.txt", f"{K}_0_10000\r{L}_0_10000\rrubbish\r")
+    clips = read_list(path)
+    assert _rows(clips) == [(K, 0, 10_000, 1), (L, 0, 10_000, 2)]
+    assert [m.line for m in clips.malformed] == [3]
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_columns_of_any_table(delimiter: str, tmp_path: Path) -> None:
+    rows = [["n", "url", "from", "to"], ["1", f"https://youtu.be/{K}?t=1", "3", "13"], ["2", f"Y{L}.wav", "4.5", "9"]]
+    path = _write(tmp_path, "own.csv", "\n".join(delimiter.join(row) for row in rows) + "\n")
+    clips = read_list(path, columns=own_columns("id=url,start=from,end=to"))
+    assert _rows(clips) == [(K, 3000, 13_000, 2), (L, 4500, 9000, 3)]
+    assert clips.namespace == "youtube"
+    ids = read_list(path, columns=own_columns("id=n"))
+    assert (ids.namespace, ids.rows["id"].to_pylist(), ids.windows) == ("own ids", ["1", "2"], False)
+    with pytest.raises(UsageError, match="--columns asks for ytid; the header is"):
+        read_list(path, columns=own_columns("id=ytid"))
+
+
+@pytest.mark.parametrize("text", ["id", "id=", "name=x", "start=a", "id=a,end=b"])
+def test_columns_that_say_too_little_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--columns"):
+        own_columns(text)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from av_bench.audit.fingerprints import THUMB, resized
-from av_bench.audit.registration import register
+from av_bench.audit.registration import THUMB, register, turned
+from av_bench.audit.shapes import resized
 
 SIZE = 400  # pixels of the picture that is cropped
 
@@ -46,3 +46,17 @@ def test_a_crop_is_found_to_the_pixel(top: float, left: float, height: float, wi
 def test_pictures_without_anything_in_common_fit_nowhere() -> None:
     fits = [register(resized(pictures(a), THUMB), resized(pictures(a + 100), THUMB)) for a in range(8)]
     assert fits.count(None) >= 6  # of smooth pictures a part may look alike now and then
+
+
+@pytest.mark.parametrize("angle", [5.0, -7.0])
+def test_a_small_rotation_is_found_when_asked_for(angle: float) -> None:
+    whole = resized(pictures(5), THUMB)
+    tilted, _ = turned(whole, -angle, 4 / 3)
+    fit = register(tilted, whole, 4 / 3)
+    assert fit is not None
+    assert fit.angle == pytest.approx(angle, abs=1.01)
+    upright = register(tilted, whole)
+    assert upright is None or upright.score < fit.score
+    ours, theirs, mask = fit.apply(tilted, whole)
+    assert 0.6 < mask.mean() < 1
+    assert np.corrcoef(ours[:, mask].ravel(), theirs[:, mask].ravel())[0, 1] > 0.97

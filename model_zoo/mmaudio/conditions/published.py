@@ -15,10 +15,11 @@ from torch import Tensor
 
 from av_bench.contracts import Decoded, MediaError, Reason, VideoRequest
 from av_bench.features.store import Store, media_key, text_key
-from av_bench.media.decode import decode, file_digest
+from av_bench.media.decode import decode
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
 from av_bench.runtime.devices import single_precision
+from av_bench.runtime.files import file_digest
 from av_bench.weights.fill import Weights, fill, read
 from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, CLIPEncoder
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
