@@ -92,6 +92,10 @@ class SampleSource(ABC):
         """Called once with the whole frozen list before any sample is made; refuses what cannot work (UsageError)."""
         del clips, seconds, seed
 
+    def files_of(self) -> Mapping[str, Sequence[Path]]:
+        """Files of samples that are there already, by clip id; known after ``setup``."""
+        return {}
+
     @abstractmethod
     def produce(self, job: GenerationJob) -> Iterator[Generated]:
         """A ``Generated`` for each (clip, k) of ``job.todo``: audio, a file, or a reason.

@@ -92,6 +92,7 @@ def score(
             "name": plan.protocol.name,
             "version": plan.protocol.version,
             "seconds": plan.protocol.seconds,
+            **({"remark": plan.remark} if plan.remark else {}),
             "metrics": [*plan.protocol.metrics, *added],
             **({"notes": list(plan.protocol.notes)} if plan.protocol.notes else {}),
         },
@@ -164,7 +165,7 @@ def _column(metric: Metric, plan: RunPlan, arrays: _Arrays, scored: tuple[Clip, 
     results = []
     for k in range(plan.options.samples_per_clip):
         found = {n: arrays.get(n, scored, k) for n in metric.needs if n not in given}
-        inputs = MetricInputs(scored, found, plan.flavour, given, plan.protocol.seconds)
+        inputs = MetricInputs(scored, found, plan.flavour, given, None if plan.windows else plan.protocol.seconds)
         metric.validate(inputs)
         score_of_k = metric.compute(inputs)
         if not math.isfinite(score_of_k.value):
@@ -260,6 +261,15 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Ar
         warnings.append(
             f"the networks of protocol {plan.protocol.name} were trained on set {trained_on} only; "
             f"on set {plan.clips.name} their values show that the chain works, not how good a model is"
+        )
+    short = sum(
+        problem is not None and problem.reason in (Reason.TOO_SHORT_AUDIO, Reason.TOO_SHORT_VIDEO)
+        for problem in (sides.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
+    )
+    if short and plan.definition.kind == "folder" and not plan.windows:
+        warnings.append(
+            f"{short} clips are shorter than the {plan.protocol.seconds:g} s that are scored; --seconds shortest, or "
+            "--protocol any-length, scores them too"
         )
     same = _identical(plan, scored, arrays)
     if same and not plan.source.is_reference:
