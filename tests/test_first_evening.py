@@ -285,6 +285,21 @@ def test_a_set_is_checked_before_a_night_is_spent(videos: Path, tmp_path: Path) 
     assert "z_short: 3.00 s, 8 s are scored" in said
 
 
+def test_a_metric_whose_network_the_model_uses_itself_is_no_independent_judge() -> None:
+    from av_bench import registry
+    from av_bench.pipeline.score import _rests_on
+    from protocols import load_protocol
+
+    metrics = {}
+    for name, options in load_protocol("vggsound-8s").metrics.items():
+        arguments = {key: value for key, value in options.items() if key != "kind"}
+        metrics[name] = registry.load("metrics", options["kind"])(name, **arguments)
+    judged = {
+        network: [n for n, m in metrics.items() if _rests_on(m, network)] for network in ("synchformer", "imagebind")
+    }
+    assert judged == {"synchformer": ["DeSync"], "imagebind": ["IB-score"]}
+
+
 # --------------------------------------------------------------------------- acceptance
 
 

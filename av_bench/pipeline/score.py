@@ -33,6 +33,7 @@ from av_bench.pipeline import clean_subset
 from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
 from av_bench.results.record import SCHEMA
+from av_bench.weights.lock import load_lock
 
 
 @dataclass
@@ -271,6 +272,12 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Ar
             f"{short} clips are shorter than the {plan.protocol.seconds:g} s that are scored; --seconds shortest, or "
             "--protocol any-length, scores them too"
         )
+    for network, use in plan.source.metric_networks.items():
+        judged = [m.name for m in plan.measurement.metrics if _rests_on(m, network)]
+        if judged:
+            warnings.append(
+                f"{', '.join(judged)}: {plan.spec.model} uses {network} itself ({use}), so no independent judge"
+            )
     same = _identical(plan, scored, arrays)
     if same and not plan.source.is_reference:
         warnings.append(
@@ -280,6 +287,13 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Ar
     if silent:
         warnings.append(f"{silent} generated samples are silent; they are scored as they are")
     return warnings
+
+
+def _rests_on(metric: Metric, network: str) -> bool:
+    """Whether any extractor of a metric has the weights of this name in the lock file."""
+    entry = load_lock().get(network)
+    users = () if entry is None else (network, *entry.needed_by)
+    return any(need.extractor in users for need in metric.needs)
 
 
 def _identical(plan: RunPlan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:

@@ -66,6 +66,7 @@ class ExternalProgram(SampleSource):
         uses: dict[Modality, str] = {"video": manifest.conditions.video, "text": manifest.conditions.text}
         self.conditions: frozenset[Modality] = frozenset(name for name, use in uses.items() if use != "unused")
         self.training_sets = tuple(s.name for s in manifest.training_sets)
+        self.metric_networks = manifest.metric_networks_used
         self.extras = read_extras(options.get("extras"), manifest.conditions.extras, manifest.name)
         self.seconds = 0.0
         self.job: DriverJob | None = None
