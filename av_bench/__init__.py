@@ -36,6 +36,8 @@ def run(
     samples_per_clip: int = 1,
     flavour: Flavour | None = None,
     protocol: str | None = None,
+    seconds: float | str | None = None,
+    pattern: str | None = None,
     metrics: str | Sequence[str] | None = None,
     device: str = "cpu",
     workers: int | None = None,
@@ -64,6 +66,8 @@ def run(
         samples_per_clip: samples per clip, averaged per clip.
         flavour: ``paper`` or ``strict``; by default the protocol's.
         protocol: name of a protocol or a YAML file; by default the set's.
+        seconds: that are scored: a number, ``shortest`` or ``whole`` (each clip's own); by default the protocol's.
+        pattern: how the files of ``samples`` are named, e.g. ``pred_{id}.wav`` or ``{id}/audio.wav``.
         metrics: only these, as a sequence or separated by commas; ``+NAME`` adds an optional one.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         workers: decoding threads; by default one per core.
@@ -101,6 +105,8 @@ def run(
             samples_per_clip=samples_per_clip,
             flavour=flavour,
             protocol=protocol,
+            seconds=None if seconds is None else str(seconds),
+            pattern=pattern,
             metrics=None if names is None else tuple(name.strip() for name in names),
             device=device,
             workers=workers,

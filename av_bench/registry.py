@@ -57,6 +57,7 @@ OWN: dict[str, dict[str, str]] = {
         "nano-sync-video": "av_bench.extractors.nano:NanoSyncVideo",
         "nano-sync": "av_bench.extractors.nano:NanoSync",
         "onsets": "av_bench.extractors.onsets:Onsets",
+        "sfx": "av_bench.extractors.sfx:Sfx",
         "passt": "av_bench.extractors.passt:Passt",
         "panns": "av_bench.extractors.panns:Panns",
         "vggish": "av_bench.extractors.vggish:Vggish",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import protocols
 from av_bench.contracts import UsageError
+from av_bench.pipeline.choose import choose_protocol
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.run import run
 from av_bench.results.compare import differences
@@ -48,7 +49,7 @@ def run_selfcheck(
 
 
 def _plan(set_name: str) -> Selfcheck:
-    protocol = protocols.load_protocol(protocols.load_set(set_name).protocol)
+    protocol, _ = choose_protocol(protocols.load_set(set_name), None)
     if protocol.selfcheck is None:
         raise UsageError(f"protocol {protocol.name} lists no damages to check (key selfcheck)")
     return protocol.selfcheck

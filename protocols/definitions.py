@@ -49,7 +49,8 @@ class Protocol:
     """How a set is measured: seconds from the start of each clip, metrics (column -> options), default flavour.
 
     ``optional`` metrics are computed when asked for (``--metrics +NAME``). ``trained_on`` names the set that the
-    networks were trained on, where that is the only one they know. ``notes`` are printed under every table.
+    networks were trained on, where that is the only one they know. With ``window: whole`` each clip is scored over its
+    own length. ``notes`` are printed under every table.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Protocol:
     notes: tuple[str, ...] = ()
     changelog: tuple[str, ...] = ()
     selfcheck: Selfcheck | None = None
+    window: Literal["fixed", "whole"] = "fixed"
     source: Path | None = field(default=None, metadata=SET_BY_LOADER)
 
     def __post_init__(self) -> None:
@@ -110,7 +112,8 @@ class PinnedList:
 
 @dataclass(frozen=True)
 class SetDefinition:
-    """What a set is; ``kind`` picks the reader.
+    """What a set is; ``kind`` picks the reader. ``prefer`` names protocols that are taken in place of ``protocol`` when
+    their networks are on this machine, the first one first.
 
     ``folder``: any folder of videos. ``rendered``: made by this package (``renderer``, ``split``, ``count``). ``list``:
     ids of a public list (``format``, ``lists``), files found by the name patterns ``video`` and ``audio``; with
@@ -121,6 +124,7 @@ class SetDefinition:
     version: Version
     kind: Literal["folder", "rendered", "list"]
     protocol: str
+    prefer: tuple[str, ...] = ()
     title: str = ""
     conditions: tuple[Modality, ...] = ("video", "text")
     reference_audio: bool = True

@@ -88,6 +88,8 @@ def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Ta
     scored = sorted({run.scores["counts"]["scored"] for run in runs})
     n = str(scored[0]) if len(scored) == 1 else f"{scored[0]} to {scored[-1]}"
     title = f"{name} (version {version}), protocol {protocol} {protocol_version}, {flavour} flavour, n = {n}"
+    remarks = dict.fromkeys(run.scores["protocol"].get("remark", "") for run in runs)
+    title = "; ".join([title, *filter(None, remarks)])
     notes = _notes(rows, len(populations) > 1)
     if any(cell.tied for row in rows for cell in row.cells.values()):
         notes = (*notes, NOTE)

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("av_bench.audit",),
     ("model_zoo",),
     ("av_bench.pipeline",),
-    ("av_bench.training", "av_bench.selfcheck", "av_bench.doctor"),
+    ("av_bench.training", "av_bench.selfcheck", "av_bench.doctor", "av_bench.accept"),
     ("reports",),
     ("av_bench",),  # av_bench/__init__.py: run, table, gate
     ("av_bench.cli",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -14,6 +15,8 @@ from av_bench.contracts import DEFAULT_SEED, AvBenchError, UsageError
 
 if TYPE_CHECKING:
     from av_bench.results.record import Run
+
+_COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # whatever is wrong with the words of a command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -86,6 +89,15 @@ def run(
     samples_per_clip: Annotated[int, typer.Option(help="Samples per clip, averaged per clip.")] = 1,
     flavour: Annotated[FlavourName | None, typer.Option(help="\\[default: the protocol's]")] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol by name or YAML file \\[default: the set's].")] = None,
+    seconds: Annotated[
+        str | None,
+        typer.Option(
+            help="Seconds that are scored: a number, shortest, or whole (each clip's own) \\[default: the protocol's]."
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Names of the samples, e.g. 'pred_{id}.wav' or '{id}/audio.wav'.")
+    ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Only these, separated by commas; +NAME adds an optional one.")
     ] = None,
@@ -126,6 +138,7 @@ def run(
         "samples_per_clip": samples_per_clip,
         "flavour": flavour.value if flavour else None,
         "protocol": protocol,
+        "seconds": seconds,
         "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
         "device": device,
         "workers": workers,
@@ -140,7 +153,7 @@ def run(
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.seeds import run_seeds
 
-    own = RunOptions(model=model, samples=samples, label=label, out=out, videos=videos, **common)
+    own = RunOptions(model=model, samples=samples, label=label, out=out, videos=videos, pattern=pattern, **common)
     results = run_seeds(own, seeds)
     result = max(results, key=lambda found: found.exit_code)
     others = _others(beside, model, set_)
@@ -262,14 +275,54 @@ def list_(group: Annotated[Group, typer.Argument(help="What to list.")]) -> None
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    for_: Annotated[
+        str | None, typer.Option("--for", help="What a command lacks, e.g. 'run --model mmaudio-l --set vggsound'.")
+    ] = None,
+) -> None:
     """What is installed, what is missing, and the command that gets it."""
     from av_bench.doctor import examine
     from reports.terminal import show_findings
 
+    if for_ is not None:
+        _doctor_for(for_)
+        return
     findings = examine()
     show_findings(findings)
     raise typer.Exit(4 if any(f.status == "broken" for f in findings) else 0)
+
+
+def _doctor_for(command: str) -> None:
+    """Everything one `run` command lacks; exit code 4 when that is anything."""
+    from av_bench.pipeline.preflight import preflight, told
+
+    found = preflight(_run_options(command))
+    typer.echo(told(found))
+    raise typer.Exit(4 if found else 0)
+
+
+def _run_options(command: str) -> Any:
+    """The options that a `run` command line means, without running it. UsageError for another command."""
+    from av_bench.pipeline.plan import RunOptions
+
+    words = [word for word in shlex.split(command) if word != "av-bench"]
+    if words[:1] != ["run"]:
+        raise UsageError(f"--for {command!r}: a run command is expected, e.g. 'run --model mmaudio-l --set vggsound'")
+    parser = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
+    try:
+        given = parser.make_context("run", words[1:]).params
+    except _COMMAND_LINE_ERROR as error:
+        raise UsageError(f"--for {command!r}: {error}") from error
+    metrics = given["metrics"]
+    return RunOptions(
+        set=given["set_"],
+        model=given["model"],
+        samples=given["samples"],
+        data=given["data"],
+        lists=given["lists"],
+        protocol=given["protocol"],
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else None,
+    )
 
 
 @app.command()
@@ -295,11 +348,13 @@ def selfcheck(
 
 def _mount() -> None:
     """Add the commands that stand in files of their own."""
+    from av_bench.cli.accept import accept
     from av_bench.cli.audit import app as audit_app
     from av_bench.cli.audit import lists_app
     from av_bench.cli.baselines import app as baselines_app
     from av_bench.cli.features import features
     from av_bench.cli.judge import mount as mount_judges
+    from av_bench.cli.sets import app as sets_app
     from av_bench.cli.stats import app as stats_app
     from av_bench.cli.store import store_app
     from av_bench.cli.train import train
@@ -307,10 +362,12 @@ def _mount() -> None:
 
     app.add_typer(weights_app, name="weights", help="Pretrained files: list, pull, verify, add.")
     app.add_typer(audit_app, name="audit", help="Train/test overlaps: lists, Table A4, content.")
+    app.add_typer(sets_app, name="sets", help="Is your copy of a set complete? check.")
     app.add_typer(lists_app, name="lists", help="Public list files of the field: pull, verify, show.")
     app.add_typer(baselines_app, name="baselines", help="Other people's generators: list, show, setup.")
     app.add_typer(stats_app, name="stats", help="Reference packs: make, import, show.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
+    app.command("accept")(accept)
     app.command("train")(train)
     app.command("features")(features)
     mount_judges(app)

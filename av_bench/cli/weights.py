@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from av_bench.contracts import AvBenchError, MissingRequirement
+from av_bench.contracts import AvBenchError, MissingRequirement, UsageError
 from av_bench.runtime.offline import offline
 from av_bench.weights import Progress, check
 from av_bench.weights.lock import LockEntry, folder, load_lock, readable_size, select
@@ -42,7 +42,12 @@ def list_() -> None:
 
 @app.command("pull")
 def pull_(
-    names: Annotated[list[str], typer.Argument(help="Weight files, or extractors, models or columns that need them.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Weight files, or extractors, models or columns that need them.")
+    ] = None,
+    for_: Annotated[
+        list[str] | None, typer.Option("--for", help="Everything that a protocol, set or model needs; may be repeated.")
+    ] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the non-commercial licences without being asked.")
     ] = False,
@@ -51,14 +56,25 @@ def pull_(
 ) -> None:
     """Download files, resuming where an earlier pull was cut, and check them before they get their name."""
     with _errors_told():
-        entries = select(names)
+        names = names or []
+        entries = _asked(names, for_ or [])
         network = not (offline_ or offline())
         if network:
-            _settle_licences(entries, names, accept_licence)
+            _settle_licences(entries, [*names, *(f"--for={whole}" for whole in for_ or [])], accept_licence)
         failed = [entry.name for entry in entries if not _pull_one(entry, network, quiet)]
     if failed:
         typer.echo(f"{len(failed)} of {len(entries)} files failed: {', '.join(failed)}", err=True)
         raise typer.Exit(MissingRequirement.exit_code)
+
+
+def _asked(names: list[str], wholes: list[str]) -> list[LockEntry]:
+    """Entries by name, and all that protocols, sets and models need. UsageError when nothing is asked for."""
+    from av_bench.pipeline.needed import needed_by
+
+    if not names and not wholes:
+        raise UsageError("name weight files, or say --for PROTOCOL, SET or MODEL; `av-bench weights list` shows all")
+    wanted = [*(select(names) if names else []), *(entry for whole in wholes for entry in needed_by(whole))]
+    return list({entry.name: entry for entry in wanted}.values())
 
 
 @app.command("verify")
@@ -110,6 +126,8 @@ def _pull_one(entry: LockEntry, network: bool, quiet: bool) -> bool:
         typer.echo(f"{entry.name}: {error}", err=True)
         return False
     typer.echo(f"{entry.name}: {'checked, ' if downloaded else 'already there, '}{path}{_basis(entry)}")
+    if entry.citation and downloaded:
+        typer.echo(f"{entry.name}: please cite {entry.citation}")
     return True
 
 

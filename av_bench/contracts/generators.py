@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from av_bench.contracts.clips import Clip, ClipSet
@@ -73,6 +74,7 @@ class SampleSource(ABC):
     sample_rate: int | None = None  # Hz, None where it differs from clip to clip
     conditions: frozenset[Modality] = frozenset()  # what samples are made from
     training_sets: tuple[str, ...] = ()  # named as `av-bench audit` names them
+    metric_networks: Mapping[str, str] = MappingProxyType({})  # networks behind metrics that it uses itself -> what for
     parameters: int | None = None  # number of weights
     identity: str = ""  # changes with the weights: samples made with others are never taken for its own
     is_reference: bool = False  # its samples are the reference audio itself
@@ -91,6 +93,10 @@ class SampleSource(ABC):
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Called once with the whole frozen list before any sample is made; refuses what cannot work (UsageError)."""
         del clips, seconds, seed
+
+    def files_of(self) -> Mapping[str, Sequence[Path]]:
+        """Files of samples that are there already, by clip id; known after ``setup``."""
+        return {}
 
     @abstractmethod
     def produce(self, job: GenerationJob) -> Iterator[Generated]:

@@ -136,18 +136,19 @@ class Extraction:
     def _load(self, medium: MediaFile, built: dict[str, Extractor], audio: bool) -> _Loaded:
         """Decode one file and prepare the input of every extractor that can use it; runs in a thread."""
         result = _Loaded(medium)
+        seconds = medium.window(self.seconds)
         requests = [e.video_request for e in built.values() if e.video_request is not None]
         try:
-            media = decode(medium.path, requests, self.seconds, audio=True, digest=medium.digest)
+            media = decode(medium.path, requests, seconds, audio=True, digest=medium.digest)
             result.probe = _probe(media)
             for name, extractor in built.items():
                 if extractor.modality == "video":
-                    usable = _enough_frames(media, extractor, self.seconds)
+                    usable = _enough_frames(media, extractor, seconds)
                 else:
-                    usable = audio and enough_audio(media, self.seconds)
+                    usable = audio and enough_audio(media, seconds)
                 if usable:
                     with named_plugin(name, [medium.id]):
-                        result.inputs[name] = extractor.prepare(media, self.seconds)
+                        result.inputs[name] = extractor.prepare(media, seconds)
         except MediaError as error:
             medium.problem = error
             result.probe = None
@@ -155,22 +156,23 @@ class Extraction:
 
     def _judge(self, medium: MediaFile, probe: Features, *, audio: bool, video: bool) -> None:
         """Set the problem or the flags of a readable medium from what its probe says."""
+        seconds = medium.window(self.seconds)
         samples, rate, peak = int(probe["samples"]), int(probe["rate"]), float(probe["peak"])
         ends = float(probe["video_seconds"])
         if audio and not rate:
             medium.problem = MediaError(medium.path, Reason.NO_AUDIO, "the file has no audio stream")
-        elif audio and not _covers(samples, rate, self.seconds):
-            detail = f"{samples / rate:.3f} s of audio, the protocol scores {self.seconds:g} s"
+        elif audio and not _covers(samples, rate, seconds):
+            detail = f"{samples / rate:.3f} s of audio, the protocol scores {seconds:g} s"
             medium.problem = MediaError(medium.path, Reason.TOO_SHORT_AUDIO, detail)
         elif video and ends < 0:
             medium.problem = MediaError(medium.path, Reason.NO_VIDEO, "the file has no video stream")
-        elif video and round(ends * 25) < int(25 * self.seconds):
-            detail = f"{ends:.3f} s of video, the protocol scores {self.seconds:g} s"
+        elif video and round(ends * 25) < int(25 * seconds):
+            detail = f"{ends:.3f} s of video, the protocol scores {seconds:g} s"
             medium.problem = MediaError(medium.path, Reason.TOO_SHORT_VIDEO, detail)
         elif audio and peak < SILENCE_PEAK:
             medium.flags.append((Reason.SILENT, f"peak {peak:.1e}"))
-        if audio and medium.problem is None and samples / rate > self.seconds + 0.05:
-            medium.flags.append((Reason.CUT, f"{samples / rate:.2f} s cut to {self.seconds:g} s"))
+        if audio and medium.problem is None and samples / rate > seconds + 0.05:
+            medium.flags.append((Reason.CUT, f"{samples / rate:.2f} s cut to {seconds:g} s"))
 
     def texts(self, texts: Sequence[str], extractors: Sequence[str]) -> None:
         """Text features, batch by batch."""

@@ -105,6 +105,11 @@ class ExtractorSet:
     def _cls(self, name: str) -> type[Extractor] | type[PairExtractor]:
         return self._singles[name] if name in self._singles else self._pairs[name]
 
+    @property
+    def shortest(self) -> float:
+        """Seconds that every network can take."""
+        return max((cls.shortest for cls in self._singles.values()), default=0.0)
+
     def check(self, seconds: float) -> None:
         """What can be known before anything is built: weights are there (MissingRequirement), and the protocol's
         ``seconds`` are enough (UsageError)."""

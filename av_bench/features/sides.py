@@ -21,10 +21,15 @@ class MediaFile:
     digest: str = ""
     problem: MediaError | None = None
     flags: list[tuple[Reason, str]] = field(default_factory=list)
+    seconds: float | None = None  # that are scored of this clip, where clips differ
+
+    def window(self, seconds: float) -> float:
+        """Seconds that are scored: its own, else those of all clips."""
+        return seconds if self.seconds is None else self.seconds
 
     def key(self, seconds: float) -> str:
         """Store key."""
-        return media_key(self.digest, seconds)
+        return media_key(self.digest, self.window(seconds))
 
 
 @dataclass

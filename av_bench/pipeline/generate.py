@@ -21,6 +21,7 @@ from av_bench.contracts import (
     Reason,
     SampleKey,
     SampleSource,
+    UsageError,
     plugin_boundary,
 )
 from av_bench.features.sides import MediaFile
@@ -31,16 +32,18 @@ if TYPE_CHECKING:
     from av_bench.pipeline.plan import RunPlan
 
 
-def sample_source(model: str | None, samples: Path | None) -> SampleSource:
+def sample_source(model: str | None, samples: Path | None, pattern: str | None = None) -> SampleSource:
     """What a run asks for: a model, a folder of samples, or a baseline's published samples."""
     if samples is not None and model is not None:
         from model_zoo.load import load_samples
 
+        if pattern is not None:
+            raise UsageError(f"--pattern and --model {model}: the manifest says how its samples are named; give one")
         return load_samples(model, samples)
     if samples is not None:
         from model_zoo.samples import SampleFolder
 
-        return SampleFolder(samples)
+        return SampleFolder(samples, pattern=pattern)
     return model_zoo.load(str(model))
 
 
@@ -93,7 +96,7 @@ def collect_samples(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) ->
     with reporter.stage("generate", len(keys)) as stage:
         stage.advance(len(keys) - len(todo))
         settled = _settle(plan, job, files, stage)
-    media = [_medium(clip, k, files, settled) for clip, k in keys]
+    media = [_medium(clip, k, files, settled, plan.windows.get(clip.id)) for clip, k in keys]
     usable = {(m.id, m.sample): m for m in media if m.problem is None}
     for key, flag in plan.source.flags({key: m.path for key, m in usable.items()}).items():
         usable[key].flags.append(flag)
@@ -159,13 +162,15 @@ def _keep(plan: RunPlan, files: SampleFiles, item: Generated, seconds: float) ->
     return item
 
 
-def _medium(clip: Clip, k: int, files: SampleFiles, settled: dict[SampleKey, Generated]) -> MediaFile:
+def _medium(
+    clip: Clip, k: int, files: SampleFiles, settled: dict[SampleKey, Generated], seconds: float | None
+) -> MediaFile:
     item, path = settled.get((clip.id, k)), files.find((clip.id, k))
     if item is not None and item.path is not None:
         path = item.path
     if path is not None:
-        return MediaFile(clip.id, path, k)
-    medium = MediaFile(clip.id, files.folder / f"{files.stem((clip.id, k))}.flac", k)
+        return MediaFile(clip.id, path, k, seconds=seconds)
+    medium = MediaFile(clip.id, files.folder / f"{files.stem((clip.id, k))}.flac", k, seconds=seconds)
     reason = item.reason if item is not None and item.reason is not None else Reason.GENERATOR_FAILED
     detail = item.detail if item is not None else "the model gave no sample"
     medium.problem = MediaError(clip.id, reason, detail)

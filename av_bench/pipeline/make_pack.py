@@ -10,6 +10,7 @@ from av_bench.contracts import UsageError
 from av_bench.features import reference_pack
 from av_bench.features.extraction import Extraction
 from av_bench.features.store import Features, Store
+from av_bench.pipeline.choose import choose_protocol
 from av_bench.pipeline.measure import measure
 from av_bench.pipeline.reference_media import extract_reference
 from av_bench.runtime.files import home
@@ -32,7 +33,7 @@ def make_pack(
 ) -> dict[str, Any]:
     """Extract and write; returns the provenance. Clips that cannot be used are refused, not left out in silence."""
     definition = protocols.load_set(set_name)
-    protocol = protocols.load_protocol(protocol_name or definition.protocol)
+    protocol, _ = choose_protocol(definition, protocol_name)
     networks = measure(protocol, metrics, device).extractors
     clips = read_clips(definition, SetRequest(data=data, lists=lists, limit=limit))
     extraction = Extraction(networks, Store(home() / "store"), protocol.seconds, default_workers(), Reporter())

@@ -42,15 +42,27 @@ def measure(
     missing.
     """
     chosen: Flavour = flavour or protocol.flavour
+    metrics, extractors = _resolved(protocol, wanted, device, chosen)
+    extractors.check(protocol.seconds)
+    return Measurement(protocol, chosen, metrics, extractors)
+
+
+def extractors_for(protocol: protocols.Protocol, wanted: Sequence[str] | None = None) -> list[str]:
+    """Names of all extractors that the metrics of a protocol need; nothing is looked for on disk."""
+    return _resolved(protocol, wanted, "cpu", protocol.flavour)[1].names
+
+
+def _resolved(
+    protocol: protocols.Protocol, wanted: Sequence[str] | None, device: str, flavour: Flavour
+) -> tuple[tuple[Metric, ...], ExtractorSet]:
     metrics = tuple(
         build_metric(f"protocol {protocol.name}", name, options) for name, options in _chosen(protocol, wanted).items()
     )
     try:
-        extractors = ExtractorSet([need for metric in metrics for need in metric.needs], device, chosen)
+        extractors = ExtractorSet([need for metric in metrics for need in metric.needs], device, flavour)
     except UsageError as error:
         raise UsageError(f"protocol {protocol.name}: {error}") from error
-    extractors.check(protocol.seconds)
-    return Measurement(protocol, chosen, metrics, extractors)
+    return metrics, extractors
 
 
 def needs_of(metric: Metric, extractors: ExtractorSet) -> Iterator[Need]:

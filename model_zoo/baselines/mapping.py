@@ -42,6 +42,7 @@ class MappedSamples(SampleFolder):
         super().__init__(folder, files)
         self.name = manifest.name
         self.training_sets = tuple(s.name for s in manifest.training_sets)
+        self.metric_networks = manifest.metric_networks_used
 
     def coverage(self, clips: Sequence[Clip], samples: int) -> dict[str, Any]:
         """Which clips of the list have all their samples, and what the folder holds besides."""

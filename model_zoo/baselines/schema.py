@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import UsageError, unknown_name
 from av_bench.schema import SET_BY_LOADER, build
 from model_zoo.baselines.steps import Steps, open_places, problems
 from model_zoo.external.checks import Native
 from model_zoo.external.contract import Task
+
+METRIC_NETWORKS = ("passt", "panns", "vggish", "imagebind", "laion-clap", "ms-clap", "synchformer")
+"""Networks behind metrics, as `av-bench weights list` calls them: a model that uses one is not judged by it alone."""
 
 Use = Literal["required", "optional", "unused"]
 Mode = Literal["inprocess", "subprocess", "container", "import"]
@@ -136,6 +139,7 @@ class Manifest:
     paper: tuple[PaperRow, ...] = ()
     training_sets: tuple[TrainingSet, ...] = ()
     notes: tuple[str, ...] = ()
+    metric_networks_used: Mapping[str, str] = field(default_factory=dict)  # network behind a metric -> what for
     unverified: Mapping[str, str] = field(default_factory=dict)
     digest: str = field(default="", metadata=SET_BY_LOADER)  # sha256 of the file
     steps_digest: str = field(default="", metadata=SET_BY_LOADER)  # sha256 of the user's own steps file
@@ -165,6 +169,11 @@ def _problems(manifest: Manifest, data: Mapping[str, Any]) -> list[str]:
         found.append("modes is empty")
     if manifest.driver.command and manifest.driver.status == "none":
         found.append("driver.status is none, but there is a driver.command")
+    found += [
+        f"metric_networks_used: {unknown_name('network', name, list(METRIC_NETWORKS))}"
+        for name in manifest.metric_networks_used
+        if name not in METRIC_NETWORKS
+    ]
     found += _steps_problems(manifest.driver, manifest.conditions.extras)
     wanted = {"v2a": ("video",), "tv2a": ("video", "text"), "t2a": ("text",)}[manifest.task]
     found += [f"task {manifest.task} but conditions.{c} is unused" for c in wanted if _use(manifest, c) == "unused"]

@@ -1,7 +1,8 @@
 """Official commands as data: what is written for them, what is run, and which file they leave.
 
-``drivers/stages.py`` carries them out. What is not known of an official command stands as ``<...>`` in a template and
-has to be filled in by the user: a command that was guessed must not look like one that is known.
+``drivers/stages.py`` carries them out, ``drivers/resident.py`` those that stay for all items. What is not known of an
+official command stands as ``<...>`` in a template and has to be filled in by the user: a command that was guessed must
+not look like one that is known.
 """
 
 from __future__ import annotations
@@ -19,23 +20,36 @@ from av_bench.schema import read_yaml
 
 PLACEHOLDERS = (
     *("python", "python2", "repo", "weights", "work", "out"),  # of the job
-    *("id", "name", "k", "seed", "seconds", "video", "suffix", "text"),  # of the item
+    *("id", "name", "k", "seed", "seconds", "video", "suffix", "text", "text_json", "gpu"),  # of the item
 )
 _OPEN = re.compile(r"<[^<>{}]+>")
-_PLAIN = re.compile(r"extras\.\d+|commands\.\d+\.(name|part)")  # taken as they stand
-_KEYS = re.compile(r"write|copy|csv\.columns|jsonl\.fields|commands\.\d+\.env")  # keys are the user's texts
+_PLAIN = re.compile(r"extras\.\d+|commands\.\d+\.(name|part|keep\.\d+|seeds\.\d+)")  # taken as they stand
+_KEYS = re.compile(r"write|copy|csv\.columns|jsonl\.fields|commands\.\d+\.(env|replace)")  # keys are the user's texts
 _ROOTS = ("{repo}", "{work}", "{out}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command. ``cwd`` is a folder below the repository, or below ``{work}`` or ``{out}``."""
+    """One command. ``cwd`` is a folder below the repository, or below ``{work}`` or ``{out}``.
+
+    With ``keep``, ``seeds`` or ``replace`` it is ``[interpreter, script, ...]`` and stays for all items: what the
+    functions ``keep`` return is kept, the functions ``seeds`` get the item's seed, texts of the script's source are
+    replaced in memory (``drivers/resident.py``).
+    """
 
     name: str = ""
     part: Literal["features", "generation", "decoding"] = "generation"
     cwd: str = "{repo}"
     env: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    seeds: tuple[str, ...] = ()
+    replace: Mapping[str, str] = field(default_factory=dict)
     run: tuple[str, ...]
+
+    @property
+    def stays(self) -> bool:
+        """Whether one process runs it for all items."""
+        return bool(self.keep or self.seeds or self.replace)
 
 
 @dataclass(frozen=True)
@@ -56,9 +70,13 @@ class JsonLines:
 
 @dataclass(frozen=True)
 class Reencode:
-    """Another frame rate (frames per second) is needed: a silent copy at it is ``{video_fps}``."""
+    """Another frame rate (frames per second) is needed: a silent copy at it is ``{video_fps}``.
+
+    ``silence``: with a track of digital zeros, for official readers that wait for one.
+    """
 
     fps: float
+    silence: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +122,15 @@ def problems(steps: Steps, extras: tuple[str, ...]) -> list[str]:
     found += [f"{name!r} must be a relative path that does not climb" for name in files if not _stays(name)]
     for number, step in enumerate(steps.commands):
         root, _, rest = step.cwd.partition("/")
+        if step.stays and not _is_script(step.run):
+            found.append(f"commands.{number}: keep, seeds and replace need run: [{{python}}, SCRIPT.py, ...]")
         if not _stays(rest if root in _ROOTS else step.cwd):
             found.append(f"commands.{number}.cwd: {step.cwd!r} must be below {', '.join(_ROOTS)}")
     return found
+
+
+def _is_script(run: tuple[str, ...]) -> bool:
+    return len(run) > 1 and run[0] in ("{python}", "{python2}") and run[1].endswith(".py")
 
 
 def _stays(name: str) -> bool:

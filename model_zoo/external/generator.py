@@ -29,7 +29,7 @@ from av_bench.runtime.files import write_atomically
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
 from model_zoo.external.extras import read_extras
-from model_zoo.external.launching import launch
+from model_zoo.external.launching import launch, one_device
 from model_zoo.external.runner import DriverJob, Settled
 from model_zoo.external.silent import at_rate, silent_copy
 
@@ -66,6 +66,7 @@ class ExternalProgram(SampleSource):
         uses: dict[Modality, str] = {"video": manifest.conditions.video, "text": manifest.conditions.text}
         self.conditions: frozenset[Modality] = frozenset(name for name, use in uses.items() if use != "unused")
         self.training_sets = tuple(s.name for s in manifest.training_sets)
+        self.metric_networks = manifest.metric_networks_used
         self.extras = read_extras(options.get("extras"), manifest.conditions.extras, manifest.name)
         self.seconds = 0.0
         self.job: DriverJob | None = None
@@ -143,6 +144,8 @@ class ExternalProgram(SampleSource):
             said["driver_status"] = "steps of the user's own"
             said["steps"] = self.manifest.steps_digest
         said |= {"paper": [vars(row) for row in self.manifest.paper], "network": False}
+        if self.manifest.metric_networks_used:
+            said["metric_networks_used"] = dict(self.manifest.metric_networks_used)
         if self.manifest.parameters is not None:
             said["parameters"] = {"count": self.manifest.parameters.count, "source": self.manifest.parameters.source}
         if (folder / "result.json").is_file():
@@ -193,7 +196,7 @@ class ExternalProgram(SampleSource):
             )
             steps = self.manifest.driver.steps
             if steps is not None and steps.reencode is not None:
-                other = at_rate(video, steps.reencode.fps)
+                other = at_rate(video, steps.reencode.fps, steps.reencode.silence)
                 item = replace(item, extras={**item.extras, "video_fps": str(other.resolve())})
         if "text" in self.conditions and clip.text is not None:
             kind: Literal["label", "caption"] = "label" if clip.text == clip.label else "caption"
@@ -221,7 +224,7 @@ class ExternalProgram(SampleSource):
             seed=seed,
             samples_per_item=samples,
             generation=generation,
-            device=device,
+            device="cuda" if one_device(device) else device,
             dtype=str(self.given.get("dtype", "float32")),
             output_dir=str(folder / "outputs"),
             cache_dir=str(folder / "cache"),

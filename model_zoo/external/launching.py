@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,10 @@ _DRIVERS = Path(__file__).resolve().parents[1] / "baselines/drivers"
 
 
 def launch(manifest: Manifest, site: Site, folder: Path, device: str = "cpu") -> Launch:
-    """The command of a manifest. Placeholders: python, python2, repo, weights, drivers, request, job."""
+    """The command of a manifest. Placeholders: python, python2, repo, weights, drivers, request, job.
+
+    Official code often says "cuda" and means the first device, so with ``cuda:N`` only the N-th one is shown to it.
+    """
     values = {"request": str(folder / "request.json"), "job": str(folder), "drivers": str(_DRIVERS)}
     values |= {"repo": site.repo or "", "weights": site.weights or "", "python": site.python or "python"}
     values["python2"] = site.python2 or ""
@@ -29,12 +34,24 @@ def launch(manifest: Manifest, site: Site, folder: Path, device: str = "cpu") ->
         raise UsageError(f"baseline {manifest.name}: driver.command: placeholder {error}; known are {known}") from error
     where = Path(site.repo) if site.repo else None
     if not site.in_container(manifest):
-        return Launch(argv, where)
+        return Launch(argv, where, one_device(device))
     gpu = manifest.min_vram_gib is not None or device.startswith("cuda")
-    return _container(site, site.image or manifest.driver.image or "", argv, where or folder, folder, gpu)
+    return _container(site, site.image or manifest.driver.image or "", argv, where or folder, folder, gpu, device)
 
 
-def _container(site: Site, image: str, argv: tuple[str, ...], where: Path, folder: Path, gpu: bool) -> Launch:
+def one_device(device: str) -> dict[str, str]:
+    """The variable that shows a child ``cuda:N`` alone, empty for other devices."""
+    number = re.fullmatch(r"cuda:(\d+)", device)
+    if number is None:
+        return {}
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    index = int(number[1])
+    return {"CUDA_VISIBLE_DEVICES": visible[index] if index < len(visible) else str(index)}
+
+
+def _container(
+    site: Site, image: str, argv: tuple[str, ...], where: Path, folder: Path, gpu: bool, device: str
+) -> Launch:
     """The same command inside an image: paths stay what they are, only the job folder can be written, no network."""
     name = f"av-bench-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
     silent = (home() / "silent").resolve()
@@ -43,6 +60,7 @@ def _container(site: Site, image: str, argv: tuple[str, ...], where: Path, folde
     run = [site.engine, "run", "--rm", "--name", name, "--network", "none", "--workdir", str(where)]
     run += [part for mount in mounts for part in ("--volume", mount)]
     variables = {"AV_BENCH_REQUEST": str(folder / "request.json"), "PYTHONPATH": str(folder / "lib")}
+    variables |= one_device(device)
     run += [part for key, value in variables.items() for part in ("--env", f"{key}={value}")]
     run += ["--gpus", "all"] if gpu else []
     return Launch((*run, image, *argv), None, {}, (site.engine, "rm", "--force", name))

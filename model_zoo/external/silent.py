@@ -14,6 +14,7 @@ import av
 from av_bench.contracts import MediaError, Reason
 from av_bench.runtime.files import atomic_path, file_digest, home
 
+_SILENCE_RATE = 44_100
 _BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all others start at 0
 
 
@@ -45,18 +46,19 @@ def silent_copy(video: Path, folder: Path | None = None) -> SilentVideo:
         raise MediaError(video, Reason.UNREADABLE, f"no silent copy could be made: {error}") from error
 
 
-def at_rate(video: SilentVideo, fps: float) -> Path:
+def at_rate(video: SilentVideo, fps: float, silence: bool = False) -> Path:
     """A silent copy at another frame rate: H.264 at its own size (an odd row or column is cut off), near lossless.
 
     Frames are dropped or repeated as FFmpeg's ``fps`` filter does, which is what official preparations call; where the
     video starts late, its first frame stands until then, so that readers that only count frames stay in time. Copies
-    are kept beside the silent copy. Raises MediaError: unreadable.
+    are kept beside the silent copy. ``silence`` adds a track of digital zeros as long as the picture, for readers that
+    insist on one. Raises MediaError: unreadable.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    target = video.path.with_name(f"{video.path.stem}-fps{rate.numerator}-{rate.denominator}.mp4")
+    target = video.path.with_name(f"{video.path.stem}-fps{rate.numerator}-{rate.denominator}{'-quiet' * silence}.mp4")
     try:
         if not target.is_file():
-            _encode(video.path, target, rate)
+            _encode(video.path, target, rate, silence)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError(
             video.path, Reason.UNREADABLE, f"no copy at {fps:g} frames/s could be made: {error}"
@@ -64,7 +66,7 @@ def at_rate(video: SilentVideo, fps: float) -> Path:
     return target
 
 
-def _encode(source: Path, target: Path, rate: Fraction) -> None:
+def _encode(source: Path, target: Path, rate: Fraction, silence: bool) -> None:
     with (
         atomic_path(target, keep_suffix=True) as part,
         av.open(str(source), metadata_errors="ignore") as given,
@@ -74,6 +76,7 @@ def _encode(source: Path, target: Path, rate: Fraction) -> None:
         coded = made.add_stream("libx264", rate=rate, options={"crf": "10", "threads": "1"})
         coded.width, coded.height = stream.codec_context.width // 2 * 2, stream.codec_context.height // 2 * 2
         coded.pix_fmt = "yuv420p"
+        quiet = made.add_stream("aac", rate=_SILENCE_RATE, layout="mono") if silence else None
         graph = av.filter.Graph()
         cut = f"{coded.width}:{coded.height}:0:0"
         zero = (given.start_time or 0) / av.time_base if given.format.name in _BROADCAST else 0.0
@@ -87,12 +90,26 @@ def _encode(source: Path, target: Path, rate: Fraction) -> None:
         for first, second in pairwise(nodes):
             first.link_to(second)
         graph.configure()
+        frames = 0
         for frame in chain(given.decode(stream), [None]):
             graph.push(frame)
             for ready in _ready(graph):
+                frames += 1
                 ready.pict_type = av.video.frame.PictureType.NONE
                 made.mux(coded.encode(ready))
         made.mux(coded.encode(None))
+        if quiet is not None:
+            _add_silence(made, quiet, float(frames / rate))
+
+
+def _add_silence(made: Any, stream: Any, seconds: float) -> None:
+    """Digital zeros of at least this length."""
+    for number in range(int(seconds * _SILENCE_RATE) // 1024 + 2):
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        frame.planes[0].update(bytes(4 * 1024))
+        frame.rate, frame.pts, frame.time_base = _SILENCE_RATE, 1024 * number, Fraction(1, _SILENCE_RATE)
+        made.mux(stream.encode(frame))
+    made.mux(stream.encode(None))
 
 
 def _ready(graph: Any) -> Iterator[Any]:

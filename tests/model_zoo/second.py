@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,16 @@ def second_python() -> Path:
                 pytest.skip(f"no second environment: {done.stderr.strip().splitlines()[-1:]}")
             (root / "ready").touch()
     return python
+
+
+def interpreter(version: str) -> Path:
+    """Another Python of this machine; the test is skipped where there is none."""
+    found = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    found += [Path(folder) / f"python{version}" for folder in os.environ.get("PATH", "").split(os.pathsep)]
+    for path in found:
+        if path.is_file() and not subprocess.run([path, "--version"], capture_output=True, check=False).returncode:
+            return path
+    pytest.skip(f"no Python {version} on this machine")
 
 
 def write_manifest(folder: Path, kind: str, *more: str, **changes: Any) -> Path:

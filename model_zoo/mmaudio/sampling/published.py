@@ -105,6 +105,7 @@ class PublishedMMAudio(MMAudio):
         self.identity = "-".join([*given, *(files.file_sha256(files.require(entry))[:16] for entry in needed)])
         if weights is None:
             self.training_sets, self.paper = TRAINING_SETS, rows_of_the_paper(found.name)
+            self.metric_networks = {"synchformer": "visual features as condition"}
 
 
 class MMAudioSmall16k(PublishedMMAudio):

@@ -1,0 +1,71 @@
+"""`av-bench accept`: the first run on an installation that has the released files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+THIRD_PARTY = (
+    "A third-party reproduction of MMAudio-S-16kHz, for comparison: FD-PaSST 69.50, FD-PANNs 5.27, FD-VGG 0.797, "
+    "KL-PANNs 1.64, KL-PaSST 1.59, IB-score 29.2, DeSync 0.489."
+)
+
+
+def accept(
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("runs/accept"),
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    table1: Annotated[
+        str | None, typer.Option("--table1", help="Also run this model on vggsound and set its row beside the paper's.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="With --table1: folder of the VGGSound videos.")] = None,
+    lists: Annotated[Path | None, typer.Option(help="With --table1: list folder or file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --table1: only the first N clips by id.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Check every released file that is here, run every network and variant on known clips, and write a report."""
+    from av_bench.accept import CLIPS, markdown
+    from av_bench.accept import accept as run_all
+    from av_bench.runtime.devices import check_device
+    from av_bench.runtime.files import write_atomically
+    from protocols import load_set
+    from protocols.definitions import SetRequest
+    from protocols.readers.read import read_clips
+
+    check_device(device)
+    clips = read_clips(load_set("impacts"), SetRequest(limit=CLIPS))
+    report = run_all(clips, out, device, str if quiet else partial(typer.echo, err=True))
+    write_atomically(out / "accept.json", report.as_json().encode())
+    write_atomically(out / "accept.md", markdown(report).encode())  # kept, whatever becomes of the long run
+    if table1 is not None:
+        table = _table1(table1, data, lists, limit, out, device, quiet)
+        write_atomically(out / "accept.md", markdown(report, table).encode())
+    typer.echo((out / "accept.md").read_text(encoding="utf8"), nl=False)
+    typer.echo(f"\nreport: {out}/accept.json, {out}/accept.md")
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _table1(
+    model: str, data: Path | None, lists: Path | None, limit: int | None, out: Path, device: str, quiet: bool
+) -> str:
+    """The row of a model on VGGSound beside the paper's, as Markdown."""
+    import av_bench
+    from reports.build import tables
+    from reports.render import render
+
+    result = av_bench.run(
+        set="vggsound",
+        model=model,
+        data=data,
+        lists=lists,
+        limit=limit,
+        device=device,
+        out=out / "table1",
+        min_coverage=0.0,
+        quiet=quiet,
+    )
+    told = render(tables([result.path], with_paper="table1"), "markdown")
+    few = f"\nOn {limit} clips FD and IS are not comparable with the full set's.\n" if limit is not None else ""
+    return f"{told}{few}\n{THIRD_PARTY}\n"
