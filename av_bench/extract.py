@@ -81,7 +81,7 @@ def _features(
 
     def prepare(path: Path) -> list[torch.Tensor] | AvBenchError:
         try:
-            media = decode(path)
+            media = decode(path, window=seconds)
             if not enough_audio(media, seconds):
                 return UsageError(f"{path}: {media.audio_seconds:.3f} s, {seconds:g} s are needed")
             return [network.prepare(media, seconds) for network in networks]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from av_bench.contracts import ClipSet, Generated, GenerationJob, Reason, SampleSource, UsageError
-from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
+from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, list_folder
 
 Key = tuple[str, int]
 NEAREST = 20  # names for which the nearest one is looked for; it takes time in large folders
@@ -31,10 +31,15 @@ class SampleFolder(SampleSource):
             raise UsageError(f"--samples {folder}: no such folder")
         self.folder, self.pattern = folder, pattern
         self._named = files is None and pattern is None  # the keys come from the file names
+        self._left_out: dict[str, str] = {}
         if files is not None:
             self.files = files
+        elif pattern is not None:
+            self.files = by_pattern(folder, pattern)
         else:
-            self.files = _by_key(folder) if pattern is None else by_pattern(folder, pattern)
+            listed = list_folder(folder, AUDIO_SUFFIXES | VIDEO_SUFFIXES)
+            self._left_out = dict(listed.notes())
+            self.files = _by_key(folder, listed.used)
         self._extra: dict[str, str] = {}  # file -> why it is not scored
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
@@ -45,7 +50,9 @@ class SampleFolder(SampleSource):
             self._prefer_ids(ids)
         strangers = [(stem, path) for (stem, _), path in self.files.items() if stem not in ids]
         told = [_stranger(stem, ids) if i < NEAREST else _STRANGER for i, (stem, _) in enumerate(sorted(strangers))]
-        self._extra = {self._name(path): text for (_, path), text in zip(sorted(strangers), told, strict=True)}
+        self._extra = self._left_out | {
+            self._name(path): text for (_, path), text in zip(sorted(strangers), told, strict=True)
+        }
         if not any(stem in ids for stem, _ in self.files):
             raise UsageError(self._nothing_fits(ids))
 
@@ -108,9 +115,9 @@ class SampleFolder(SampleSource):
         return path.relative_to(self.folder).as_posix()
 
 
-def _by_key(folder: Path) -> dict[Key, Path]:
+def _by_key(folder: Path, paths: Iterable[Path]) -> dict[Key, Path]:
     files: dict[Key, Path] = {}
-    for path in media_files(folder, AUDIO_SUFFIXES | VIDEO_SUFFIXES):
+    for path in paths:
         numbered = re.fullmatch(r"(.+)~(\d+)", path.stem)
         key = (numbered.group(1), int(numbered.group(2))) if numbered else (path.stem, 0)
         _add(files, key, path, folder)
@@ -192,5 +199,5 @@ def _add(files: dict[Key, Path], key: Key, path: Path, folder: Path) -> None:
 def _all_media(folder: Path) -> Iterator[Path]:
     suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith("."):
+        if path.suffix.lower() in suffixes and not path.is_dir() and not path.name.startswith("."):
             yield path

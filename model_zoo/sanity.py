@@ -59,7 +59,7 @@ class _FromReference(Generator):
     def _decode(self, source: Path | None, clip: Clip) -> DecodedMedia:
         if source is None:
             raise MediaError(clip.id, Reason.NO_AUDIO, "the clip has no reference audio")
-        media = decode(source)
+        media = decode(source, window=self.seconds)
         if media.audio is None:
             raise MediaError(source, Reason.NO_AUDIO, "the file has no audio stream")
         return media

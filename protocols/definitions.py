@@ -231,7 +231,7 @@ def limited(clips: ClipSet, limit: int | None) -> ClipSet:
         return clips
     if limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
-    return ClipSet(clips.name, clips.version, clips.clips[:limit])
+    return replace(clips, clips=clips.clips[:limit])
 
 
 def check_id(clip_id: str, where: str) -> None:

@@ -20,7 +20,9 @@ from av_bench.contracts.errors import (
     PluginError,
     Reason,
     UsageError,
+    is_out_of_memory,
     plugin_boundary,
+    shortfall,
     unknown_name,
 )
 from av_bench.contracts.extractors import Extractor, PairExtractor
@@ -68,6 +70,8 @@ __all__ = [
     "UsageError",
     "VideoRequest",
     "clip_seed",
+    "is_out_of_memory",
     "plugin_boundary",
+    "shortfall",
     "unknown_name",
 ]

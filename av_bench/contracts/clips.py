@@ -56,6 +56,7 @@ class ClipSet:
     name: str
     version: str
     clips: tuple[Clip, ...]
+    left_out: tuple[tuple[str, str], ...] = ()  # files that belong to no clip though they may be meant: name, why
 
     def __post_init__(self) -> None:
         ids = [clip.id for clip in self.clips]

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     EXTRA_SAMPLE = "extra-sample"
     DUPLICATE_STEM = "duplicate-stem"
     UNREADABLE = "unreadable"
+    CHANGED_WHILE_READ = "changed-while-read"
+    OUT_OF_MEMORY = "out-of-memory"
     EMPTY = "empty"
     NO_AUDIO = "no-audio"
     NO_VIDEO = "no-video"
@@ -71,13 +73,37 @@ class Reason(StrEnum):
     SILENT = "silent"
     CUT = "cut"
     CLIPPED = "clipped"
+    ABOVE_FULL_SCALE = "above-full-scale"
     LOUDNESS_CHANGED = "loudness-changed"
+    LEFT_OUT = "left-out"  # a file of a folder that belongs to no clip, though a recording may be in it
 
     @property
     def excludes(self) -> bool:
         """True when a clip with this code is left out of every metric."""
-        flags = (Reason.SILENT, Reason.CUT, Reason.CLIPPED, Reason.LOUDNESS_CHANGED)
-        return self not in (*flags, Reason.EXTRA_SAMPLE)
+        return self not in _FLAGS
+
+
+_FLAGS = frozenset(
+    {
+        Reason.SILENT,
+        Reason.CUT,
+        Reason.CLIPPED,
+        Reason.ABOVE_FULL_SCALE,
+        Reason.LOUDNESS_CHANGED,
+        Reason.EXTRA_SAMPLE,
+        Reason.LEFT_OUT,
+    }
+)
+
+
+def shortfall(samples: int, needed: int, rate: int) -> str:
+    """How much sound is there and how much is needed, said so that one missing sample can be seen."""
+    return f"{samples / rate:.4f} of {needed / rate:g} s of audio, {needed - samples} samples at {rate} Hz are missing"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's memory is used up; torch says so with a RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> str:
@@ -99,6 +125,6 @@ def plugin_boundary(what: str) -> Iterator[None]:
     except (AvBenchError, OSError, MemoryError):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's: the caller may try again with less
+        if type(error).__name__ == "OutOfMemoryError" or is_out_of_memory(error):  # the caller may try with less
             raise
         raise PluginError(f"{what}: {type(error).__name__}: {error}") from error

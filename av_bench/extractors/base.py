@@ -49,7 +49,7 @@ class BaseExtractor(Extractor):
         if self.modality == "text":
             return str(path)
         requests = [self.video_request] if self.video_request is not None else []
-        return decode(path, requests, seconds, audio=self.modality == "audio")
+        return decode(path, requests, seconds, audio=self.modality == "audio", window=seconds)
 
 
 class BasePairExtractor(PairExtractor):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from av_bench.contracts import Decoded, Flavour, MediaError, Reason
+from av_bench.contracts import Decoded, Flavour, MediaError, Reason, shortfall
 from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor
 from av_bench.networks.packages import model_file, quiet, uninitialised
@@ -47,7 +47,8 @@ class Panns(BaseExtractor):
         """``(samples,)``: the first ``seconds``, not padded. MediaError below 0.31 s."""
         wave = item.waveform(RATE, seconds)
         if len(wave) < MINIMUM:
-            raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, f"{len(wave) / RATE:.2f} s; PANNs needs 0.31 s")
+            detail = f"PANNs: {shortfall(len(wave), MINIMUM, RATE)}"
+            raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, detail)
         return wave
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:

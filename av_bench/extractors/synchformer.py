@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from av_bench.contracts import Decoded, Flavour, MediaError, MetricError, Reason, VideoRequest
+from av_bench.contracts import Decoded, Flavour, MediaError, MetricError, Reason, VideoRequest, shortfall
 from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor, BasePairExtractor
 from av_bench.networks.packages import on_meta
@@ -85,7 +85,7 @@ class SynchformerAudio(BaseExtractor):
         crop = (SEGMENTS - 1) * frontends.SYNCHFORMER_STEP + frontends.SYNCHFORMER_SEGMENT
         needed = max(int(RATE * seconds), crop)
         if len(wave) < needed:
-            detail = f"{len(wave) / RATE:.2f} s; Synchformer needs {needed / RATE:.2f} s"
+            detail = f"Synchformer: {shortfall(len(wave), needed, RATE)}"
             raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, detail)
         return wave
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from av_bench.contracts import Decoded, Flavour, MediaError, Reason
+from av_bench.contracts import Decoded, Flavour, MediaError, Reason, shortfall
 from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor
 from av_bench.networks.packages import model_file, uninitialised
@@ -39,7 +39,8 @@ class Vggish(BaseExtractor):
         """``(samples,)``: the first ``seconds``. MediaError below 0.975 s, the length of one patch."""
         wave = item.waveform(RATE, seconds)
         if len(wave) < frontends.VGGISH_MINIMUM:
-            raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, f"{len(wave) / RATE:.2f} s; VGGish needs 0.975 s")
+            detail = f"VGGish: {shortfall(len(wave), frontends.VGGISH_MINIMUM, RATE)}"
+            raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, detail)
         return wave
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -13,17 +13,17 @@ from itertools import islice
 import numpy as np
 import torch
 
-from av_bench.contracts import Decoded, Extractor, MediaError, Reason
+from av_bench.contracts import Decoded, Extractor, MediaError, Reason, is_out_of_memory, shortfall
 from av_bench.features.extractor_set import ExtractorSet, named_plugin
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
-from av_bench.media.decode import DECODER, SILENCE_PEAK, DecodedMedia, decode
-from av_bench.runtime.files import file_digest
+from av_bench.media.decode import DECODER, NO_MEMORY, SILENCE_PEAK, DecodedMedia, decode
 from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 
 BATCH = 16
-PROBE = "probe-1-" + DECODER.replace(" ", "")
+PROBE = "probe-2-" + DECODER.replace(" ", "")  # probe-1 did not say how loud the sound is that is scored
+FULL_SCALE = 1.0
 _LENGTH_RATE = 16_000  # lengths are judged at the lowest rate of the published loaders
 
 
@@ -58,11 +58,7 @@ class Extraction:
         ``audio`` / ``video`` say which streams must be there and long enough.
         """
         with self.reporter.stage(f"read {side}", len(media)) as stage:
-            for medium, digest in zip(media, prefetch_map(_digest, media, self.workers, 64), strict=True):
-                if isinstance(digest, MediaError):
-                    medium.problem = digest
-                else:
-                    medium.digest = digest
+            for _ in prefetch_map(MediaFile.identify, media, self.workers, 64):
                 stage.advance()
         known = self._judge_known(media, set(), audio=audio, video=video)
         for names in [[n] for n in extractors] if self.one_network and extractors else [extractors]:
@@ -139,8 +135,8 @@ class Extraction:
         seconds = medium.window(self.seconds)
         requests = [e.video_request for e in built.values() if e.video_request is not None]
         try:
-            media = decode(medium.path, requests, seconds, audio=True, digest=medium.digest)
-            result.probe = _probe(media)
+            media = decode(medium.path, requests, seconds, content=medium.content, window=seconds)
+            result.probe = _probe(media, seconds)
             for name, extractor in built.items():
                 if extractor.modality == "video":
                     usable = _enough_frames(media, extractor, seconds)
@@ -151,26 +147,33 @@ class Extraction:
                         result.inputs[name] = extractor.prepare(media, seconds)
         except MediaError as error:
             medium.problem = error
-            result.probe = None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            medium.problem = MediaError(medium.path, Reason.OUT_OF_MEMORY, NO_MEMORY)
+        if medium.problem is not None:
+            return _Loaded(medium)
         return result
 
     def _judge(self, medium: MediaFile, probe: Features, *, audio: bool, video: bool) -> None:
         """Set the problem or the flags of a readable medium from what its probe says."""
         seconds = medium.window(self.seconds)
-        samples, rate, peak = int(probe["samples"]), int(probe["rate"]), float(probe["peak"])
+        samples, rate = int(probe["samples"]), int(probe["rate"])
         ends = float(probe["video_seconds"])
         if audio and not rate:
             medium.problem = MediaError(medium.path, Reason.NO_AUDIO, "the file has no audio stream")
         elif audio and not _covers(samples, rate, seconds):
-            detail = f"{samples / rate:.3f} s of audio, the protocol scores {seconds:g} s"
+            needed = int(_LENGTH_RATE * seconds)
+            detail = f"the protocol: {shortfall(_resampled(samples, rate), needed, _LENGTH_RATE)}"
             medium.problem = MediaError(medium.path, Reason.TOO_SHORT_AUDIO, detail)
         elif video and ends < 0:
             medium.problem = MediaError(medium.path, Reason.NO_VIDEO, "the file has no video stream")
         elif video and round(ends * 25) < int(25 * seconds):
             detail = f"{ends:.3f} s of video, the protocol scores {seconds:g} s"
             medium.problem = MediaError(medium.path, Reason.TOO_SHORT_VIDEO, detail)
-        elif audio and peak < SILENCE_PEAK:
-            medium.flags.append((Reason.SILENT, f"peak {peak:.1e}"))
+        if audio and medium.problem is None:
+            medium.level = float(probe["peak"])
+            medium.flags += _level_flags(medium.level, float(probe["heard"]))
         if audio and medium.problem is None and samples / rate > seconds + 0.05:
             medium.flags.append((Reason.CUT, f"{samples / rate:.2f} s cut to {seconds:g} s"))
 
@@ -214,23 +217,26 @@ class Extraction:
             self._leave([name])
 
 
-def _digest(medium: MediaFile) -> str | MediaError:
-    if not medium.path.is_file():
-        return MediaError(medium.path, Reason.MISSING_FILE, "no such file")
-    try:
-        return file_digest(medium.path)
-    except OSError as error:
-        return MediaError(medium.path, Reason.UNREADABLE, str(error))
+def _level_flags(peak: float, heard: float) -> list[tuple[Reason, str]]:
+    """Remarks on the level: ``peak`` is that of the loudest channel, ``heard`` that of what is scored."""
+    flags = []
+    if heard < SILENCE_PEAK:
+        loud = peak >= SILENCE_PEAK
+        detail = f"peak {heard:.1e} of the scored seconds, mixed to mono and centred"
+        flags.append((Reason.SILENT, f"{detail}; one channel has {peak:.2g}" if loud else f"peak {peak:.1e}"))
+    if peak > FULL_SCALE:
+        flags.append((Reason.ABOVE_FULL_SCALE, f"peak {peak:.6g}, full scale is 1"))
+    return flags
 
 
-def _probe(media: DecodedMedia) -> Features:
+def _probe(media: DecodedMedia, seconds: float) -> Features:
     """What the ledger needs to know about a file, kept in the store so that a warm run decodes nothing."""
-    samples = 0 if media.audio is None else media.audio.shape[1]
     video_seconds = -1.0 if media.video_seconds is None else media.video_seconds
     values: dict[str, float | int] = {
-        "samples": samples,
+        "samples": media.samples,
         "rate": media.sample_rate,
         "peak": media.peak,
+        "heard": media.heard(seconds),
         "video_seconds": video_seconds,
     }
     return {key: np.asarray(value) for key, value in values.items()}
@@ -238,12 +244,16 @@ def _probe(media: DecodedMedia) -> Features:
 
 def _covers(samples: int, rate: int, seconds: float) -> bool:
     """Whether resampling to 16 kHz fills the window (the published loader's own condition)."""
-    return -(-samples * _LENGTH_RATE // rate) >= int(_LENGTH_RATE * seconds)
+    return _resampled(samples, rate) >= int(_LENGTH_RATE * seconds)
+
+
+def _resampled(samples: int, rate: int) -> int:
+    return -(-samples * _LENGTH_RATE // rate)
 
 
 def enough_audio(media: DecodedMedia, seconds: float) -> bool:
     """Whether a file has audio that fills the window."""
-    return media.audio is not None and _covers(media.audio.shape[1], media.sample_rate, seconds)
+    return media.audio is not None and _covers(media.samples, media.sample_rate, seconds)
 
 
 def _enough_frames(media: Decoded, extractor: Extractor, seconds: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from av_bench.contracts import Clip, MediaError, Reason
 from av_bench.features.store import media_key
+from av_bench.media.content import Content, is_as_read, read_content
 
 
 @dataclass
@@ -19,6 +20,9 @@ class MediaFile:
     path: Path
     sample: int = 0
     digest: str = ""
+    content: Content | None = None  # what the file held when it was hashed
+    made: str | None = None  # sha256 of the file as this run wrote it
+    level: float = 0.0  # largest absolute sample
     problem: MediaError | None = None
     flags: list[tuple[Reason, str]] = field(default_factory=list)
     seconds: float | None = None  # that are scored of this clip, where clips differ
@@ -29,7 +33,20 @@ class MediaFile:
 
     def key(self, seconds: float) -> str:
         """Store key."""
-        return media_key(self.digest, self.window(seconds))
+        return media_key(self.digest if self.content is None else self.content.identity, self.window(seconds))
+
+    def identify(self) -> None:
+        """Hash the file, unless it is in the state in which it was hashed. Sets the problem of one that cannot be."""
+        try:
+            if self.content is None or not is_as_read(self.path, self.content):
+                self.content = read_content(self.path)
+        except MediaError as error:
+            self.problem = error
+            return
+        self.digest = self.content.digest
+        if self.made is not None and self.digest != self.made:
+            detail = "the file is not the one that this run wrote"
+            self.problem = MediaError(self.path, Reason.CHANGED_WHILE_READ, detail)
 
 
 @dataclass
@@ -88,11 +105,14 @@ class Sides:
         """The frozen list of the row."""
         return tuple(c for c in self.clips if self.problem(c.id, per_clip) is None)
 
+    def media(self, clip_id: str, side: str) -> list[MediaFile]:
+        """The files of one side of a clip."""
+        return self.reference.files(clip_id) if side == "reference" else self.generated.get(clip_id, [])
+
     def flags(self, clip_id: str) -> Iterator[tuple[str, Reason, str]]:
         """Remarks on a clip that is scored all the same."""
-        sides = (("reference", self.reference.files(clip_id)), ("generated", self.generated.get(clip_id, [])))
-        for stage, media in sides:
-            for reason, detail in (flag for medium in media for flag in medium.flags):
+        for stage in ("reference", "generated"):
+            for reason, detail in (flag for medium in self.media(clip_id, stage) for flag in medium.flags):
                 yield stage, reason, detail
 
     def origin(self, clip_id: str) -> dict[str, Any]:

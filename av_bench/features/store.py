@@ -8,9 +8,11 @@ Format: safetensors; a tensor is named ``<key>/<output>``. No pickle anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import AvBenchError, UsageError
+from av_bench.media.content import open_regular
 from av_bench.runtime.files import write_atomically
+
+_HEADER_BYTES = 100 << 20  # the format allows no more
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +143,7 @@ class Store:
 
         content: dict[str, Features] = {}
         try:
-            payload = shard.read_bytes()
+            payload = _bytes_of(shard)
             if hashlib.sha256(payload).hexdigest()[:40] != shard.stem:
                 raise ValueError("checksum differs")
             for name, array in load(payload).items():
@@ -146,7 +151,8 @@ class Store:
                 content.setdefault(key, {})[output] = array
         except (OSError, ValueError, SafetensorError) as error:
             log.warning("feature shard %s is damaged (%s); its features will be computed again", shard, error)
-            shard.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder, or not ours to remove: it is not looked at again
+                shard.unlink(missing_ok=True)
             index = self._index[fingerprint]
             for key in [k for k, s in index.items() if s == shard]:
                 del index[key]
@@ -156,11 +162,17 @@ class Store:
 def _keys_of(shard: Path) -> set[str]:
     """Keys in a shard, read from its header only; a shard whose header cannot be read has none."""
     try:
-        with shard.open("rb") as handle:
+        with os.fdopen(open_regular(shard), "rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
-            if not 0 < length <= shard.stat().st_size:
+            if not 0 < length <= min(os.fstat(handle.fileno()).st_size, _HEADER_BYTES):
                 return set()
             header = json.loads(handle.read(length))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return set()
-    return {name.rpartition("/")[0] for name in header if name != "__metadata__"}
+    names = header if isinstance(header, dict) else ()
+    return {name.rpartition("/")[0] for name in names if name != "__metadata__"}
+
+
+def _bytes_of(shard: Path) -> bytes:
+    with os.fdopen(open_regular(shard), "rb") as handle:
+        return handle.read()

@@ -2,38 +2,46 @@
 
 Clock: second 0 is the start of the container's presentation timeline (edit lists applied; a container that starts
 later than 0, as MPEG-TS does, is moved to 0). Audio that starts late is preceded by silence, audio before 0 is
-dropped, so sound and picture keep their offset.
+dropped, so sound and picture keep their offset. Frames whose times run backwards (AVI stores none for B-frames) are
+taken in the order and at the times of decoding.
 
-Frame picking at a tick rate follows ffmpeg's ``fps`` filter with rounding "near": tick n shows the last frame whose
-time rounds (half away from zero) to at most n ticks. At 0.5 ticks/s and 25 frames/s that is the frame at 0.96 s.
+What is decoded is what was hashed: a file that changes in between is refused (``media.content``).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 
-from av_bench.contracts import MediaError, Reason, VideoRequest
+from av_bench.contracts import MediaError, Reason, VideoRequest, is_out_of_memory
+from av_bench.media.content import Content, changed, is_as_read, read_content
+from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
+from av_bench.media.headers import OPTIONS, check_complete, check_riff, refuse_lists, refuse_text, riff
+from av_bench.media.picture import Picker, resize
 from av_bench.media.resample import resample
-from av_bench.runtime.files import file_digest
+from av_bench.media.sound import FAR_SECONDS, Sound
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "DECODER",
+    "SILENCE_PEAK",
+    "VIDEO_SUFFIXES",
+    "DecodedMedia",
+    "decode",
+    "media_files",
+    "resize",
+]
 
 DECODER = f"PyAV {av.__version__}"
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi"})
-SILENCE_PEAK = 1e-4  # -80 dBFS: below this a file counts as silent
-_GAP_SECONDS = 0.05  # audio frames further apart than this are separated by silence, not glued together
-_MISSING_SECONDS = 0.25  # this much less than the header declares means the file is cut off
-_RESIZE_CHUNK = 16
+SILENCE_PEAK = 1e-4  # -80 dBFS: sound below this counts as silent
+_HIGHEST_RATE = 48_000  # Hz, of the networks
+NO_MEMORY = "it needs more memory than there is"
 
 
 @dataclass
@@ -41,7 +49,8 @@ class DecodedMedia:
     """One decoded file.
 
     ``audio`` is float32 ``(channels, samples)`` at ``sample_rate`` or None; ``pictures`` holds uint8
-    ``(frames, 3, height, width)`` for each request; ``video_seconds`` is the end of the last decoded frame.
+    ``(frames, 3, height, width)`` for each request; ``video_seconds`` is the end of the last decoded frame. ``sound``
+    knows the whole file where ``audio`` was cut to the window (see ``decode``).
     """
 
     path: Path
@@ -50,48 +59,79 @@ class DecodedMedia:
     sample_rate: int
     pictures: dict[VideoRequest, torch.Tensor]
     video_seconds: float | None
+    sound: Sound | None = field(default=None, repr=False)
     _resampled: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel of the whole file, 0 without audio."""
+        if self.audio is None:
+            return 0
+        return self.audio.shape[1] if self.sound is None else self.sound.samples
 
     @property
     def audio_seconds(self) -> float:
         """Length of the audio in seconds, 0.0 without audio."""
-        return 0.0 if self.audio is None else self.audio.shape[1] / self.sample_rate
+        return 0.0 if self.audio is None else self.samples / self.sample_rate
 
     @property
     def peak(self) -> float:
-        """Largest absolute sample."""
-        return 0.0 if self.audio is None or self.audio.numel() == 0 else float(self.audio.abs().max())
+        """Largest absolute sample of the whole file, whatever its channel."""
+        if self.audio is None or self.audio.numel() == 0:
+            return 0.0
+        return float(self.audio.abs().max()) if self.sound is None else self.sound.peak
+
+    def heard(self, seconds: float) -> float:
+        """Largest absolute sample of what is scored: the mono mix, its mean removed, of the first ``seconds``.
+
+        Of files with a higher rate than any network has, what is left of them at 48 kHz.
+        """
+        if self.audio is None:
+            return 0.0
+        if self.sample_rate > _HIGHEST_RATE:
+            part = self.waveform(_HIGHEST_RATE, seconds)
+        else:
+            part = self._mono(centred=True)[:, : int(self.sample_rate * seconds)]
+        return float(part.abs().max()) if part.numel() else 0.0
 
     def _require_audio(self) -> torch.Tensor:
         if self.audio is None:
             raise MediaError(self.path, Reason.NO_AUDIO, "the file has no audio stream")
         return self.audio
 
+    def _mono(self, *, centred: bool) -> torch.Tensor:
+        audio = self._require_audio().mean(dim=0, keepdim=True)
+        if not centred:
+            return audio
+        whole = self.sound is None or self.sound.whole
+        return audio - (audio.mean() if whole else self.sound.mean)  # type: ignore[union-attr]
+
     def _full(self, sample_rate: int, kind: str) -> torch.Tensor:
-        """Whole file at ``sample_rate``; memoised, because several extractors share a rate."""
+        """What was kept of the file at ``sample_rate``; memoised, because several extractors share a rate."""
         key = (sample_rate, kind)
         if key not in self._resampled:
-            audio = self._require_audio()
             with torch.inference_mode(False):  # what is kept must serve callers in any mode
-                if kind != "channels":
-                    audio = audio.mean(dim=0, keepdim=True)
-                if kind == "centred":
-                    audio = audio - audio.mean()
+                audio = self._require_audio() if kind == "channels" else self._mono(centred=kind == "centred")
                 self._resampled[key] = resample(audio, self.sample_rate, sample_rate)
         return self._resampled[key]
+
+    def _cut(self, sample_rate: int, kind: str, seconds: float | None) -> torch.Tensor:
+        if self.sound is not None and not self.sound.whole and (seconds is None or seconds > self.sound.window):
+            detail = f"{self.audio_seconds:.0f} s of sound: too long for a network that hears the whole file"
+            raise MediaError(self.path, Reason.OUT_OF_MEMORY, detail)
+        audio = self._full(sample_rate, kind)
+        return audio if seconds is None else audio[:, : int(sample_rate * seconds)]
 
     def waveform(self, sample_rate: int, seconds: float | None, *, remove_mean: bool = True) -> torch.Tensor:
         """Mono float32 ``(samples,)``: channel mean, mean of the whole file removed, resampled, then cut.
 
         The order (mix, centre, resample, cut) is the published loader's. ``seconds=None`` keeps the whole file.
         """
-        audio = self._full(sample_rate, "centred" if remove_mean else "mono")[0]
-        return audio if seconds is None else audio[: int(sample_rate * seconds)]
+        return self._cut(sample_rate, "centred" if remove_mean else "mono", seconds)[0]
 
     def channels(self, sample_rate: int, seconds: float | None) -> torch.Tensor:
         """Float32 ``(channels, samples)``: resampled, neither mixed nor centred, cut to ``seconds``."""
-        audio = self._full(sample_rate, "channels")
-        return audio if seconds is None else audio[:, : int(sample_rate * seconds)]
+        return self._cut(sample_rate, "channels", seconds)
 
     def frames(self, request: VideoRequest) -> torch.Tensor:
         """uint8 ``(frames, 3, height, width)``; KeyError when the file was not decoded for this request."""
@@ -104,56 +144,81 @@ def decode(
     seconds: float | None = None,
     *,
     audio: bool = True,
-    digest: str | None = None,
+    content: Content | None = None,
+    window: float | None = None,
 ) -> DecodedMedia:
     """Read one file once: the whole audio, and for each request the frames of the first ``seconds``.
 
-    Raises MediaError with the reason: missing-file, empty, unreadable (also: cut off), not-finite, no-video.
-    A file without an audio stream gives ``audio=None``.
+    ``content`` is what the file held when it was hashed; without it the file is hashed now. ``window`` promises that
+    no more seconds of sound will be asked for: then memory does not grow with the length of the file.
+
+    Raises MediaError with the reason: missing-file, empty, unreadable (also: cut off), not-finite, no-video,
+    changed-while-read, out-of-memory. A file without an audio stream gives ``audio=None``.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MediaError(path, Reason.MISSING_FILE, "no such file")
-    if path.stat().st_size == 0:
-        raise MediaError(path, Reason.EMPTY, "the file has zero bytes")
-    digest = digest or file_digest(path)
-    promised, there = _wav_data_bytes(path)
-    if promised > there:
-        raise MediaError(
-            path, Reason.UNREADABLE, f"cut off: the header declares {promised} bytes of samples, {there} are there"
-        )
+    if content is None or not is_as_read(path, content):
+        found = read_content(path)
+        if content is not None and found.digest != content.digest:
+            raise changed(path)
+        content = found
+    media = _decode(path, requests, seconds, audio, content.digest, window)
+    if not is_as_read(path, content) or (content.fresh and read_content(path).digest != content.digest):
+        raise changed(path)
+    return media
+
+
+def _decode(
+    path: Path,
+    requests: Sequence[VideoRequest],
+    seconds: float | None,
+    audio: bool,
+    digest: str,
+    window: float | None,
+) -> DecodedMedia:
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            reader = _Reader(path, container, requests, seconds, audio)
-            reader.read()
-            return reader.result(digest)
+        if path.stat().st_size == 0:
+            raise MediaError(path, Reason.EMPTY, "the file has zero bytes")
+        refuse_text(path)
+        header = riff(path)
+        if header is not None:
+            check_riff(path, header)
+        declares = header is None or not header.streamed
+        for by_decoding in (False, True):
+            # absolute: a name such as "take:1.wav" would be taken for a protocol
+            with av.open(str(path.absolute()), metadata_errors="ignore", options=OPTIONS) as container:
+                refuse_lists(path, container)
+                reader = _Reader(path, container, requests, seconds, audio, window)
+                try:
+                    reader.read(by_decoding=by_decoding, declares=declares)
+                except _RunsBackwards:
+                    continue
+                return reader.result(digest)
+    except MemoryError as error:
+        raise MediaError(path, Reason.OUT_OF_MEMORY, NO_MEMORY) from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError(path, Reason.UNREADABLE, f"decoder says: {error}") from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MediaError(path, Reason.OUT_OF_MEMORY, NO_MEMORY) from error
+    raise MediaError(path, Reason.UNREADABLE, "the times of its pictures run backwards")
 
 
-def _wav_data_bytes(path: Path) -> tuple[int, int]:
-    """Bytes of samples a RIFF header declares and bytes that follow it; (0, 0) for other or streamed files.
-
-    The decoder trusts the file size here, so a cut-off wav would pass as a short one. Sizes 0 and 0xFFFFFFFF are what
-    a pipe leaves and declare nothing.
-    """
-    with path.open("rb") as handle:
-        if handle.read(4) != b"RIFF" or handle.seek(8) != 8 or handle.read(4) != b"WAVE":
-            return 0, 0
-        size = path.stat().st_size
-        while len(head := handle.read(8)) == 8:
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                return (0, 0) if length in (0, 0xFFFFFFFF) else (length, size - handle.tell())
-            handle.seek(length + length % 2, 1)
-    return 0, 0
+class _RunsBackwards(Exception):
+    """A frame is shown before the one that was decoded before it."""
 
 
 class _Reader:
     """State of one pass over one container."""
 
     def __init__(
-        self, path: Path, container: Any, requests: Sequence[VideoRequest], seconds: float | None, audio: bool
+        self,
+        path: Path,
+        container: Any,
+        requests: Sequence[VideoRequest],
+        seconds: float | None,
+        audio: bool,
+        window: float | None,
     ) -> None:
         self.path = path
         self.container = container
@@ -166,178 +231,61 @@ class _Reader:
         if self.audio_stream is None and self.video_stream is None and (audio or requests):
             streams = "an audio or video" if audio else "a video"
             raise MediaError(path, Reason.NO_AUDIO, f"the file has no {streams} stream")
-        self.pickers = [_Picker(r, None if seconds is None else int(r.fps * seconds)) for r in dict.fromkeys(requests)]
-        self.chunks: list[NDArray[np.float32]] = []
-        self.samples = 0
-        self.rate = 0
+        self.pickers = [Picker(r, None if seconds is None else int(r.fps * seconds)) for r in dict.fromkeys(requests)]
+        self.sound = Sound(path, self.zero, window)
         self.video_end: float | None = None
+        self._shown: Fraction | None = None
+        self._step = Fraction(0)
 
-    def read(self) -> None:
+    def read(self, *, by_decoding: bool, declares: bool) -> None:
+        """Read everything. ``by_decoding`` takes the times of decoding; ``declares`` believes the header's length."""
         streams = [s for s in (self.audio_stream, self.video_stream) if s is not None]
         for stream in streams:
             stream.codec_context.thread_count = 1  # callers run several files at once
         for packet in self.container.demux(streams) if streams else ():
+            # An empty packet with a time is "the same picture again" (Theora, AVI); a decoder takes it for the end.
+            nothing = packet.size == 0 and packet.pts is not None
             if packet.stream is self.audio_stream:
-                for frame in packet.decode():
-                    self._audio(frame)
+                for frame in () if nothing else packet.decode():
+                    self.sound.push(frame)
                 continue
             self._note_end(packet)
-            if not all(picker.done for picker in self.pickers):
+            if not nothing and not all(picker.done for picker in self.pickers):
                 for frame in packet.decode():
-                    self._video(frame)
+                    self._video(frame, by_decoding)
         for picker in self.pickers:
             picker.finish(self.video_end)
-        self._check_complete()
+        if declares and (self.audio_stream is not None or not self.container.streams.audio):
+            # (else the sound may be longer than the picture, and was not read)
+            check_complete(self.path, self.container, self.zero, max(self.sound.seconds, self.video_end or 0.0))
 
     def _note_end(self, packet: Any) -> None:
         """End of the picture, from packet times: known without decoding, so it never depends on the requests."""
         if packet.pts is not None and not packet.is_discard:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
+            if end - (self.video_end or 0.0) > FAR_SECONDS:
+                jump = f"its picture jumps from {self.video_end or 0.0:.1f} s to {end:.1f} s"
+                raise MediaError(self.path, Reason.UNREADABLE, f"{jump}: the clock of the file is broken")
             self.video_end = max(end, self.video_end or 0.0)
 
-    def _video(self, frame: Any) -> None:
-        if frame.pts is None:
+    def _video(self, frame: Any, by_decoding: bool) -> None:
+        ticks = frame.dts if by_decoding else frame.pts
+        if ticks is not None:
+            time = Fraction(ticks) * frame.time_base - Fraction(self.zero).limit_denominator(1_000_000)
+        elif by_decoding and self._shown is not None:
+            time = self._shown + self._step  # the last frames come after the last packet
+        else:
             raise MediaError(self.path, Reason.UNREADABLE, "a video frame has no timestamp")
-        time = Fraction(frame.pts) * frame.time_base - Fraction(self.zero).limit_denominator(1_000_000)
+        if self._shown is not None:
+            self._step = time - self._shown
+            if self._step < 0:
+                raise _RunsBackwards
+        self._shown = time
         if time >= 0:
             for picker in self.pickers:
                 picker.push(time, frame)
 
-    def _audio(self, frame: Any) -> None:
-        data = _float_samples(frame)
-        rate = int(frame.sample_rate)
-        if self.rate and rate != self.rate:
-            raise MediaError(self.path, Reason.UNREADABLE, f"the sample rate changes from {self.rate} to {rate} Hz")
-        if self.chunks and data.shape[0] != self.chunks[0].shape[0]:
-            raise MediaError(self.path, Reason.UNREADABLE, "the number of channels changes inside the file")
-        self.rate = rate
-        start = self.samples if frame.time is None else round((frame.time - self.zero) * rate)
-        gap = start - self.samples
-        if gap < 0 and not self.samples:
-            data = data[:, min(-gap, data.shape[1]) :]  # before second 0
-        elif gap > 0 and (not self.samples or gap > _GAP_SECONDS * rate):
-            data = np.concatenate([np.zeros((data.shape[0], gap), np.float32), data], axis=1)
-        if data.shape[1]:
-            self.chunks.append(data)
-            self.samples += data.shape[1]
-
-    def _check_complete(self) -> None:
-        """A header that promises clearly more than was decoded means a cut-off file."""
-        declared = self.container.duration
-        if declared is None or self.container.format.name in {"mp3", "aac", "ogg"}:  # estimated, not declared
-            return
-        if self.audio_stream is None and self.container.streams.audio:
-            return  # the sound may be longer than the picture, and was not read
-        promised, found = declared / av.time_base, max(self.samples / (self.rate or 1), self.video_end or 0.0)
-        if promised - found > max(_MISSING_SECONDS, 0.02 * promised):
-            detail = f"cut off: the header declares {promised:.2f} s, {found:.2f} s could be decoded"
-            raise MediaError(self.path, Reason.UNREADABLE, detail)
-
     def result(self, digest: str) -> DecodedMedia:
-        audio = None
-        if self.audio_stream is not None:
-            if not self.samples:
-                raise MediaError(self.path, Reason.EMPTY, "the audio stream holds no samples")
-            audio = torch.from_numpy(np.concatenate(self.chunks, axis=1))
-            if not bool(torch.isfinite(audio).all()):
-                raise MediaError(self.path, Reason.NOT_FINITE, "the audio holds NaN or infinite samples")
+        audio = self.sound.tensor() if self.audio_stream is not None else None
         pictures = {picker.request: picker.stack() for picker in self.pickers}
-        return DecodedMedia(self.path, digest, audio, self.rate, pictures, self.video_end)
-
-
-class _Picker:
-    """Emulates the fps filter for one request and resizes what it picks."""
-
-    def __init__(self, request: VideoRequest, count: int | None) -> None:
-        self.request = request
-        self.count = count
-        self.fps = Fraction(request.fps).limit_denominator(1001)
-        self.tick = 0
-        self.previous: Any = None
-        self._to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
-        self._waiting: list[NDArray[np.uint8]] = []
-        self._ready: list[torch.Tensor] = []
-        self._last: tuple[Any, NDArray[np.uint8]] | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.count is not None and self.tick >= self.count
-
-    def push(self, time: Fraction, frame: Any) -> None:
-        if self.done:
-            return
-        due = _round_half_up(time * self.fps)
-        if self.previous is None:
-            self.previous = frame  # ticks before the first frame show the first frame
-        self._emit_until(due)
-        self.previous = frame
-
-    def finish(self, end: float | None) -> None:
-        if end is not None and self.previous is not None:
-            self._emit_until(_round_half_up(Fraction(end).limit_denominator(1_000_000) * self.fps))
-        self._flush()
-
-    def _emit_until(self, tick: int) -> None:
-        while self.tick < tick and not self.done:
-            self._waiting.append(self._array(self.previous))
-            self.tick += 1
-            if len(self._waiting) == _RESIZE_CHUNK:
-                self._flush()
-
-    def _array(self, frame: Any) -> NDArray[np.uint8]:
-        if self._last is None or self._last[0] is not frame:
-            array: NDArray[Any] = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4
-            self._last = (frame, np.rot90(array, turns) if turns else array)
-        return self._last[1]
-
-    def _flush(self) -> None:
-        if self._waiting:
-            batch = torch.from_numpy(np.stack(self._waiting)).permute(0, 3, 1, 2)
-            self._ready.append(resize(batch, self.request))
-            self._waiting = []
-
-    def stack(self) -> torch.Tensor:
-        return torch.cat(self._ready) if self._ready else torch.zeros((0, 3, 0, 0), dtype=torch.uint8)
-
-
-def resize(frames: torch.Tensor, request: VideoRequest) -> torch.Tensor:
-    """uint8 ``(n, 3, h, w)`` -> the request's size, bicubic with antialiasing, on uint8."""
-    height, width = frames.shape[-2:]
-    size = request.size
-    if request.mode == "squash":
-        target = (size, size)
-    elif height <= width:
-        target = (size, int(size * width / height))
-    else:
-        target = (int(size * height / width), size)
-    if target != (height, width):
-        frames = torch.nn.functional.interpolate(frames, target, mode="bicubic", antialias=True, align_corners=False)
-    if request.mode == "center":
-        top, left = round((target[0] - size) / 2.0), round((target[1] - size) / 2.0)
-        frames = frames[..., top : top + size, left : left + size]
-    return frames.contiguous()
-
-
-def _round_half_up(value: Fraction) -> int:
-    return math.floor(value + Fraction(1, 2))
-
-
-def _float_samples(frame: Any) -> NDArray[np.float32]:
-    """An audio frame as float32 ``(channels, samples)``; integers are divided by their full scale."""
-    array = frame.to_ndarray()
-    channels = len(frame.layout.channels)
-    if not frame.format.is_planar:
-        array = array.reshape(-1, channels).T
-    if array.dtype == np.uint8:
-        return np.asarray((array.astype(np.float32) - 128.0) / 128.0, dtype=np.float32)
-    if np.issubdtype(array.dtype, np.integer):
-        return np.asarray(array / float(2 ** (8 * array.dtype.itemsize - 1)), dtype=np.float32)
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def media_files(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
-    """Files directly in ``folder`` with one of the suffixes, sorted by name; hidden files are left out."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file():
-            yield path
+        return DecodedMedia(self.path, digest, audio, self.sound.rate, pictures, self.video_end, self.sound)

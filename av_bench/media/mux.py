@@ -33,7 +33,7 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
     try:
         with (
             atomic_path(target, keep_suffix=True) as temporary,
-            av.open(str(video)) as source,
+            av.open(str(video.absolute())) as source,
             av.open(str(temporary), "w") as sink,
         ):
             if not source.streams.video:
@@ -91,7 +91,7 @@ def _packets(source: Any, seconds: float) -> list[Any]:
 
 def _frames(video: Path, seconds: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """(time in s, RGB picture turned upright) of the frames in [0, ``seconds``)."""
-    with av.open(str(video)) as source:
+    with av.open(str(video.absolute())) as source:
         zero = _zero(source)
         for frame in source.decode(video=0):
             if frame.pts is None or frame.time_base is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ from av_bench.contracts import (
     plugin_boundary,
 )
 from av_bench.features.sides import MediaFile
+from av_bench.pipeline.own_samples import recorded, refuse_changed_samples
 from av_bench.runtime.files import write_atomically
+from av_bench.runtime.prefetch import default_workers, prefetch_map
 from av_bench.runtime.progress import Reporter, Stage
 
 if TYPE_CHECKING:
@@ -47,30 +50,38 @@ def sample_source(model: str | None, samples: Path | None, pattern: str | None =
     return model_zoo.load(str(model))
 
 
+_SUFFIXES = (".flac", ".wav")
+
+
 @dataclass(frozen=True)
 class SampleFiles:
     """The files of a run's ``audio`` folder: ``<id>.flac`` or ``.wav``, or ``<id>~<k>`` with several per clip."""
 
     folder: Path
     per_clip: int
+    written: dict[str, str] = field(default_factory=dict)  # name of a file that was written now -> its sha256
 
     def stem(self, key: SampleKey) -> str:
         """File name without its suffix."""
         return key[0] if self.per_clip == 1 else f"{key[0]}~{key[1]}"
 
-    def find(self, key: SampleKey) -> Path | None:
-        """A finished file."""
-        stem = self.stem(key)
-        return next((p for p in (self.folder / f"{stem}.flac", self.folder / f"{stem}.wav") if p.is_file()), None)
+    def find(self, key: SampleKey, names: Container[str] | None = None) -> Path | None:
+        """A file of a sample, with one of ``names`` where they are given."""
+        there = (self.folder / f"{self.stem(key)}{suffix}" for suffix in _SUFFIXES)
+        return next((p for p in there if (names is None or p.name in names) and p.is_file()), None)
 
     def has(self, clip_id: str) -> bool:
         """Whether any sample of a clip is there."""
         return any(self.find((clip_id, k)) for k in range(self.per_clip))
 
     def place(self, clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
-        """Keep a finished file."""
+        """Keep a finished file, and no other of the same sample."""
         path = self.folder / f"{self.stem((clip_id, k))}{suffix}"
+        self.written[path.name] = hashlib.sha256(payload).hexdigest()
         write_atomically(path, payload)
+        for other in _SUFFIXES:
+            if other != suffix:
+                path.with_name(f"{self.stem((clip_id, k))}{other}").unlink(missing_ok=True)
         return path
 
 
@@ -83,7 +94,13 @@ def collect_samples(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) ->
     """Have every missing sample made, or found, and return the file of every (clip, k); those without carry why."""
     files = sample_files(plan)
     keys = [(clip, k) for clip in clips for k in range(files.per_clip)]
-    todo = tuple((clip, k) for clip, k in keys if files.find((clip.id, k)) is None)
+    known = recorded(plan)
+    there = {(clip.id, k): path for clip, k in keys if (path := files.find((clip.id, k), known)) is not None}
+    todo = tuple((clip, k) for clip, k in keys if (clip.id, k) not in there)
+    earlier = {key: MediaFile(key[0], path, key[1]) for key, path in there.items()}
+    for _ in prefetch_map(MediaFile.identify, earlier.values(), plan.options.workers or default_workers(), 64):
+        pass
+    refuse_changed_samples(plan, list(earlier.values()), known)
     job = GenerationJob(
         clips=tuple(clips),
         todo=todo,
@@ -96,7 +113,9 @@ def collect_samples(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) ->
     with reporter.stage("generate", len(keys)) as stage:
         stage.advance(len(keys) - len(todo))
         settled = _settle(plan, job, files, stage)
-    media = [_medium(clip, k, files, settled, plan.windows.get(clip.id)) for clip, k in keys]
+    media = [
+        earlier.get((clip.id, k)) or _medium(clip, k, files, settled, plan.windows.get(clip.id)) for clip, k in keys
+    ]
     usable = {(m.id, m.sample): m for m in media if m.problem is None}
     for key, flag in plan.source.flags({key: m.path for key, m in usable.items()}).items():
         usable[key].flags.append(flag)
@@ -141,8 +160,8 @@ def _keep(plan: RunPlan, files: SampleFiles, item: Generated, seconds: float) ->
         more["timings"] = dict(item.timings)
     if item.audio is not None:
         rate = int(item.sample_rate or 0)
-        path = write_audio(files.folder / files.stem(key), item.audio, rate)
-        more |= {"seconds": round(seconds, 4), "file": path.name}
+        path = files.place(*key, *encoded(item.audio, rate))
+        more |= {"seconds": round(seconds, 4), "file": path.name, "sha256": files.written[path.name]}
         if path.suffix == ".wav":
             detail = "above full scale: kept as float wav"
             plan.folder.log(item.clip_id, "generate", reason=Reason.CLIPPED, detail=detail, **more)
@@ -158,7 +177,7 @@ def _keep(plan: RunPlan, files: SampleFiles, item: Generated, seconds: float) ->
         return item
     if item.path.parent != files.folder:
         return item  # scored in place
-    plan.folder.log(item.clip_id, "generate", file=item.path.name, **more)
+    plan.folder.log(item.clip_id, "generate", file=item.path.name, sha256=files.written.get(item.path.name), **more)
     return item
 
 
@@ -169,7 +188,8 @@ def _medium(
     if item is not None and item.path is not None:
         path = item.path
     if path is not None:
-        return MediaFile(clip.id, path, k, seconds=seconds)
+        made = files.written.get(path.name) if path.parent == files.folder else None
+        return MediaFile(clip.id, path, k, made=made, seconds=seconds)
     medium = MediaFile(clip.id, files.folder / f"{files.stem((clip.id, k))}.flac", k, seconds=seconds)
     reason = item.reason if item is not None and item.reason is not None else Reason.GENERATOR_FAILED
     detail = item.detail if item is not None else "the model gave no sample"
@@ -193,18 +213,19 @@ def checked(item: Generated) -> Generated:
     return Generated(item.clip_id, item.sample, reason=problem[0], detail=problem[1])
 
 
-def write_audio(stem: Path, audio: torch.Tensor, sample_rate: int) -> Path:
-    """Write ``(channels, samples)`` as 24-bit FLAC, or as float WAV when it exceeds full scale (nothing is clipped)."""
+def encoded(audio: torch.Tensor, sample_rate: int) -> tuple[bytes, str]:
+    """``(channels, samples)`` as 24-bit FLAC, or as float WAV when it exceeds full scale (nothing is clipped).
+
+    Returns the content of the file and its suffix.
+    """
     import soundfile
 
     data = np.ascontiguousarray(audio.cpu().numpy().T, dtype=np.float32)
     loud = float(np.abs(data).max()) >= 1.0 or data.shape[1] > 8
-    path = stem.with_name(stem.name + (".wav" if loud else ".flac"))
     sink = io.BytesIO()
     kind = {"format": "WAV", "subtype": "FLOAT"} if loud else {"format": "FLAC", "subtype": "PCM_24"}
     soundfile.write(sink, data, sample_rate, **kind)
-    write_atomically(path, sink.getvalue())
-    return path
+    return sink.getvalue(), ".wav" if loud else ".flac"
 
 
 def describe(plan: RunPlan) -> dict[str, Any]:

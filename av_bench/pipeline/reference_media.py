@@ -79,4 +79,4 @@ def refuse_changed_inputs(plan: RunPlan, reference: ReferenceMedia) -> None:
             f"{plan.folder.path} holds samples of {plan.spec.model} with other weights; choose another --out or remove "
             "that folder"
         )
-    plan.folder.write_json("inputs.json", {"generator": plan.source.identity, "media": earlier | media})
+    plan.folder.write_json("inputs.json", known | {"generator": plan.source.identity, "media": earlier | media})

@@ -12,6 +12,7 @@ from av_bench.features.sides import Sides
 from av_bench.features.store import FeaturesLost, Store
 from av_bench.pipeline import score
 from av_bench.pipeline.generate import collect_samples, describe
+from av_bench.pipeline.own_samples import keep_hashes
 from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan, row_name
 from av_bench.pipeline.reference_media import reference_media, refuse_changed_inputs
@@ -60,6 +61,7 @@ def _work(plan: RunPlan, reporter: Reporter) -> RunResult:
     generated = collect_samples(plan, usable, reporter)
     names = plan.extractors.of("generated")
     extraction.media([m for m in generated if m.problem is None], "generated", names, audio=True, video=False)
+    keep_hashes(plan, generated)
     plan.extractors.release("reference", "video", "generated")
     sides = Sides(plan.clips.clips, reference, generated)
     scored = sides.scored(options.samples_per_clip)
@@ -100,6 +102,8 @@ def _record(
             folder.log(clip.id, "score", **sides.origin(clip.id))
         for stage, reason, detail in sides.flags(clip.id):
             folder.log(clip.id, stage, reason=reason, detail=detail)
+    for name, detail in plan.clips.left_out:
+        folder.log(name, "set", reason=Reason.LEFT_OUT, detail=detail)
     for name, detail in plan.source.extra_files().items():
         folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
     folder.write_clips(rows[0])

@@ -33,6 +33,7 @@ from av_bench.metrics.set_scores import interval_of_effects
 from av_bench.pipeline import clean_subset
 from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
+from av_bench.pipeline.remarks import far_above_full_scale, left_out
 from av_bench.results.definition import digest
 from av_bench.results.record import SCHEMA
 from av_bench.weights.lock import load_lock
@@ -273,6 +274,8 @@ def _counts(plan: RunPlan, sides: Sides, scored: Sequence[Clip]) -> dict[str, An
     extra = len(plan.source.extra_files())
     if extra:
         flagged[Reason.EXTRA_SAMPLE.value] = extra
+    if plan.clips.left_out:
+        flagged[Reason.LEFT_OUT.value] = len(plan.clips.left_out)
     return {
         "expected": len(plan.clips.clips),
         "scored": len(scored),
@@ -313,7 +316,7 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Ar
     silent = sum(r is Reason.SILENT for c in scored for stage, r, _ in sides.flags(c.id) if stage == "generated")
     if silent:
         warnings.append(f"{silent} generated samples are silent; they are scored as they are")
-    return warnings
+    return warnings + far_above_full_scale(sides, scored) + left_out(plan.clips)
 
 
 def _rests_on(metric: Metric, network: str) -> bool:

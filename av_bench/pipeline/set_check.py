@@ -10,7 +10,8 @@ from pathlib import Path
 
 import protocols
 from av_bench.contracts import Clip, MediaError
-from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, decode
+from av_bench.media.decode import decode
+from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, list_folder
 from av_bench.pipeline.choose import choose_protocol
 from av_bench.runtime.prefetch import default_workers, prefetch_map
 from av_bench.runtime.progress import Reporter
@@ -103,7 +104,7 @@ def _examine(job: tuple[Clip, bool, float]) -> Fault | float:
     ends: list[float] = []
     for path in dict.fromkeys([p for p in (clip.video, clip.audio) if p is not None]):
         try:
-            media = decode(path)
+            media = decode(path, window=0.0)
         except MediaError as error:
             return Fault(clip.id, error.reason.value, error.detail)
         if path == clip.video and media.video_seconds is None:
@@ -117,17 +118,17 @@ def _examine(job: tuple[Clip, bool, float]) -> Fault | float:
     if not ends:
         return Fault(clip.id, "missing-file", "the clip has neither video nor audio")
     if min(ends) < seconds - 0.02:
-        return Fault(clip.id, "too-short", f"{min(ends):.2f} s, {seconds:g} s are scored")
+        return Fault(clip.id, "too-short", f"{min(ends):.4f} s, {seconds:g} s are scored")
     return min(ends)
 
 
 def _unused(folder: Path | None, clips: tuple[Clip, ...]) -> tuple[str, ...]:
-    """Media files directly in the folder that no clip uses."""
+    """What lies directly in the folder, may be a recording, and is used by no clip."""
     if folder is None:
         return ()
     used = {p.resolve() for clip in clips for p in (clip.video, clip.audio) if p is not None}
-    suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES
-    there = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes and p.is_file())
+    found = list_folder(folder, AUDIO_SUFFIXES | VIDEO_SUFFIXES)
+    there = sorted([*found.used, *(item.path for item in found.left_out)])
     return tuple(p.name for p in there if p.resolve() not in used)
 
 

@@ -63,7 +63,7 @@ def _length(job: tuple[Clip, Iterable[Path]]) -> float | None:
     ends = []
     for path in dict.fromkeys([p for p in (clip.video, clip.audio, *samples) if p is not None]):
         try:
-            media = decode(path)
+            media = decode(path, window=0.0)
         except MediaError:
             return None
         if media.audio is not None:

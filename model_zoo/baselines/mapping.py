@@ -109,7 +109,7 @@ def by_rule(folder: Path, rule: PublishedSamples) -> tuple[dict[Key, Path], list
     unmatched = []
     for path in sorted(folder.glob(rule.files)):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file() or path.suffix.lower() not in AUDIO_SUFFIXES | VIDEO_SUFFIXES:
+        if path.is_dir() or path.suffix.lower() not in AUDIO_SUFFIXES | VIDEO_SUFFIXES:
             continue
         match = pattern.fullmatch(name)
         if match is None:

@@ -69,7 +69,7 @@ def at_rate(video: SilentVideo, fps: float, silence: bool = False) -> Path:
 def _encode(source: Path, target: Path, rate: Fraction, silence: bool) -> None:
     with (
         atomic_path(target, keep_suffix=True) as part,
-        av.open(str(source), metadata_errors="ignore") as given,
+        av.open(str(source.absolute()), metadata_errors="ignore") as given,
         av.open(str(part), "w") as made,
     ):
         stream = given.streams.video[0]
@@ -124,7 +124,7 @@ def _ready(graph: Any) -> Iterator[Any]:
 def _remux(source: Path, target: Path) -> None:
     with (
         atomic_path(target, keep_suffix=True) as part,
-        av.open(str(source), metadata_errors="ignore") as given,
+        av.open(str(source.absolute()), metadata_errors="ignore") as given,
         av.open(str(part), "w") as made,
     ):
         moving = [s for s in given.streams.video if not s.disposition & av.stream.Disposition.attached_pic]

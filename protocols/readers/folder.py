@@ -10,11 +10,12 @@ import io
 import json
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import Clip, ClipSet, UsageError
-from av_bench.media.decode import VIDEO_SUFFIXES, media_files
+from av_bench.media.folder import VIDEO_SUFFIXES, Folder, by_stem, list_folder, only_one
 from protocols.definitions import SetDefinition, SetRequest, check_id, limited
 
 _TABLES = ("clips.jsonl", "clips.csv", "clips.tsv")
@@ -30,16 +31,18 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     if not request.data.is_dir():
         raise UsageError(f"--data {request.data}: no such folder")
     table = request.table or next((request.data / n for n in _TABLES if (request.data / n).is_file()), None)
-    clips = _from_table(table, request.data) if table is not None else _from_files(request.data)
+    media = list_folder(request.data, VIDEO_SUFFIXES)
+    clips = _from_files(request.data, media.used) if table is None else _from_table(table, request.data, media)
+    left_out = media.notes() if table is None else ()
     if not clips:
+        there = f"; {left_out[0][0]} is there, but: {left_out[0][1]}" if left_out else ""
         raise UsageError(
-            f"--data {request.data}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no table of clips"
+            f"--data {request.data}: no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no table of clips{there}"
         )
-    return limited(ClipSet(definition.name, definition.version, tuple(clips)), request.limit)
+    return limited(ClipSet(definition.name, definition.version, tuple(clips), left_out), request.limit)
 
 
-def _from_files(folder: Path) -> list[Clip]:
-    files = list(media_files(folder, VIDEO_SUFFIXES))
+def _from_files(folder: Path, files: Sequence[Path]) -> list[Clip]:
     twice = sorted(stem for stem, count in Counter(path.stem for path in files).items() if count > 1)
     if twice:
         same = [p.name for p in files if p.stem == twice[0]]
@@ -47,8 +50,8 @@ def _from_files(folder: Path) -> list[Clip]:
     return [Clip(path.stem, path) for path in files]
 
 
-def _from_table(table: Path, folder: Path) -> list[Clip]:
-    rows = _rows(table)
+def _from_table(table: Path, folder: Path, media: Folder) -> list[Clip]:
+    rows, videos = _rows(table), by_stem(media.used)
     unused = sorted({str(key) for _, row in rows for key in row} - set(_COLUMNS))
     if unused:
         log.warning("%s: columns %s are not used; known are %s", table, ", ".join(unused), ", ".join(_COLUMNS))
@@ -61,12 +64,20 @@ def _from_table(table: Path, folder: Path) -> list[Clip]:
         if clip_id in seen:
             raise UsageError(f"{where}: id {clip_id!r} stands in line {seen[clip_id]} already")
         seen[clip_id] = line
-        video = _inside(folder, str(row.get("file") or f"{clip_id}.mp4"), where)
+        video = _inside(folder, str(row["file"]), where) if row.get("file") else _named(folder, clip_id, videos)
         audio = _inside(folder, str(row["audio"]), where) if row.get("audio") else None
         onsets = _onsets(row.get("onsets"), where)
         text = _text(row, "text") or _text(row, "caption")
         clips.append(Clip(clip_id, video, audio, text, _text(row, "label"), onsets, _text(row, "group")))
     return clips
+
+
+def _named(folder: Path, clip_id: str, videos: Mapping[str, list[Path]]) -> Path:
+    """The video that an id names, with or without its suffix; where there is none, the name that is missed."""
+    found = only_one(videos.get(clip_id, []), f"--data {folder}")
+    if found is None and Path(clip_id).suffix.lower() in VIDEO_SUFFIXES:
+        return folder / clip_id
+    return found or folder / f"{clip_id}.mp4"
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:

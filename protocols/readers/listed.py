@@ -11,13 +11,15 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError, unknown_name
-from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, by_stem, only_one
+from av_bench.media.listing import LeftOut, probe
 from protocols.definitions import SetDefinition, SetRequest, check_id, limited
 from protocols.lists.sources import check_lists, find_in, list_file, locate, unpack
 
@@ -85,9 +87,7 @@ class _Media:
     def __init__(self, folder: Path, definition: SetDefinition) -> None:
         self.folder = folder
         self.definition = definition
-        self.files: dict[str, dict[str, Path]] = {}
-        for path in sorted(folder.iterdir()):
-            self.files.setdefault(path.stem, {})[path.suffix.lower()] = path
+        self.files = by_stem(sorted(folder.iterdir()))
 
     def clip(self, entry: ListEntry) -> Clip:
         has_video = "video" in self.definition.conditions
@@ -95,7 +95,7 @@ class _Media:
         audio = None
         if self.definition.audio is not None or not has_video:
             audio = self._pick((self.definition.audio or "{id}").format(id=entry.id), AUDIO_SUFFIXES, ".wav")
-            if has_video and not audio.is_file():
+            if has_video and not os.path.lexists(audio):
                 audio = None
         onsets = None
         if self.definition.onsets is not None:
@@ -103,11 +103,13 @@ class _Media:
         return Clip(entry.id, video, audio, entry.text, entry.label, onsets, entry.group)
 
     def _pick(self, stem: str, suffixes: frozenset[str], default: str) -> Path:
-        found = {s: p for s, p in self.files.get(stem, {}).items() if s in suffixes}
-        if len(found) > 1:
-            files = " and ".join(p.name for p in found.values())
-            raise UsageError(f"--data {self.folder}: {files} both belong to {stem}; keep one")
-        return next(iter(found.values()), self.folder / f"{stem}{default}")
+        """The file of a stem; one with an unknown suffix when it is a recording, else the name that is missed."""
+        there = self.files.get(stem, [])
+        found = only_one([p for p in there if p.suffix.lower() in suffixes], f"--data {self.folder}")
+        if found is None:
+            others = [p for p in there if p.suffix.lower() not in AUDIO_SUFFIXES | VIDEO_SUFFIXES and p.is_file()]
+            found = only_one([p for p in others if not isinstance(probe(p), LeftOut)], f"--data {self.folder}")
+        return found or self.folder / f"{stem}{default}"
 
 
 def _times(path: Path, seconds: float) -> tuple[float, ...] | None:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from av_bench.contracts import Decoded, MediaError, Reason, VideoRequest
 from av_bench.features.store import Store, media_key, text_key
+from av_bench.media.content import read_content
 from av_bench.media.decode import decode
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
 from av_bench.runtime.devices import single_precision
-from av_bench.runtime.files import file_digest
 from av_bench.weights.fill import Weights, fill, read
 from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, CLIPEncoder
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
@@ -121,18 +121,18 @@ def stretches(
 
     Keyed by the video's bytes, the window and the networks; a video whose tokens are all known is not decoded.
     """
-    keys = []
+    keys, content = [], None
     if store is not None:
         folder = _folder(conditioner)
-        digest = file_digest(path)
-        keys = [f"{media_key(digest, window)}@{start:g}" for start in starts]
+        content = read_content(path)
+        keys = [f"{media_key(content.identity, window)}@{start:g}" for start in starts]
         known = store.get(folder, keys)
         if all(key in known for key in keys):
             clip, sync = (
                 torch.stack([torch.from_numpy(known[key][part]) for key in keys]) for part in ("clip", "sync")
             )
             return clip, sync, None
-    media = decode(path, conditioner.requests, seconds, audio=False)
+    media = decode(path, conditioner.requests, seconds, audio=False, content=content)
     started = time.perf_counter()
     found = [conditioner.video(media, window, start) for start in starts]
     seconds_taken = time.perf_counter() - started

@@ -103,7 +103,7 @@ def duration(path: Path) -> float:
     if not path.is_file():
         raise MediaError(path, Reason.MISSING_FILE, "no such file")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise MediaError(path, Reason.NO_AUDIO, "the file has no audio stream")
             stream = container.streams.audio[0]

@@ -1,0 +1,33 @@
+"""Remarks on a run's files that are printed under the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from av_bench.contracts import Clip, ClipSet
+from av_bench.features.sides import Sides
+
+FAR_ABOVE = 10.0  # full scale is 1; decoded AAC or MP3 of loud music passes it by a little
+
+
+def far_above_full_scale(sides: Sides, scored: Sequence[Clip]) -> list[str]:
+    """A warning for each side with files far above full scale: their unit is another one, or they are broken."""
+    found = []
+    for side, what in (("generated", "samples"), ("reference", "reference files")):
+        media = [(m.level, c.id) for c in scored for m in sides.media(c.id, side) if m.level >= FAR_ABOVE]
+        if media:
+            level, clip_id = max(media)
+            found.append(
+                f"{len(media)} {what} peak far above full scale, e.g. {clip_id} at {level:g}: integers written as "
+                "floats? They are scored as they are"
+            )
+    return found
+
+
+def left_out(clips: ClipSet) -> list[str]:
+    """What lies in the set's folder, may be a recording and is no clip."""
+    if not clips.left_out:
+        return []
+    name, why = clips.left_out[0]
+    count = len(clips.left_out)
+    return [f"set {clips.name}: {count} files of its folder are left out, e.g. {name} ({why}); the ledger has all"]
