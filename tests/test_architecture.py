@@ -193,7 +193,6 @@ PROBES = {
     ("av_bench/audit/content.py", "codes"): "arrays by name",
     ("av_bench/audit/fingerprints.py", "self"): "arrays by name",
     ("av_bench/doctor.py", "module"): "a package may state no version",
-    ("av_bench/media/decode.py", "frame"): "PyAV has had rotation since 14 only",
     ("av_bench/media/mux.py", "frame"): "PyAV has had rotation since 14 only",
     ("av_bench/networks/packages.py", "torch.nn.init"): "functions by name, put back afterwards",
     ("av_bench/runtime/prefetch.py", "os"): "systems differ",

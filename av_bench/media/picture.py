@@ -77,7 +77,7 @@ class Picker:
     def _array(self, frame: Any) -> NDArray[np.uint8]:
         if self._last is None or self._last[0] is not frame:
             array: NDArray[Any] = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4
+            turns = round(frame.rotation / 90) % 4
             self._last = (frame, np.rot90(array, turns) if turns else array)
         return self._last[1]
 

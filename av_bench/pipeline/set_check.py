@@ -118,7 +118,7 @@ def _examine(job: tuple[Clip, bool, float]) -> Fault | float:
     if not ends:
         return Fault(clip.id, "missing-file", "the clip has neither video nor audio")
     if min(ends) < seconds - 0.02:
-        return Fault(clip.id, "too-short", f"{min(ends):.4f} s, {seconds:g} s are scored")
+        return Fault(clip.id, "too-short", f"{int(100 * min(ends)) / 100:.2f} s, {seconds:g} s are scored")
     return min(ends)
 
 
