@@ -69,11 +69,13 @@ def pull_(
 
 def _asked(names: list[str], wholes: list[str]) -> list[LockEntry]:
     """Entries by name, and all that protocols, sets and models need. UsageError when nothing is asked for."""
-    from av_bench.pipeline.needed import needed_by
-
     if not names and not wholes:
         raise UsageError("name weight files, or say --for PROTOCOL, SET or MODEL; `av-bench weights list` shows all")
-    wanted = [*(select(names) if names else []), *(entry for whole in wholes for entry in needed_by(whole))]
+    wanted = select(names) if names else []
+    if wholes:  # knowing what a protocol needs takes the extractors' classes, and torch with them
+        from av_bench.pipeline.needed import needed_by
+
+        wanted += [entry for whole in wholes for entry in needed_by(whole)]
     return list({entry.name: entry for entry in wanted}.values())
 
 

@@ -20,6 +20,7 @@ import __future__
 import ast
 import importlib
 import json
+import operator
 import os
 import random
 import sys
@@ -83,18 +84,20 @@ def run(order: dict[str, Any]) -> None:
     module.__file__ = script
     sys.modules["__main__"] = module
     names, flags = vars(module), 0
+    wrapped: dict[str, Any] = {}
     for statement in ast.parse(source, script).body:
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             for alias in statement.names:
-                flags |= getattr(__future__, alias.name).compiler_flag
+                flags |= vars(__future__)[alias.name].compiler_flag
         code = compile(ast.Module(body=[statement], type_ignores=[]), script, "exec", flags, dont_inherit=True)
+        before = _random_modules()
         exec(code, names)
-        for name in order["keep"]:
-            if callable(names.get(name)) and not hasattr(names[name], "_resident"):
-                names[name] = kept(name, names[name])
-        for name in order["seeds"]:
-            if callable(names.get(name)) and not hasattr(names[name], "_resident"):
-                names[name] = seeded(names[name])
+        if _random_modules() != before:
+            seed_all(_seed)  # numpy or torch has just been imported
+        for name in order["keep"] + order["seeds"]:
+            if callable(names.get(name)) and names[name] is not wrapped.get(name):
+                wrapped[name] = seeded(names[name]) if name in order["seeds"] else kept(name, names[name])
+                names[name] = wrapped[name]
 
 
 def hook(target: str, sets_seed: bool) -> None:
@@ -102,11 +105,10 @@ def hook(target: str, sets_seed: bool) -> None:
     if target in _hooked:
         return
     place, _, path = target.partition(":")
-    owner: Any = importlib.import_module(place)
-    *parents, name = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent)
-    found = getattr(owner, name)
+    module = importlib.import_module(place)
+    parents, _, name = path.rpartition(".")
+    owner: Any = operator.attrgetter(parents)(module) if parents else module
+    found = operator.attrgetter(path)(module)
     wrapped: Any = seeded(found) if sets_seed else kept(target, found)
     setattr(owner, name, staticmethod(wrapped) if isinstance(owner, type) else wrapped)
     _hooked.add(target)
@@ -121,9 +123,9 @@ def kept(name: str, function: Any) -> Any:
         results = _kept.setdefault(name, [])
         if number == len(results):
             results.append(function(*arguments, **more))
+        seed_all(_seed)  # building a network draws random numbers, and only the first item builds it
         return results[number]
 
-    again._resident = True  # type: ignore[attr-defined]
     return again
 
 
@@ -133,8 +135,12 @@ def seeded(function: Any) -> Any:
     def instead(*arguments: Any, **more: Any) -> Any:
         return function(_seed, *arguments[1:], **{key: value for key, value in more.items() if key != "seed"})
 
-    instead._resident = True  # type: ignore[attr-defined]
     return instead
+
+
+def _random_modules() -> tuple[bool, bool]:
+    """Whether numpy and torch are there, whose random states have to be set."""
+    return "numpy" in sys.modules, "torch" in sys.modules
 
 
 def seed_all(seed: int) -> None:
