@@ -23,6 +23,7 @@ from av_bench.audit.views import Box, Grey
 
 _MIN_FRAME = 0.6  # spatial correlation of a frame that counts as equal
 _MIN_MEAN, _MIN_PART = 0.65, 0.5  # of (frames, their detail, motion)
+_STILL_LIFE = 0.1  # how far above the agreement of what moves the confidence may lie
 _DETAIL = 32  # pixels a side for detail
 _BLOCKS = 8
 _PROBES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the stretch: where the crop is fitted
@@ -144,7 +145,7 @@ def _stretch(
     fine = resized(mask[None].astype(np.float32), _DETAIL)[0] > 0.9
     detail = _correlation(_detail(a[part])[:, fine], _detail(b[part])[:, fine])
     parts = float(frames[part].mean()), float(detail.mean()), _motion(a[part], b[part], mask)
-    confidence = float(np.mean(parts))
+    confidence = min(float(np.mean(parts)), parts[2] + _STILL_LIFE)  # a still scene looks like itself at any time
     if confidence < _MIN_MEAN or min(parts) < _MIN_PART:
         return None
     start, length = float(times[run]) / FPS / change.speed, count / FPS / change.speed

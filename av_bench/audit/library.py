@@ -22,12 +22,14 @@ from av_bench.audit.turns import NONE, Change
 from av_bench.audit.views import Box
 
 MIN_SOUND_S, MIN_PICTURE_S = 3.0, 3.0
-PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83
+PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83,
+PICTURE_ALONE_SHORT = 0.92  # ... pieces of 3 s of one scene 0.86; what is shorter than this proves less
+_SHORT_S = 5.0
 _CHANGED_DISTANCE = 0.20  # differing bits of a picture whose change is undone: copies stay below 0.10
 _LEAST_WORTH = 0.85  # see ``_worth``: 8 codes that differ in 20 %, or 16 that differ in 29 %
 _TRIES = 3  # candidates of one pair of files that are verified, the best first
 _LEAST_ALIKE = 0.5  # correlation of the coefficients of two views: copies reach 0.8, most others stay below
-_PROMISING = 0.68  # confidence from which small rotations and overlaid windows are tried
+_PROMISING = 0.6  # confidence from which small rotations and overlaid windows are tried
 _LIKE_ASPECT, _LEAST_SIDE = 0.85, 0.2  # of the height of a taller shape that a fitted picture fills
 _COVERED = 0.35  # of the picture that a window may cover
 _SAME_OFFSET_S = 0.3
@@ -283,7 +285,8 @@ def _together(sound: Alignment, image: Alignment) -> bool:
 def _stands_alone(image: Alignment, asked: Fingerprint, train: _File) -> bool:
     """Whether a picture is evidence enough without sound: surer, and for the whole of the least length."""
     least = min(MIN_PICTURE_S, 0.8 * min(asked.seconds[1], train.seconds[1] / image.change.speed))
-    return image.confidence >= PICTURE_ALONE and image.length >= least
+    surely = PICTURE_ALONE if image.length >= _SHORT_S else PICTURE_ALONE_SHORT
+    return image.confidence >= surely and image.length >= least
 
 
 def _required(usual: float, test: float, train: float, speed: float) -> float:
