@@ -18,8 +18,8 @@ from av_bench.cli.app import app
 from av_bench.contracts import AvBenchError, UsageError
 from av_bench.results import gate_report
 from av_bench.results.gate import Verdict, gate, read_side
-from av_bench.results.record import PSEUDO
 from av_bench.results.rules import Rules, read_rules
+from av_bench.results.values import PSEUDO
 from tests.runs import make_run
 
 METRICS = ("FD-x", "KL-x", "F1")

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import AvBenchError, UsageError
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import ABANDONED, remove_parts, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Store:
         known = self._seen.setdefault(fingerprint, set())
         entries = self._index.setdefault(fingerprint, {})
         folder = self.root / fingerprint
+        remove_parts(folder, older_than=ABANDONED)
         for shard in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
             if shard not in known:
                 known.add(shard)
@@ -156,11 +157,15 @@ class Store:
 def _keys_of(shard: Path) -> set[str]:
     """Keys in a shard, read from its header only; a shard whose header cannot be read has none."""
     try:
+        if not shard.is_file():  # a pipe would wait for a writer for ever
+            return set()
         with shard.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
             if not 0 < length <= shard.stat().st_size:
                 return set()
             header = json.loads(handle.read(length))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return set()
+    if not isinstance(header, dict):
         return set()
     return {name.rpartition("/")[0] for name in header if name != "__metadata__"}

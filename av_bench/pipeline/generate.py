@@ -25,7 +25,7 @@ from av_bench.contracts import (
     plugin_boundary,
 )
 from av_bench.features.sides import MediaFile
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import inside, write_atomically
 from av_bench.runtime.progress import Reporter, Stage
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class SampleFiles:
 
     def place(self, clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
         """Keep a finished file."""
-        path = self.folder / f"{self.stem((clip_id, k))}{suffix}"
+        path = inside(self.folder, f"{self.stem((clip_id, k))}{suffix}")
         write_atomically(path, payload)
         return path
 
