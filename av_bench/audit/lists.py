@@ -6,6 +6,7 @@ text; a file in which most rows do not fit (a wrong delimiter, another format) a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -243,8 +244,9 @@ def _own_table(raw: bytes, columns: dict[str, str], shown: str) -> Format:
     first = head.splitlines()[0] if head else ""
     wanted = set(columns.values())
     for delimiter in (",", "\t", ";", "|"):
-        if wanted <= set(next(csv.reader([first], delimiter=delimiter), [])):
-            break
+        with contextlib.suppress(TableError):  # a quotation mark that another delimiter makes sense of
+            if wanted <= set(next(read_rows(first, shown, delimiter), (1, []))[1]):
+                break
     else:
         raise UsageError(
             f"{shown}, line 1: --columns asks for {', '.join(sorted(wanted))}; the header is {first[:_TEXT]!r}"

@@ -69,8 +69,8 @@ class Verdict:
 
     @property
     def comparable(self) -> bool:
-        """False when the runs are of different things, so that no metric was judged."""
-        return not any(check.name == "comparable" for check in self.checks)
+        """False when a run cannot be read or the runs are of different things, so that no metric was judged."""
+        return not any(check.name in ("readable", "comparable") for check in self.checks)
 
     @property
     def exit_code(self) -> int:
@@ -91,7 +91,7 @@ def gate(new: Paths, against: Paths, rules: Path | str | Rules | None = None) ->
     try:
         sides = read_side(new), read_side(against)
     except UsageError as error:
-        check = Check("runs", False, Outcome.NOT_COMPARABLE, f"cannot be read: {error}")
+        check = Check("readable", False, Outcome.NOT_COMPARABLE, str(error))
         return Verdict(_written(new), _written(against), (check,), found.alpha)
     return judge(*sides, found)
 

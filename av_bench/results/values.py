@@ -39,8 +39,8 @@ def check_values(path: Path, scores: Mapping[str, Any]) -> None:
             mean = math.fsum(series.value.values()) / count
             if count != entry["n"] or abs(mean - entry["value"]) > ROUNDING * max(1.0, abs(mean)):
                 raise UsageError(
-                    f"{path}: scores.json says {metric} {entry['value']:.6g} over {entry['n']} clips, but the values in "
-                    f"{name} have the mean {mean:.6g} over {count}: one of them was changed; {_CURE}"
+                    f"{path}: scores.json says {metric} {entry['value']:.6g} over {entry['n']} clips, but the values "
+                    f"in {name} have the mean {mean:.6g} over {count}: one of them was changed; {_CURE}"
                 )
     for metric, entry in scores["metrics"].items():
         if entry.get("interval") is not None and len(entry["interval"]) != 2:
