@@ -172,7 +172,7 @@ def kills(folder: Path) -> str:
 
 def noisy_child(folder: Path) -> str:
     """A child that writes 200 MB into its log and a row of 200 MB."""
-    from model_zoo.external.runner import LONGEST_ROW, Job, _whole_lines
+    from model_zoo.external.runner import LONGEST_ROW, DriverJob, _whole_lines
 
     size = 200 << 20
     with (folder / "log.txt").open("wb") as log, (folder / "outputs.jsonl").open("wb") as rows:
@@ -181,7 +181,7 @@ def noisy_child(folder: Path) -> str:
             log.write(b"noise\n" * ((1 << 20) // 6))
             rows.write(b"x" * (1 << 20))
         rows.write(b'"}\n{"id": "b"}\n')
-    job = Job.__new__(Job)
+    job = DriverJob.__new__(DriverJob)
     job.folder = folder
     assert len(job._tail()) < 500
     lines, _ = _whole_lines(folder / "outputs.jsonl")

@@ -13,7 +13,7 @@ import typer
 
 from av_bench.cli.output import finished_runs
 from av_bench.cli.process import run_command
-from av_bench.contracts import DEFAULT_SEED
+from av_bench.contracts import DEFAULT_SEED, UsageError
 
 if TYPE_CHECKING:
     from av_bench.results.record import Run

@@ -19,7 +19,8 @@ from av_bench.schema import load_json, load_yaml
 from av_bench.weights import fetch
 from av_bench.weights.load import BadWeights
 from av_bench.weights.lock import LockEntry, load_lock
-from model_zoo.external.runner import LONGEST_ROW, Job, _whole_lines
+from model_zoo.external.contract import key_of, read_row
+from model_zoo.external.runner import LONGEST_ROW, DriverJob, _whole_lines
 from protocols.lists.sources import ListFile
 
 ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -75,8 +76,15 @@ def test_rows_of_a_child_are_read_up_to_a_limit(tmp_path: Path) -> None:
     assert _whole_lines(rows, offset)[0] == ['{"torn"}']
 
 
+def test_a_row_nested_too_deep_names_no_item() -> None:
+    assert key_of("[" * 100_000) is None
+    assert key_of('{"id": "a", "k": 0, "x": ' + "[" * 100_000) is None
+    with pytest.raises(UsageError, match="not JSON"):
+        read_row("[" * 100_000, "outputs.jsonl")
+
+
 def test_a_log_of_gigabytes_costs_its_end(tmp_path: Path) -> None:
-    job = Job.__new__(Job)
+    job = DriverJob.__new__(DriverJob)
     job.folder = tmp_path
     with (tmp_path / "log.txt").open("wb") as log:
         log.truncate(4 << 30)  # a hole: no disk is used
