@@ -1,7 +1,8 @@
 """One strict reader for all YAML and JSON of this package and of its users, and for the options of metrics.
 
 A document is read into a dataclass: unknown keys are refused with the nearest known one, types are checked, nothing is
-converted but whole numbers to floats, and ranges stated with ``Annotated[float, Range(...)]`` hold. Documents are
+converted but whole numbers to floats, and ranges stated with ``Annotated[float, Range(...)]`` hold. Records that other
+versions write are TypedDicts: known keys are checked, further ones are left as they are. Documents are
 small, so they are bounded: at most 16 MB, 64 levels deep, no YAML aliases, no duplicate keys.
 """
 
@@ -89,12 +90,12 @@ def read_json(path: Path, kind: type[Record]) -> Record:
 
 def load_yaml(path: Path) -> Any:
     """The plain content of a YAML file."""
-    return parse_yaml(_text(path), str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
-def load_json(path: Path) -> Any:
-    """The plain content of a JSON file."""
-    return parse_json(_text(path), str(path))
+def load_json(path: Path, largest: int = LARGEST) -> Any:
+    """The plain content of a JSON file of at most ``largest`` bytes."""
+    return parse_json(read_text(path, largest), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -130,13 +131,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """Text of a regular UTF-8 file of at most ``largest`` bytes. UsageError says what it is otherwise."""
     try:
         if not path.is_file():
             raise UsageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
         size = path.stat().st_size
-        if size > LARGEST:
-            raise UsageError(f"{path}: {size:,} bytes; a file of this kind has at most {LARGEST:,}")
+        if size > largest:
+            raise UsageError(f"{path}: {size:,} bytes; a file of this kind has at most {largest:,}")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from error
@@ -217,6 +219,8 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return _annotated(arguments[0], arguments[1:], value, where)
     if isinstance(kind, type) and is_dataclass(kind):
         return _build_dataclass(kind, value, where)
+    if typing.is_typeddict(kind):
+        return _build_typed_dict(kind, value, where)
     if origin in (types.UnionType, typing.Union):
         return _union(arguments, value, where)
     if origin is Literal:
@@ -263,6 +267,25 @@ def _build_dataclass(kind: type[Record], value: Any, where: str) -> Record:
         if name not in value and entry.default is MISSING and entry.default_factory is MISSING:
             raise UsageError(f"{where}: the key {name!r} is missing")
     return kind(**{key: build(hints[key], item, f"{where}: {key}") for key, item in value.items()})
+
+
+def _build_typed_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    """The known keys are checked, others stay as they are: what newer versions add does not make a record foreign."""
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: expected keys and values, got {_shown(value)}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name, hint in hints.items():  # __required_keys__ does not see NotRequired in annotations that are text
+        if name not in value and typing.get_origin(hint) is not typing.NotRequired:
+            raise UsageError(f"{where}: the key {name!r} is missing")
+    checked = {
+        name: build(_present(hint), value[name], f"{where}: {name}") for name, hint in hints.items() if name in value
+    }
+    return {**value, **checked}
+
+
+def _present(hint: Any) -> Any:
+    """The type of a key without ``NotRequired``."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.NotRequired else hint
 
 
 def _annotated(kind: Any, rules: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -325,7 +348,7 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
 def _word(kind: Any) -> str:
     if typing.get_origin(kind) is Annotated:
         return _word(typing.get_args(kind)[0])
-    if isinstance(kind, type) and is_dataclass(kind):
+    if typing.is_typeddict(kind) or (isinstance(kind, type) and is_dataclass(kind)):
         return "keys and values"
     return _WORDS.get(kind, "a list" if typing.get_origin(kind) in (tuple, list, Sequence) else str(kind))
 

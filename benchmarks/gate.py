@@ -24,8 +24,9 @@ from av_bench.contracts import Clip, Metric, MetricInputs, Need
 from av_bench.metrics.columns import PerClipMetric
 from av_bench.pipeline.measure import measure
 from av_bench.results.gate import Outcome, judge
-from av_bench.results.record import ClipValues, Run
+from av_bench.results.record import Run
 from av_bench.results.rules import Rules
+from av_bench.results.values import ClipValues
 from protocols.definitions import load_protocol
 
 Pair = tuple[Run, Run]  # new, base

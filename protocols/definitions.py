@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from av_bench import registry
-from av_bench.contracts import ClipSet, Flavour, Modality, UsageError, unknown_name
+from av_bench.contracts import ClipSet, Flavour, Modality, UsageError, check_id, printable, unknown_name
 from av_bench.schema import (
     SET_BY_LOADER,
     NonNegativeFloat,
@@ -70,8 +70,12 @@ class Protocol:
     source: Path | None = field(default=None, metadata=SET_BY_LOADER)
 
     def __post_init__(self) -> None:
+        check_id(self.name, "protocol")
         if not self.metrics:
             raise UsageError(f"protocol {self.name}: metrics is empty")
+        for column in (*self.metrics, *self.optional):
+            if not column or printable(column) != column:
+                raise UsageError(f"protocol {self.name}: metric {column!r} is no printable name")
         twice = sorted(set(self.metrics) & set(self.optional))
         if twice:
             raise UsageError(f"protocol {self.name}: {twice[0]} is both a metric and an optional one")
@@ -146,6 +150,7 @@ class SetDefinition:
     source: Path | None = field(default=None, metadata=SET_BY_LOADER)
 
     def __post_init__(self) -> None:
+        check_id(self.name, "set")
         needed: dict[str, dict[str, object]] = {
             "rendered": {"renderer": self.renderer, "split": self.split, "count": self.count},
             "list": {"format": self.format, "lists": self.lists or None},
@@ -175,6 +180,10 @@ class SetRequest:
     limit: int | None = None
     workers: int | None = None
     progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit must be at least 1, got {self.limit}")
 
 
 def set_names() -> dict[str, Path]:
@@ -232,9 +241,3 @@ def limited(clips: ClipSet, limit: int | None) -> ClipSet:
     if limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
     return replace(clips, clips=clips.clips[:limit])
-
-
-def check_id(clip_id: str, where: str) -> None:
-    """Refuse ids that cannot be file names inside a folder. A leading ``-`` is fine."""
-    if not clip_id or clip_id in (".", "..") or any(c in clip_id for c in "/\\\0\n\r") or len(clip_id.encode()) > 200:
-        raise UsageError(f"{where}: id {clip_id!r} cannot be a file name (empty, a path, or longer than 200 bytes)")

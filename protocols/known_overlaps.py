@@ -6,11 +6,12 @@ set may be scored on several lists: what is known is known of a list, by its nam
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from av_bench.rows import read_table, records
 
 HERE = Path(__file__).parent
 
@@ -32,11 +33,11 @@ class Overlap:
 
 @cache
 def _rows() -> tuple[tuple[str, Overlap], ...]:
-    with (HERE / "overlaps.csv").open(encoding="utf8", newline="") as file:
-        return tuple(
-            (row["list"], Overlap(row["train"], int(row["clips"]), int(row["of"]), row["rule"]))
-            for row in csv.DictReader(file)
-        )
+    path = HERE / "overlaps.csv"
+    return tuple(
+        (row["list"], Overlap(row["train"], int(row["clips"]), int(row["of"]), row["rule"]))
+        for _, row in records(read_table(path), str(path))
+    )
 
 
 def list_name(set_name: str, version: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from av_bench.results.record import PSEUDO, SCHEMA, RunFolder
+from av_bench.results.record import SCHEMA, RunFolder
+from av_bench.results.values import PSEUDO
 
 METRICS = {"FD-x": (False, ""), "KL-x": (False, "nats"), "F1": (True, "")}
 

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("av_bench.contracts",),
     ("av_bench.registry",),
     ("av_bench.schema",),
+    ("av_bench.rows",),
     ("av_bench.runtime",),
     ("av_bench.media", "av_bench.networks", "av_bench.metrics"),
     ("av_bench.weights", "av_bench.results"),
@@ -53,7 +54,14 @@ ONLY: dict[str, set[str]] = {
     "av_bench.media": {"av_bench.contracts", "av_bench.runtime"},
     "av_bench.networks": {"av_bench.contracts"},
     "av_bench.metrics": {"av_bench.contracts", "av_bench.registry", "av_bench.schema"},
-    "protocols": {"av_bench.contracts", "av_bench.registry", "av_bench.schema", "av_bench.runtime", "av_bench.media"},
+    "protocols": {
+        "av_bench.contracts",
+        "av_bench.registry",
+        "av_bench.schema",
+        "av_bench.rows",
+        "av_bench.runtime",
+        "av_bench.media",
+    },
     "reports": {
         "av_bench.contracts",
         "av_bench.registry",

@@ -16,7 +16,7 @@ import av_bench
 from av_bench.cli.app import app
 from av_bench.contracts import UsageError
 from av_bench.results.compare_clips import compare_runs
-from av_bench.results.record import PSEUDO, read_values
+from av_bench.results.values import PSEUDO, read_values
 from reports import comparison
 from reports.build import tables
 from reports.render import render

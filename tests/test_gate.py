@@ -18,8 +18,8 @@ from av_bench.cli.app import app
 from av_bench.contracts import AvBenchError, UsageError
 from av_bench.results import gate_report
 from av_bench.results.gate import Verdict, gate, read_side
-from av_bench.results.record import PSEUDO
 from av_bench.results.rules import Rules, read_rules
+from av_bench.results.values import PSEUDO
 from tests.runs import make_run
 
 METRICS = ("FD-x", "KL-x", "F1")
@@ -381,12 +381,16 @@ def only(count: int) -> Callable[[Path], None]:
     """Keeps values of the last clips only (of the first, where none is wanted in common)."""
 
     def spoil(folder: Path) -> None:
+        scores = json.loads((folder / "scores.json").read_text())
         for name in ("clips.parquet", PSEUDO):
             table = pq.read_table(folder / name).to_pandas()
             keep = sorted(table["id"].unique())[:count]
             table = table[table["id"].isin(keep)]
             table.loc[:, "id"] = [i if count == 1 else f"other-{i}" for i in table["id"]]
             pq.write_table(pa.Table.from_pandas(table, preserve_index=False), folder / name)
+            for metric, values in table.groupby("metric")["value"]:
+                scores["metrics"][metric] |= {"value": values.mean(), "n": len(values)}
+        (folder / "scores.json").write_text(json.dumps(scores))
 
     return spoil
 
@@ -399,7 +403,7 @@ def only(count: int) -> Callable[[Path], None]:
         (without_scores, "scores.json is missing"),
         (nan_by_hand, "NaN"),
         (nan_in_details, "NaN"),
-        (null_value, "not a number"),
+        (null_value, "expected a number"),
         (nan_of_a_clip, "not a number"),
         (torn_values, "cannot be read"),
         (only(5), "no clip in common"),

@@ -23,7 +23,8 @@ from av_bench.pipeline.rescore import on_common_clips
 from av_bench.pipeline.seeds import run_seeds
 from av_bench.results.compare import half_width
 from av_bench.results.gate import gate
-from av_bench.results.record import PSEUDO, read_run, read_values
+from av_bench.results.record import read_run
+from av_bench.results.values import PSEUDO, read_values
 from reports.build import tables
 from reports.render import render
 from tests.media_files import write_video

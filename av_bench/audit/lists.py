@@ -6,9 +6,8 @@ text; a file in which most rows do not fit (a wrong delimiter, another format) a
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,8 @@ from av_bench.audit import formats
 from av_bench.audit.cliplist import ClipList, Malformed
 from av_bench.audit.formats import DEFAULT_WINDOW_MS, Format
 from av_bench.contracts import UsageError
+from av_bench.rows import TableError, header_of, read_rows
+from av_bench.schema import parse_json
 from protocols.lists.sources import unpack
 
 _SNIFF_ROWS = 50
@@ -114,42 +115,38 @@ def _line_records(raw: bytes) -> tuple[Any, NDArray[np.int32]]:
 
 def _table_records(text: str, layout: Format, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
     """Rows of a file with a header, as the wanted columns joined by a comma."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=layout.delimiter)
-    header = next(reader, [])
+    rows = read_rows(text, shown, layout.delimiter)
+    _, header = next(rows, (1, []))
     absent = [c for c in layout.columns if c not in header]
     if absent:
         raise UsageError(
             f"{shown}, line 1: format {layout.name} needs the columns {', '.join(layout.columns)} separated by "
             f"{layout.delimiter!r}, the header is {','.join(header)[:_TEXT]!r}; check the delimiter and the format"
         )
+    header_of(header, shown, layout.columns)
     wanted = [header.index(c) for c in layout.columns]
-    records: list[str] = []
+    found: list[str] = []
     lines: list[int] = []
     odd: list[Malformed] = []
-    line = reader.line_num + 1
-    for row in reader:
+    for line, row in rows:
         if len(row) == len(header):
-            records.append(",".join(row[i] for i in wanted))
+            found.append(",".join(row[i] for i in wanted))
             lines.append(line)
-        elif row:
+        else:
             reason = f"{len(row)} cells where the header has {len(header)}"
             odd.append(Malformed(shown, line, layout.delimiter.join(row)[:_TEXT], reason))
-        line = reader.line_num + 1
-    return pa.array(records, pa.string()), np.asarray(lines, np.int32), odd
+    return pa.array(found, pa.string()), np.asarray(lines, np.int32), odd
 
 
 def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
     """Ids written in a JSON list or object of lists, as text."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{shown}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    data = parse_json(text, shown)
     if isinstance(data, dict) and layout.key == "*":
-        return [str(key) for key in data]
+        return list(data)
     if isinstance(data, dict):
         if layout.key not in data:
             raise UsageError(
-                f"{shown}: no key {layout.key!r} (keys: {', '.join(map(str, data))}); choose another format"
+                f"{shown}: no key {layout.key!r} (keys: {', '.join(map(str, data))[:_TEXT]}); choose another format"
             )
         data = data[layout.key]
     if not isinstance(data, list):
@@ -158,7 +155,9 @@ def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
 
 
 def _json_id(entry: Any) -> str:
-    return str(entry.get("id", entry)) if isinstance(entry, dict) else str(entry)
+    """The id of an entry as text; what is neither text nor a whole number stays visible as a malformed row."""
+    value = entry.get("id", entry) if isinstance(entry, dict) else entry
+    return value if isinstance(value, str) else json.dumps(value)[:_TEXT]
 
 
 def _json_lines(text: str, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
@@ -170,10 +169,10 @@ def _json_lines(text: str, shown: str) -> tuple[Any, NDArray[np.int32], list[Mal
         if not line.strip():
             continue
         try:
-            records.append(_json_id(json.loads(line)))
+            records.append(_json_id(parse_json(line, "line")))
             lines.append(number)
-        except json.JSONDecodeError as error:
-            odd.append(Malformed(shown, number, line[:_TEXT], f"not valid JSON ({error.msg}, column {error.colno})"))
+        except UsageError as error:
+            odd.append(Malformed(shown, number, line[:_TEXT], str(error).removeprefix("line: ")))
     return pa.array(records, pa.string()), np.asarray(lines, np.int32), odd
 
 
@@ -245,8 +244,9 @@ def _own_table(raw: bytes, columns: dict[str, str], shown: str) -> Format:
     first = head.splitlines()[0] if head else ""
     wanted = set(columns.values())
     for delimiter in (",", "\t", ";", "|"):
-        if wanted <= set(next(csv.reader([first], delimiter=delimiter), [])):
-            break
+        with contextlib.suppress(TableError):  # a quotation mark that another delimiter makes sense of
+            if wanted <= set(next(read_rows(first, shown, delimiter), (1, []))[1]):
+                break
     else:
         raise UsageError(
             f"{shown}, line 1: --columns asks for {', '.join(sorted(wanted))}; the header is {first[:_TEXT]!r}"
@@ -261,16 +261,22 @@ def _own_table(raw: bytes, columns: dict[str, str], shown: str) -> Format:
 def _sniff(raw: bytes, shown: str) -> Format:
     """The first format whose pattern fits most of the first rows."""
     head = b"".join(raw.splitlines(keepends=True)[:_SNIFF_ROWS]) if not _is_json(raw) else raw
+    broken: TableError | None = None
     for layout in formats.FORMATS.values():
         if (layout.kind == "json") != _is_json(raw):
             continue
         try:
             records, lines, odd = _records(head, layout, shown)
+        except TableError as error:
+            broken = error
+            continue
         except UsageError:
             continue
         rows = _parse(records, lines, layout, shown)[0] if len(records) else ()
         if 2 * len(rows) > len(records) + len(odd) and not _instants(rows, layout):
             return layout
+    if broken is not None:
+        raise broken
     first = raw.splitlines()[0][:_TEXT].decode("utf-8", "replace")
     raise UsageError(
         f"{shown}: the first line {first!r} fits no known list format; check the delimiter, or name one of: "

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import urllib.error
+import http.client
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from av_bench.contracts import MissingRequirement
+from av_bench.rows import LARGEST_TABLE
 from av_bench.runtime.files import write_atomically
+from av_bench.runtime.offline import VARIABLE as OFFLINE_VARIABLE
+from av_bench.runtime.offline import offline
 from protocols.lists.sources import ListFile, changed, list_file, locate, sha256_of, sources, urls
 
 _TIMEOUT_S = 60
@@ -59,11 +62,17 @@ def _without_header(content: bytes, lines: int) -> bytes:
 
 
 def _fetch(url: str) -> bytes:
+    if offline():
+        raise MissingRequirement(
+            f"{url}: not fetched, {OFFLINE_VARIABLE} forbids the network; unset it, or put the file in the lists folder"
+        )
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-            body: bytes = answer.read()
-            return body
-    except (urllib.error.URLError, OSError) as error:
+            body: bytes = answer.read(LARGEST_TABLE + 1)
+    except (OSError, http.client.HTTPException) as error:
         raise MissingRequirement(
             f"{url}: cannot be fetched ({error}); put the file in the lists folder by hand"
         ) from error
+    if len(body) > LARGEST_TABLE:
+        raise MissingRequirement(f"{url}: sends more than {LARGEST_TABLE:,} bytes, which is no list; nothing was kept")
+    return body

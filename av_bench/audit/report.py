@@ -34,7 +34,9 @@ from av_bench.audit.cliplist import Malformed
 from av_bench.audit.overlaps import Finding, ListAudit, OverlapRow
 from av_bench.audit.tables import TableA4
 from av_bench.contracts import UsageError
+from av_bench.rows import LARGEST_TABLE
 from av_bench.runtime.files import write_text
+from av_bench.schema import load_json
 
 VERSION = 1
 _COLUMNS = (
@@ -218,8 +220,8 @@ def _training_side(path: Path | str, data: Mapping[str, Any]) -> frozenset[str]:
 
 def _load(path: Path | str) -> dict[str, Any]:
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = load_json(Path(path), LARGEST_TABLE)
+    except UsageError as error:
         raise UsageError(
             f"{path}: not a readable audit file ({error}); write one with `av-bench audit lists --json FILE`"
         ) from error

@@ -6,8 +6,6 @@ plain path is read as it is.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,6 +14,7 @@ from pathlib import Path
 from av_bench.audit.cliplist import ClipList, concatenate, filter_labels, without
 from av_bench.audit.lists import read_list
 from av_bench.contracts import UsageError, unknown_name
+from av_bench.rows import records
 from protocols.lists.sources import changed, check_lists, list_file, locate, require, sources, unpack
 
 
@@ -89,8 +88,9 @@ class Lists:
         """AudioSet machine ids of labels given by name (``Speech``) or id (``/m/09x0r``)."""
         if all(name.startswith("/") for name in names):
             return list(names)
-        content = unpack(require(self.where, list_file("audioset-labels"))).decode()
-        table = {row["display_name"]: row["mid"] for row in csv.DictReader(io.StringIO(content))}
+        path = require(self.where, list_file("audioset-labels"))
+        rows = records(unpack(path).decode(), str(path), needed=("mid", "display_name"))
+        table = {row["display_name"]: row["mid"] for _, row in rows}
         absent = [n for n in names if not n.startswith("/") and n not in table]
         if absent:
             near = get_close_matches(absent[0], table, 3)

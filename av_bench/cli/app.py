@@ -1,4 +1,4 @@
-"""Command line: parses, calls, prints. Exit codes: 0 ok, 1 gate failed, 2 usage, 3 incomplete, 4 environment."""
+"""Command line: parses, calls, prints. Exit codes: see ``av_bench.cli.process``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from av_bench.contracts import DEFAULT_SEED, AvBenchError, UsageError
+from av_bench.cli.output import finished_runs
+from av_bench.cli.process import run_command
+from av_bench.contracts import DEFAULT_SEED, UsageError
 
 if TYPE_CHECKING:
     from av_bench.results.record import Run
@@ -231,15 +233,12 @@ def table(
     from reports.build import tables
     from reports.render import render
 
-    absent = [str(p) for p in runs if not p.exists()]
-    if absent:
-        raise UsageError(f"table: {', '.join(absent)}: no such run folder")
-    folders: Sequence[Path | Run] = [p for p in runs if p.is_dir()] or runs  # runs/* may name files too
+    folders: Sequence[Path | Run] = finished_runs(runs)
     if common:
         from av_bench.pipeline.rescore import on_common_clips
         from av_bench.runtime.files import home
 
-        folders = on_common_clips([p for p in runs if p.is_dir()], store or home() / "store")
+        folders = on_common_clips(finished_runs(runs), store or home() / "store")
     if format_ is None and out is None:
         _print_tables(folders, allow_different_n, with_paper)
         return
@@ -377,19 +376,8 @@ _mount()
 
 
 def main() -> None:
-    """Entry point: errors that a user can fix are one line on stderr and the exit code of their kind."""
-    try:
-        app()
-    except AvBenchError as error:
-        typer.echo(f"av-bench: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"av-bench: {where}{error.strerror or error}", err=True)
-        sys.exit(4)
-    except KeyboardInterrupt:
-        typer.echo("av-bench: interrupted; run the same command to resume", err=True)
-        sys.exit(130)
+    """Entry point."""
+    run_command(app)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from av_bench.cli.output import write_beside
 from av_bench.contracts import UsageError
 
 
@@ -51,7 +52,6 @@ def gate(
     """Compare a run with a baseline; exit 1 on a regression, 2 when they cannot be compared."""
     from av_bench.results import gate_report
     from av_bench.results.gate import gate as gate_runs
-    from av_bench.runtime.files import write_atomically
     from reports.terminal import show_verdict
 
     if update:
@@ -70,7 +70,7 @@ def gate(
     ):
         target = path or (home / name if home is not None else None)
         if target is not None:
-            write_atomically(target, content)
+            write_beside(target, content, asked=path is not None)
     if not verdict.comparable:
         raise UsageError(f"{verdict.new} and {verdict.base} cannot be compared: {verdict.checks[0].detail}")
     raise typer.Exit(verdict.exit_code)

@@ -37,6 +37,7 @@ from av_bench.contracts.generators import (
 )
 from av_bench.contracts.media import Decoded, Modality, VideoRequest
 from av_bench.contracts.metrics import Flavour, GaussianRows, Metric, MetricInputs, Need, Score, Side
+from av_bench.contracts.text import check_id, leads_out, printable, shortened
 
 __all__ = [
     "DEFAULT_SEED",
@@ -69,9 +70,13 @@ __all__ = [
     "Side",
     "UsageError",
     "VideoRequest",
+    "check_id",
     "clip_seed",
     "is_out_of_memory",
+    "leads_out",
     "plugin_boundary",
+    "printable",
+    "shortened",
     "shortfall",
     "unknown_name",
 ]

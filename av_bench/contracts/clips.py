@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from av_bench.contracts.errors import UsageError
+from av_bench.contracts.text import check_id, printable
 
 DEFAULT_SEED = 14159265
 """Seed of generation unless another is given: the published evaluation's."""
@@ -23,6 +25,8 @@ class Clip:
     ``video`` holds frames and, unless ``audio`` names a separate file, the reference audio. ``onsets`` are seconds
     from the start of the clip. ``group`` is the source recording: clips of one group are not independent and
     the intervals resample groups.
+
+    Every clip is checked, wherever it comes from: an id can be a file name, and texts are printable.
     """
 
     id: str
@@ -32,6 +36,13 @@ class Clip:
     label: str | None = None
     onsets: tuple[float, ...] | None = None
     group: str | None = None
+
+    def __post_init__(self) -> None:
+        check_id(self.id, "clip")
+        for name in ("text", "label", "group"):
+            value: str | None = getattr(self, name)
+            if value is not None and printable(value) != value:
+                object.__setattr__(self, name, printable(value))
 
     @property
     def reference_audio(self) -> Path | None:
@@ -51,19 +62,23 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipSet:
-    """A frozen, ordered list of clips (sorted by id, no id twice) with the name and version it came from."""
+    """A frozen, ordered list of clips (sorted by id, no id twice) with the name and version it came from.
+
+    ``notes`` say what of its source is not in it; they are printed under the table.
+    """
 
     name: str
     version: str
     clips: tuple[Clip, ...]
     left_out: tuple[tuple[str, str], ...] = ()  # files that belong to no clip though they may be meant: name, why
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [clip.id for clip in self.clips]
         if ids != sorted(ids):
             object.__setattr__(self, "clips", tuple(sorted(self.clips, key=lambda clip: clip.id)))
         if len(set(ids)) != len(ids):
-            twice = sorted({i for i in ids if ids.count(i) > 1})
+            twice = sorted(i for i, count in Counter(ids).items() if count > 1)
             raise UsageError(f"set {self.name}: {len(twice)} ids appear twice, e.g. {twice[0]!r}; ids must be unique")
 
     @property

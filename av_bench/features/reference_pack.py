@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ from av_bench.features.published_caches import CACHE_FILES
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, media_key
 from av_bench.metrics import GaussianStatistics
-from av_bench.runtime.files import write_atomically, write_json
+from av_bench.runtime.files import inside, write_atomically, write_json
+from av_bench.schema import FiniteFloat, NonNegativeInt, build, load_json
 
 SCHEMA = 1
 
@@ -121,33 +122,59 @@ def write(reference: Reference, folder: Path) -> None:
     write_json(folder / "reference.json", reference.info, sort_keys=True)
 
 
+class _Set(TypedDict):
+    """The set that a pack was made for."""
+
+    name: str
+    list_hash: str
+
+
+class _Info(TypedDict):
+    """``reference.json``."""
+
+    schema: int
+    source: str
+    files: dict[str, str]
+    clips: NotRequired[NonNegativeInt]
+    seconds: NotRequired[FiniteFloat]
+    flavour: NotRequired[str]
+    fingerprints: NotRequired[dict[str, str]]
+    set: NotRequired[_Set]
+
+
 def read(folder: Path) -> Reference:
     """Read a pack; UsageError when a file is missing or not what the json says."""
     from safetensors.numpy import load
 
     try:
-        info = json.loads((folder / "reference.json").read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
+        path = folder / "reference.json"
+        info: dict[str, Any] = build(_Info, load_json(path), str(path))
+    except UsageError as error:
         raise UsageError(
             f"{folder}: not a reference pack ({error}); `av-bench stats make` or `import` writes one"
         ) from error
-    if info.get("schema") != SCHEMA:
-        raise UsageError(f"{folder}: schema {info.get('schema')!r}, this version reads {SCHEMA}")
+    if info["schema"] != SCHEMA:
+        raise UsageError(f"{folder}: schema {info['schema']!r}, this version reads {SCHEMA}")
     content: dict[str, dict[str, NDArray[Any]]] = {}
     for name, digest in info["files"].items():
-        payload = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        part = inside(folder, name, str(folder))
+        payload = part.read_bytes() if part.is_file() else b""
         if hashlib.sha256(payload).hexdigest() != digest:
             raise UsageError(f"{folder / name}: missing or damaged (sha256 differs from reference.json); make it again")
         content[name] = load(payload)
     parts: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
-    for key, array in content.get("statistics.safetensors", {}).items():
-        extractor, output, name = key.split("/")
-        parts.setdefault((extractor, output), {})[name] = array
     features: dict[str, dict[str, Features]] = {}
-    for key, array in content.get("features.safetensors", {}).items():
-        extractor, output, clip = key.split("/", 2)
-        features.setdefault(extractor, {}).setdefault(clip, {})[output] = array
-    return Reference(info, {k: GaussianStatistics.from_arrays(v) for k, v in parts.items()}, features)
+    try:
+        for key, array in content.get("statistics.safetensors", {}).items():
+            extractor, output, name = key.split("/")
+            parts.setdefault((extractor, output), {})[name] = array
+        for key, array in content.get("features.safetensors", {}).items():
+            extractor, output, clip = key.split("/", 2)
+            features.setdefault(extractor, {}).setdefault(clip, {})[output] = array
+        statistics = {k: GaussianStatistics.from_arrays(v) for k, v in parts.items()}
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: an array is not what a pack holds ({error}); make it again") from error
+    return Reference(info, statistics, features)
 
 
 def from_rows(

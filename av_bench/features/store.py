@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from av_bench.contracts import AvBenchError, UsageError
 from av_bench.media.content import open_regular
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import ABANDONED, remove_parts, write_atomically
 
 _HEADER_BYTES = 100 << 20  # the format allows no more
 
@@ -69,6 +69,7 @@ class Store:
         known = self._seen.setdefault(fingerprint, set())
         entries = self._index.setdefault(fingerprint, {})
         folder = self.root / fingerprint
+        remove_parts(folder, older_than=ABANDONED)
         for shard in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
             if shard not in known:
                 known.add(shard)

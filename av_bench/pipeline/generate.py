@@ -27,7 +27,7 @@ from av_bench.contracts import (
 )
 from av_bench.features.sides import MediaFile
 from av_bench.pipeline.own_samples import recorded, refuse_changed_samples
-from av_bench.runtime.files import write_atomically
+from av_bench.runtime.files import inside, write_atomically
 from av_bench.runtime.prefetch import default_workers, prefetch_map
 from av_bench.runtime.progress import Reporter, Stage
 
@@ -76,7 +76,7 @@ class SampleFiles:
 
     def place(self, clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
         """Keep a finished file, and no other of the same sample."""
-        path = self.folder / f"{self.stem((clip_id, k))}{suffix}"
+        path = inside(self.folder, f"{self.stem((clip_id, k))}{suffix}")
         self.written[path.name] = hashlib.sha256(payload).hexdigest()
         write_atomically(path, payload)
         for other in _SUFFIXES:

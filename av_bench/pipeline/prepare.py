@@ -21,6 +21,8 @@ from av_bench.runtime.progress import Reporter, Stage
 from protocols.definitions import SetRequest, recorded
 from protocols.readers.read import read_clips
 
+LONGEST_NAME = 60  # characters of a label in the name of a run folder
+
 
 def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | None = None) -> RunPlan:
     """Resolve names, read the set, check extractors and sample source. Raises AvBenchError for what cannot work."""
@@ -66,7 +68,8 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         dedup=clean_subset.overlap_hash(options.dedup, clips.clips),
         definition=recorded(protocol, definition),
     )
-    default = Path("runs") / f"{clips.name}-{_file_name(options.label or row_name(options))}-{spec.digest}"
+    name = _file_name(options.label or row_name(options))[:LONGEST_NAME]
+    default = Path("runs") / f"{clips.name}-{name}-{spec.digest}"
     folder = RunFolder(options.out or default)
     return RunPlan(options, definition, measurement, clips, source, spec, folder, reference, windows, remark)
 
@@ -101,9 +104,16 @@ def _check(options: RunOptions) -> None:
         raise UsageError(f"--workers must be at least 1, got {options.workers}")
     if options.pattern is not None and options.samples is None:
         raise UsageError("--pattern says how the files of --samples are named; give --samples DIR")
-    if options.samples and options.data and options.samples.resolve() == options.data.resolve():
+    if options.samples and options.data and _same_folder(options.samples, options.data):
         raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
     check_device(options.device)
+
+
+def _same_folder(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:  # one of them is not there, or a loop of links; whoever reads it says so
+        return False
 
 
 def _read_set(definition: protocols.SetDefinition, options: RunOptions, reporter: Reporter) -> ClipSet:

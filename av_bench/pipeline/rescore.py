@@ -7,7 +7,6 @@ the store, which the ledger's digests and the recorded fingerprints find; no net
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,9 @@ from av_bench.metrics.columns import mean_with_interval
 from av_bench.pipeline.measure import build_metric
 from av_bench.pipeline.score import mean_over_samples
 from av_bench.results.compare import refuse_incomparable
-from av_bench.results.record import ClipValues, Run, read_run, read_values
+from av_bench.results.ledger import read_ledger
+from av_bench.results.record import Run, read_run
+from av_bench.results.values import ClipValues, read_values
 
 ELSEWHERE = "not scored in every row"
 
@@ -58,16 +59,11 @@ def scored_media(run: Run) -> dict[str, Mapping[str, Any]]:
     if not path.is_file():
         raise UsageError(f"{path} is missing: it says which media were scored; start the run again")
     found: dict[str, Mapping[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            clip, stage, status = entry["clip"], entry["stage"], entry["status"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}, line {number}: not a line of a ledger ({error}); start the run again") from error
-        if status == "excluded":
-            found.pop(clip, None)
-        elif stage == "score":
-            found[clip] = entry
+    for _, entry in read_ledger(path):
+        if entry["status"] == "excluded":
+            found.pop(entry["clip"], None)
+        elif entry["stage"] == "score":
+            found[entry["clip"]] = entry
     return found
 
 

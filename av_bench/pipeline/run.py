@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from av_bench.contracts import Clip, Reason, SampleSource, Side
+from av_bench.contracts import Clip, Reason, SampleSource, Side, printable
 from av_bench.features.extraction import Extraction
 from av_bench.features.sides import Sides
 from av_bench.features.store import FeaturesLost, Store
@@ -17,7 +17,8 @@ from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan, row_name
 from av_bench.pipeline.reference_media import reference_media, refuse_changed_inputs
 from av_bench.pipeline.videos import write_videos
-from av_bench.results.record import PSEUDO, SCHEMA, environment
+from av_bench.results.record import SCHEMA, environment
+from av_bench.results.values import PSEUDO
 from av_bench.runtime.files import home
 from av_bench.runtime.offline import offline_if
 from av_bench.runtime.prefetch import default_workers
@@ -118,7 +119,7 @@ def _record(
         "schema": SCHEMA,
         "spec": {
             **{k: v for k, v in vars(plan.spec).items() if k != "definition"},
-            "label": plan.options.label or row_name(plan.options),
+            "label": printable(plan.options.label or row_name(plan.options)),
         },
         "environment": environment(plan.options.device),
         "precision": "fp32",

@@ -286,7 +286,7 @@ def _counts(plan: RunPlan, sides: Sides, scored: Sequence[Clip]) -> dict[str, An
 
 def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
     """Remarks on suspicious input, printed under the table."""
-    warnings = clean_subset.warnings(plan.options.dedup)
+    warnings = [*plan.clips.notes, *clean_subset.warnings(plan.options.dedup)]
     trained_on = plan.protocol.trained_on
     if trained_on is not None and plan.clips.name != trained_on:
         warnings.append(

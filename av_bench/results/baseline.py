@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from av_bench.contracts import UsageError
-from av_bench.results.record import PSEUDO, Run
+from av_bench.results.record import Run
+from av_bench.results.values import PSEUDO
 
 KEPT = ("run.json", "scores.json", "spec.json", "clips.parquet", PSEUDO)
 HISTORY = "HISTORY.md"

@@ -14,7 +14,8 @@ import numpy as np
 
 from av_bench.contracts import UsageError
 from av_bench.results.identity import incomparable, unstated_pack
-from av_bench.results.record import ClipValues, Run
+from av_bench.results.record import Run
+from av_bench.results.values import ClipValues
 
 if TYPE_CHECKING:
     from av_bench.metrics.paired import PairedEffect

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import UsageError, printable
 from av_bench.results.compare import Difference, Joint, Values, difference, incomparable, join, read_sides
 from av_bench.results.record import Run, read_run
 from av_bench.results.rules import Rule, Rules, read_rules
@@ -47,6 +47,10 @@ class Check:
     tolerance: float = 0.0
     clips_needed: int | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+        object.__setattr__(self, "detail", printable(self.detail))
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -65,8 +69,8 @@ class Verdict:
 
     @property
     def comparable(self) -> bool:
-        """False when the runs are of different things, so that no metric was judged."""
-        return not any(check.name == "comparable" for check in self.checks)
+        """False when a run cannot be read or the runs are of different things, so that no metric was judged."""
+        return not any(check.name in ("readable", "comparable") for check in self.checks)
 
     @property
     def exit_code(self) -> int:
@@ -80,10 +84,21 @@ Paths = Path | str | Sequence[Path | str]
 def gate(new: Paths, against: Paths, rules: Path | str | Rules | None = None) -> Verdict:
     """Compare a run, or runs of several seeds, with a baseline of one or several seeds.
 
-    Raises UsageError for runs that cannot be read or share fewer than two clips, and for rules that are not right.
+    A run that cannot be read is a failed check. Raises UsageError for runs that share fewer than two clips, and for
+    rules that are not right.
     """
     found = rules if isinstance(rules, Rules) else read_rules(Path(rules)) if rules is not None else Rules()
-    return judge(read_side(new), read_side(against), found)
+    try:
+        sides = read_side(new), read_side(against)
+    except UsageError as error:
+        check = Check("readable", False, Outcome.NOT_COMPARABLE, str(error))
+        return Verdict(_written(new), _written(against), (check,), found.alpha)
+    return judge(*sides, found)
+
+
+def _written(paths: Paths) -> str:
+    """A side as it was given."""
+    return str(paths) if isinstance(paths, Path | str) else ", ".join(map(str, paths))
 
 
 def judge(ours: Sequence[Run], theirs: Sequence[Run], found: Rules) -> Verdict:

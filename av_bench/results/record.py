@@ -16,7 +16,6 @@ ends with the same bytes.
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -31,11 +30,12 @@ from typing import Any
 
 from av_bench.contracts import Reason, UsageError
 from av_bench.results.definition import conflicts
-from av_bench.runtime.files import lock, write_atomically
-from av_bench.schema import load_json
+from av_bench.results.ledger import Ledger, entry, read_ledger
+from av_bench.results.shapes import SCHEMA as SCHEMA
+from av_bench.results.shapes import Info, Inputs, Scores, read_record, refuse_newer
+from av_bench.results.values import PSEUDO, ClipValues, check_values, read_values
+from av_bench.runtime.files import lock, remove_parts, write_atomically
 
-SCHEMA = 1
-PSEUDO = "pseudo_values.parquet"
 _PACKAGES = ("av-bench", "torch", "numpy", "scipy", "av", "librosa", "pandas", "scikit-learn", "soundfile")
 
 
@@ -67,7 +67,8 @@ class RunSpec:
 
 def dumps(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no NaN (a missing number is absent, so NaN is a programming error)."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode("utf8", "backslashreplace")  # half a surrogate stays a JSON escape
 
 
 @dataclass
@@ -75,7 +76,10 @@ class RunFolder:
     """Handle on one run folder."""
 
     path: Path
-    _ledger: Any = field(default=None, repr=False)
+    _ledger: Ledger = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._ledger = Ledger(self.path / "ledger.jsonl")
 
     @property
     def audio(self) -> Path:
@@ -85,13 +89,18 @@ class RunFolder:
     def open(self, spec: RunSpec) -> None:
         """Create the folder or take up an earlier run of the same spec; another spec's folder is refused.
 
-        A folder of version 0.1 records no definition: it is taken up, and its spec gains one.
+        A folder of version 0.1 records no definition: it is taken up, and its spec gains one. What writers that were
+        killed left half written is removed.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         known = self.path / "spec.json"
+        for name in ("scores.json", "run.json"):
+            refuse_newer(self.path / name)
+        for folder in (self.path, self.audio, self.path / "videos"):
+            remove_parts(folder)
         ours = asdict(spec)
         if known.exists():
-            theirs = load_json(known)
+            theirs = read_record(known, dict)
             differs = sorted(k for k in ours if k != "definition" and ours[k] != theirs.get(k))
             if not differs:
                 differs = conflicts(spec.definition, theirs.get("definition"))
@@ -105,14 +114,13 @@ class RunFolder:
     def inputs(self) -> dict[str, Any]:
         """What an earlier start of the run was made from (``inputs.json``), empty at the first."""
         path = self.path / "inputs.json"
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-        return found
+        return read_record(path, Inputs) if path.is_file() else {}
 
     def refuse_to_lose(self, names: Sequence[str]) -> None:
         """UsageError when the folder holds metrics that would not be computed again."""
         path = self.path / "scores.json"
         if path.is_file():
-            known = json.loads(path.read_text(encoding="utf8"))
+            known = read_record(path, Scores)
             lost = [name for name in [*known["metrics"], *known["absent"]] if name not in names]
             if lost:
                 raise UsageError(
@@ -130,31 +138,17 @@ class RunFolder:
 
     def log(self, clip: str, stage: str, *, reason: Reason | None = None, detail: str = "", **more: Any) -> None:
         """Append one ledger line."""
-        if self._ledger is None:
-            self._ledger = (self.path / "ledger.jsonl").open("a", encoding="utf8")
-        status = "ok" if reason is None else ("excluded" if reason.excludes else "flagged")
-        line: dict[str, Any] = {"clip": clip, "stage": stage, "status": status}
-        if reason is not None:
-            line |= {"reason": reason.value, "detail": detail}
-        self._ledger.write(json.dumps(line | more, ensure_ascii=False) + "\n")
-        self._ledger.flush()
+        self._ledger.write(entry(clip, stage, reason, detail, more))
 
     def close(self) -> None:
         """Close the ledger."""
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        self._ledger.close()
 
     def last_generated(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The latest ledger line about the generation of each (clip, k)."""
-        path = self.path / "ledger.jsonl"
         found: dict[tuple[str, int], dict[str, Any]] = {}
-        for text in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # torn by a kill; what it was about has been done again
-            if line["stage"] == "generate" and "k" in line:
+        for _, line in read_ledger(self.path / "ledger.jsonl"):
+            if line["stage"] == "generate" and isinstance(line.get("k"), int):
                 found[line["clip"], line["k"]] = line
         return found
 
@@ -209,60 +203,19 @@ class Run:
         return read_values(self.path / PSEUDO, required=False) | read_values(self.path / "clips.parquet")
 
 
-@dataclass(frozen=True)
-class ClipValues:
-    """Values of one metric by clip id, and the unit (recording, or split) that each clip belongs to."""
-
-    value: dict[str, float]
-    unit: dict[str, str]
-
-
-def read_values(path: Path, *, required: bool = True) -> dict[str, ClipValues]:
-    """``clips.parquet`` or ``pseudo_values.parquet`` by metric; a file that need not be there may be absent."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        if not required:
-            return {}
-        raise UsageError(f"{path} is missing: the run has no per-clip values; start it again with `av-bench run`")
-    try:
-        columns = pq.read_table(path, columns=["id", "group", "metric", "value"]).to_pydict()
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read ({error}); start the run again") from error
-    found: dict[str, ClipValues] = {}
-    for clip, group, metric, value in zip(*(columns[c] for c in ("id", "group", "metric", "value")), strict=True):
-        if value is None or not math.isfinite(value):
-            raise UsageError(f"{path}: {metric} of clip {clip} is {value}, not a number; start the run again")
-        series = found.setdefault(metric, ClipValues({}, {}))
-        series.value[clip], series.unit[clip] = value, group
-    return found
+class Unfinished(UsageError):
+    """A folder that is no run folder, or one of a run that has not ended."""
 
 
 def read_run(path: Path | str) -> Run:
     """Read a run folder. UsageError says what is missing or not understood."""
     path = Path(path)
-    loaded = []
-    for name in ("scores.json", "run.json"):
-        file = path / name
-        if not file.is_file():
-            raise UsageError(f"{path} is not a finished run: {name} is missing; start it again with `av-bench run`")
-        try:
-            loaded.append(json.loads(file.read_text(encoding="utf8"), parse_constant=_not_a_number))
-        except ValueError as error:
-            raise UsageError(f"{file} is not JSON ({error}); remove it and start the run again") from error
-    scores, info = loaded
-    if scores.get("schema") != SCHEMA:
-        raise UsageError(f"{path}/scores.json has schema {scores.get('schema')!r}, this version reads {SCHEMA}")
-    for name, entry in scores["metrics"].items():
-        value = entry.get("value") if isinstance(entry, dict) else None
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise UsageError(f"{path}/scores.json: the value of {name} is {value!r}, not a number; start the run again")
+    for name in ("scores.json", "run.json", "clips.parquet"):
+        if not (path / name).is_file():
+            raise Unfinished(f"{path} is not a finished run: {name} is missing; start it again with `av-bench run`")
+    scores, info = read_record(path / "scores.json", Scores), read_record(path / "run.json", Info)
+    check_values(path, scores)
     return Run(path, scores, info)
-
-
-def _not_a_number(constant: str) -> float:
-    raise ValueError(f"it holds {constant}, which is not a number")
 
 
 def environment(device: str) -> dict[str, Any]:

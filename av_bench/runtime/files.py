@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from av_bench.contracts import MissingRequirement
+from av_bench.contracts import MissingRequirement, UsageError, leads_out
 
 try:
     import fcntl
 except ImportError:  # Windows: everything but locks works, ``lock`` says so
     fcntl = None  # type: ignore[assignment]
 
+ABANDONED = 3600.0  # seconds after which a file that a writer left half written is nobody's any more
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP)
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")
+
 
 def home() -> Path:
     """The package's own folder for caches: ``$AV_BENCH_HOME`` or the user's cache folder."""
     root = os.environ.get("AV_BENCH_HOME")
-    if root:
-        return Path(root).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "av-bench"
+    try:
+        if root:
+            return Path(root).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "av-bench"
+    except RuntimeError as error:  # no such user, or a user without a home folder
+        raise MissingRequirement(
+            f"no folder for caches: {error}; set AV_BENCH_HOME to one that can be written"
+        ) from error
+
+
+def explained(error: OSError) -> str:
+    """What the system refused, where, and what to do about it, in one line."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    said = f"{where}{error.strerror or error}"
+    if error.errno in _FULL:
+        return f"{said}; make room there, or choose another disk with --out, --store or AV_BENCH_HOME"
+    if error.errno in _UNUSABLE and error.filename is not None and _below_home(os.fsdecode(error.filename)):
+        return f"{said}; the cache folder cannot be used: set AV_BENCH_HOME (or --store) to one that can be written"
+    if error.errno == errno.EEXIST:
+        return f"{said}: a file stands where a folder is needed; remove it or choose another name"
+    if error.errno == errno.EMFILE:
+        return f"{said}; allow more with `ulimit -n 4096`, or use fewer --workers"
+    return said
+
+
+def _below_home(name: str) -> bool:
+    """Whether a path is the cache folder, below it, or one of the folders that it would be made in."""
+    root, path = home().absolute(), Path(name).absolute()
+    return path.is_relative_to(root) or root.is_relative_to(path)
+
+
+def inside(folder: Path, name: str, where: str = "") -> Path:
+    """``folder / name`` for a name made from outside text. UsageError when it would leave the folder."""
+    if leads_out(name):
+        said = f"{where}: " if where else ""
+        raise UsageError(f"{said}file {name!r} must lie inside {folder}")
+    return folder / name
 
 
 @contextmanager
@@ -45,8 +88,28 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):  # safetensors and FFmpeg put the system's words into their own
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what killed writers of ``atomic_path`` left directly in a folder.
+
+    Others may be writing there now: give the seconds after which a part is surely nobody's any more.
+    """
+    for path in folder.glob(".*.part*"):
+        if _PART.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # somebody else was quicker, or the folder is read-only
+                if time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
@@ -56,7 +119,8 @@ def write_atomically(path: Path, payload: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically; line ends as they are."""
+    """Write ``text`` as UTF-8, atomically; line ends as they are. Abandoned parts of the folder go."""
+    remove_parts(path.parent, older_than=ABANDONED)
     write_atomically(path, text.encode())
 
 

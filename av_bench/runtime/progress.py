@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from av_bench.contracts import printable
+from av_bench.runtime import interrupt
+
 PLAIN_EVERY = 10.0  # seconds between plain lines
 
 
@@ -19,7 +22,8 @@ class Stage:
         self._last = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """``count`` more items are done."""
+        """``count`` more items are done. KeyboardInterrupt when Ctrl-C was pressed and got lost in a decoder."""
+        interrupt.check()
         self.done += count
         now = time.monotonic()
         if not self.quiet and now - self._last > PLAIN_EVERY:
@@ -39,6 +43,7 @@ class _Bar(Stage):
         self._progress.start()
 
     def advance(self, count: int = 1) -> None:
+        interrupt.check()
         self.done += count
         self._progress.advance(self._task, count)
 
@@ -56,7 +61,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line on stderr."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Stage]:

@@ -16,6 +16,7 @@ from av_bench.contracts import UsageError, unknown_name
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.files import home
 from av_bench.runtime.progress import Reporter, Stage
+from av_bench.schema import load_yaml
 from protocols.definitions import SetRequest
 
 if TYPE_CHECKING:
@@ -166,15 +167,13 @@ def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: s
 
 def vae_recipe(network: str, changes: Sequence[str] = ()) -> VAERecipe | None:
     """The VAE recipe of that name (``vae-16k``) or in that YAML file; None for anything else."""
-    import yaml
-
     from model_zoo.mmaudio.vae_training.recipes import RECIPES, read_recipe
 
     path = Path(network)
     if path.suffix in (".yaml", ".yml"):
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            content = load_yaml(path)
+        except UsageError:
             return None  # whoever reads it next says what is wrong
         return read_recipe(path, changes) if isinstance(content, dict) and "recipe" in content else None
     if not network.startswith("vae-"):

@@ -30,12 +30,18 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 5  # consecutive failures without a new byte
 BACKOFF = 0.5  # seconds, doubled with each failure
+LARGEST = 64 << 30  # bytes of a file of which nobody says how long it is
+RESERVE = 256 << 20  # bytes that a download leaves free
 _BLOCK = 1 << 20
 _RETRY_CODES = (408, 425, 429, 500, 502, 503, 504)
 
 
 class _InterruptedError(Exception):
     """The connection gave out; another request may continue."""
+
+
+class _TooMuch(Exception):
+    """The server sends more than the file can have."""
 
 
 def download(entry: LockEntry, part: Path, progress: Progress | None) -> None:
@@ -133,20 +139,38 @@ def _receive(
         write_json(entry.beside(".part.json"), content, indent=None)
     else:
         head = b""
-    with part.open("ab") as file:
-        _copy(response, file, head, total, progress)
+    limit = _limit(entry, part, total)
+    try:
+        with part.open("ab") as file:
+            _copy(response, file, head, total, limit, progress)
+    except _TooMuch as error:
+        part.unlink(missing_ok=True)
+        raise BadWeights(
+            f"weights {entry.name!r}: {error}, which is more than the file has or than {part.parent} has room for; "
+            "nothing was kept"
+        ) from None
     if total is not None and _length(part) != total:
         raise _InterruptedError(f"the connection closed after {_length(part):,} of {total:,} bytes")
 
 
-def _copy(response: HTTPResponse, file: IO[bytes], head: bytes, total: int | None, progress: Progress | None) -> None:
+def _copy(
+    response: HTTPResponse, file: IO[bytes], head: bytes, total: int | None, limit: int, progress: Progress | None
+) -> None:
     file.write(head)
     while block := response.read1(_BLOCK):  # what has arrived, so that little is lost when the process dies
+        if file.tell() + len(block) > limit:
+            raise _TooMuch(f"{response.url} sends more than {readable_size(limit)}")
         file.write(block)
         if progress is not None:
             progress("downloading", file.tell(), total)
     file.flush()
     os.fsync(file.fileno())
+
+
+def _limit(entry: LockEntry, part: Path, total: int | None) -> int:
+    """Bytes that the file may have: what is known of its length, and never all that is left on the disk."""
+    known = total or entry.bytes or (2 * entry.about if entry.about else LARGEST)
+    return min(known, _length(part) + max(0, shutil.disk_usage(part.parent).free - RESERVE))
 
 
 def _room_for(entry: LockEntry, total: int | None) -> None:

@@ -37,7 +37,7 @@ def implausible(entry: LockEntry, path: Path) -> str | None:
 def _no_json(path: Path) -> str | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"it is no JSON file ({error})"
     return None if isinstance(content, dict) and content else "it is not a JSON object with something in it"
 
@@ -66,7 +66,7 @@ def _no_safetensors(path: Path, head: bytes) -> str | None:
     try:
         ends = [value["data_offsets"][1] for key, value in json.loads(raw).items() if key != "__metadata__"]
         filled = max(ends) + 8 + length
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return "its safetensors header cannot be read"
     return None if filled == size else f"its safetensors header speaks of {filled:,} bytes, the file has {size:,}"
 

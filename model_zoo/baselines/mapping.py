@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import string
 from collections import Counter
@@ -13,6 +12,8 @@ from typing import Any
 
 from av_bench.contracts import Clip, ClipSet, UsageError
 from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_bench.rows import read_table, records
+from av_bench.runtime.files import inside
 from av_bench.schema import build, load_yaml
 from model_zoo.baselines.schema import Manifest, PublishedSamples
 from model_zoo.samples import SampleFolder
@@ -135,21 +136,15 @@ def _key(match: re.Match[str], rule: PublishedSamples) -> Key:
 
 
 def _by_table(folder: Path, table: Path) -> dict[Key, Path]:
-    try:
-        lines = table.read_text(encoding="utf8").splitlines()
-    except OSError as error:
-        raise UsageError(f"mapping={table}: {error}") from error
-    reader = csv.DictReader(lines, delimiter="\t")
-    if not {"file", "id"} <= set(reader.fieldnames or ()):
-        raise UsageError(f"{table}: the columns file and id are expected, found {reader.fieldnames}")
     files: dict[Key, Path] = {}
-    for number, row in enumerate(reader, 2):
-        path = folder / row["file"]
+    for line, row in records(read_table(table), f"mapping={table}", "\t", needed=("file", "id")):
+        where = f"{table}, line {line}"
+        path = inside(folder, row["file"], where)
         if not path.is_file():
-            raise UsageError(f"{table}, line {number}: {path} does not exist")
+            raise UsageError(f"{where}: {path} does not exist")
         text = row.get("k") or "0"
-        if not text.isdecimal():
-            raise UsageError(f"{table}, line {number}: k is {text!r}, a number from 0 on is expected")
+        if not (text.isascii() and text.isdecimal()):
+            raise UsageError(f"{where}: k is {text!r}, a number from 0 on is expected")
         _add(files, (row["id"], int(text)), path, folder)
     if not files:
         raise UsageError(f"{table}: no rows")

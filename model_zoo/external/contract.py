@@ -133,7 +133,7 @@ def key_of(line: str) -> tuple[str, int] | None:
     try:
         data = json.loads(line)
         name, k = data["id"], data["k"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return (name, k) if isinstance(name, str) and isinstance(k, int) else None
 

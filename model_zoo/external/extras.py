@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import UsageError
+from av_bench.rows import json_lines, read_table
 
 
 def read_extras(path: Any, keys: tuple[str, ...], name: str) -> dict[str, dict[str, Any]]:
@@ -14,19 +14,16 @@ def read_extras(path: Any, keys: tuple[str, ...], name: str) -> dict[str, dict[s
     if path is None:
         return {}
     found: dict[str, dict[str, Any]] = {}
+    where = f"baseline {name}: extras={path}"
     try:
-        lines = Path(str(path)).read_text(encoding="utf8").split("\n")
-    except OSError as error:
-        raise UsageError(f"baseline {name}: extras={path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            found[str(row.pop("id"))] = row
-            lacking = [key for key in keys if key not in row]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"baseline {name}: {path}, line {number}: not a JSON object with id: {error}") from error
+        text = read_table(Path(str(path)))
+    except UsageError as error:
+        raise UsageError(f"baseline {name}: extras: {error}") from error
+    for line, row in json_lines(text, where):
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+            raise UsageError(f"{where}, line {line}: not a JSON object with id as text")
+        lacking = [key for key in keys if key not in row]
         if lacking:
-            raise UsageError(f"baseline {name}: {path}, line {number}: the key {lacking[0]} is missing")
+            raise UsageError(f"{where}, line {line}: the key {lacking[0]} is missing")
+        found[row.pop("id")] = row
     return found

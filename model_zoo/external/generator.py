@@ -26,6 +26,7 @@ from av_bench.contracts import (
     unknown_name,
 )
 from av_bench.runtime.files import write_atomically
+from av_bench.schema import build, load_json
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
 from model_zoo.external.extras import read_extras
@@ -155,7 +156,7 @@ class ExternalProgram(SampleSource):
                 if result.parameters is not None:
                     said["parameters"] = {"count": result.parameters, "source": "measured"}
         if (folder / "problems.json").is_file():
-            said["problems"] = json.loads((folder / "problems.json").read_text(encoding="utf8"))
+            said["problems"] = load_json(folder / "problems.json")
         return said
 
     # ------------------------------------------------------------------ parts
@@ -237,7 +238,7 @@ class ExternalProgram(SampleSource):
         path = folder / "request.json"
         if not path.is_file():
             return
-        old = json.loads(path.read_text(encoding="utf8"))
+        old = build(dict, load_json(path), str(path))
         new = {"model": dict(request.model), "generation": dict(request.generation), "seconds": request.seconds}
         differs = [key for key, value in new.items() if old.get(key) != json.loads(json.dumps(value))]
         if differs:

@@ -17,6 +17,7 @@ from pathlib import Path
 from av_bench.contracts import UsageError
 from av_bench.runtime.files import lock_handle, write_atomically
 
+_REQUEST = "AV_BENCH_REQUEST"
 _GRACE = 3.0  # seconds between asking a child to end and ending it
 _KEPT = (
     *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME"),
@@ -58,6 +59,7 @@ def _end_orphan(folder: Path, launch: Launch) -> None:
     with contextlib.suppress(OSError, ValueError, KeyError):
         group = int(json.loads((folder / "child.json").read_text())["group"])
         os.killpg(group, signal.SIGKILL)
+    _end_marked(folder)
 
 
 def start(launch: Launch, folder: Path, lock: int, network: bool) -> subprocess.Popen[bytes]:
@@ -83,12 +85,45 @@ def start(launch: Launch, folder: Path, lock: int, network: bool) -> subprocess.
     return child
 
 
+def _end_marked(folder: Path) -> None:
+    """Linux: end processes of a job that left its group (``setsid``, daemons), found by the job's own variable.
+
+    Repeated until none is found, because one of them may start another meanwhile.
+    """
+    mark = _mark(folder).encode()
+    for _ in range(10):
+        found = [pid for pid in _processes() if pid != os.getpid() and mark in _variables(pid)]
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _mark(folder: Path) -> str:
+    """What the environment of every process of a job holds, unless it throws its environment away."""
+    return f"{_REQUEST}={folder / 'request.json'}"
+
+
+def _processes() -> list[int]:
+    root = Path("/proc")
+    return [int(path.name) for path in root.iterdir() if path.name.isdigit()] if root.is_dir() else []
+
+
+def _variables(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or somebody else's
+        return []
+
+
 def environment(launch: Launch, folder: Path, network: bool) -> dict[str, str]:
     """A short list of variables: no paths of ours, no tokens, no settings of this interpreter."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     offline = {} if network else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     ours = {
-        "AV_BENCH_REQUEST": str(folder / "request.json"),
+        _REQUEST: str(folder / "request.json"),
         "PYTHONPATH": str(folder / "lib"),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -97,8 +132,8 @@ def environment(launch: Launch, folder: Path, network: bool) -> dict[str, str]:
     return {**kept, **offline, **ours, **launch.environment}
 
 
-def end(launch: Launch, child: subprocess.Popen[bytes]) -> None:
-    """End the whole group, also when the child itself is gone already: it may have left others behind."""
+def end(launch: Launch, child: subprocess.Popen[bytes], folder: Path) -> None:
+    """End the child and all that it started, also when it is gone already: it may have left others behind."""
     if launch.stop is not None and child.poll() is None:
         subprocess.run(launch.stop, capture_output=True, timeout=60, check=False)
     if child.poll() is None:
@@ -107,6 +142,7 @@ def end(launch: Launch, child: subprocess.Popen[bytes]) -> None:
             child.wait(_GRACE)
     _signal(child.pid, signal.SIGKILL)
     child.wait()
+    _end_marked(folder)
 
 
 def _signal(group: int, number: int) -> None:

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from av_bench.contracts import Reason, UsageError
+from av_bench.contracts import Reason, UsageError, printable
 from av_bench.runtime.files import write_atomically
 from model_zoo.external.contract import Item, OutputRow, Request, key_of, read_result, read_row, write_lines
 from model_zoo.external.process import Launch, end, locked, start
 
 Key = tuple[str, int]
 
+LONGEST_ROW = 1 << 20  # bytes of a row; the rest of a longer one is not read
+_LOG_END = 1 << 14  # bytes of a log that are looked at
 POLL = 0.05  # seconds between looks at the child
 GIVE_UP = 3  # items in a row that crash or time out before the rest is given up
 _DRIVER = Path(__file__).with_name("driver.py")
@@ -118,7 +120,7 @@ class DriverJob:
                     break
                 time.sleep(POLL)
         finally:
-            end(self.launch, child)
+            end(self.launch, child, self.folder)
         for settled in self._new_rows(pending, known):
             yield settled
         begun = self._rows > 0 or (self.folder / "started.json").exists()
@@ -193,8 +195,8 @@ class DriverJob:
     def _tail(self) -> str:
         """The end of the log, for messages."""
         with contextlib.suppress(OSError):
-            lines = (self.folder / "log.txt").read_text(encoding="utf8", errors="replace").splitlines()[-4:]
-            return f"log ends: {' | '.join(line.strip() for line in lines if line.strip())[-400:]}"
+            lines = _end_of(self.folder / "log.txt").decode("utf8", errors="replace").splitlines()[-4:]
+            return f"log ends: {' | '.join(printable(line).strip() for line in lines if line.strip())[-400:]}"
         return "no log"
 
 
@@ -231,11 +233,24 @@ def _whole_lines(file: Path, offset: int = 0) -> tuple[list[str], int]:
     """Lines from ``offset`` on that end with a newline, and where they end; one more may be on its way."""
     if not file.exists():
         return [], offset
+    lines: list[str] = []
     with file.open("rb") as handle:
         handle.seek(offset)
-        payload = handle.read()
-    whole = payload[: payload.rfind(b"\n") + 1]
-    return whole.decode("utf8", errors="replace").split("\n")[:-1], offset + len(whole)
+        while payload := handle.readline(LONGEST_ROW):
+            while not payload.endswith(b"\n") and (more := handle.readline(LONGEST_ROW)):
+                payload = payload[:LONGEST_ROW] + (b"\n" if more.endswith(b"\n") else b"")  # its end is not kept
+            if not payload.endswith(b"\n"):
+                break
+            lines.append(payload[:-1].decode("utf8", errors="replace"))
+            offset = handle.tell()
+    return lines, offset
+
+
+def _end_of(file: Path) -> bytes:
+    """The last bytes of a log, however long it is."""
+    with file.open("rb") as handle:
+        handle.seek(max(0, handle.seek(0, os.SEEK_END) - _LOG_END))
+        return handle.read(_LOG_END)
 
 
 def _all(pending: dict[Key, Item], reason: Reason, detail: str) -> Iterator[Settled]:

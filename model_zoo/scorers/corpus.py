@@ -23,7 +23,9 @@ from av_bench.contracts import MissingRequirement, UsageError, VideoRequest
 from av_bench.media.decode import resize
 from av_bench.media.resample import resample
 from av_bench.networks import nano
+from av_bench.rows import LARGEST_TABLE
 from av_bench.runtime.files import lock, write_atomically
+from av_bench.schema import build, load_json
 
 Split = Literal["train", "val", "test"]
 RENDER_SIZE = 128
@@ -109,7 +111,7 @@ def corpus(
                 raise UsageError(f"{folder}: another process renders there; wait for it or choose another --corpus")
             if not done.is_file():
                 _render(folder, split, count, workers, progress)
-    labels: list[str] = json.loads(done.read_text())
+    labels: list[str] = build(list[str], load_json(done, LARGEST_TABLE), str(done))
     if len(labels) < count:
         raise UsageError(
             f"{folder} holds {len(labels)} scenes, {count} are asked for; remove it or choose another folder"
@@ -161,8 +163,11 @@ def _labels_so_far(part: Path, about: dict[str, Any]) -> list[str]:
     """Labels of the scenes that an earlier rendering of the same corpus finished."""
     if not part.is_file():
         return []
-    known = json.loads(part.read_text())
-    return list(known["labels"]) if {key: known[key] for key in about} == about else []
+    try:
+        known = load_json(part, LARGEST_TABLE)
+        return build(list[str], known["labels"], str(part)) if {key: known[key] for key in about} == about else []
+    except (UsageError, KeyError, TypeError):
+        return []  # damaged: as good as none, the scenes are rendered again
 
 
 def _array(path: Path, shape: tuple[int, ...], dtype: Any, go_on: bool) -> NDArray[Any]:

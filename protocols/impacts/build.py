@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import write_text
+from av_bench.rows import json_lines, read_table
+from av_bench.runtime.files import ABANDONED, remove_parts, write_text
+from av_bench.schema import load_json
 from protocols.impacts import FPS, SAMPLE_RATE, SIZE, VERSION
 from protocols.impacts.encode import write_mp4
 from protocols.impacts.picture import render_frames
@@ -67,7 +69,7 @@ def _with_earlier(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     if not table.exists():
         return rows
     ours = {line["id"] for line in rows}
-    earlier = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    earlier = [line for _, line in json_lines(read_table(table), str(table))]
     kept = [line for line in earlier if line["id"] not in ours and (out / line["file"]).exists()]
     return sorted(rows + kept, key=lambda line: str(line["id"]))
 
@@ -162,9 +164,10 @@ def _render_missing(
 def _claim(out: Path, what: dict[str, str]) -> None:
     """Marks the folder with what it holds, or refuses when it holds something else."""
     out.mkdir(parents=True, exist_ok=True)
+    remove_parts(out, older_than=ABANDONED)  # of builders that were killed; another may write here now
     mark = out / "set.json"
     if mark.exists():
-        found = json.loads(mark.read_text(encoding="utf-8"))
+        found = load_json(mark)
         if found != what:
             raise UsageError(f"{out} holds {found}, not {what}; choose another folder or delete it")
         return

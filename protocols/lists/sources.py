@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from av_bench.contracts import MissingRequirement, UsageError, unknown_name
+from av_bench.rows import LARGEST_TABLE
 from av_bench.runtime.files import home
 from av_bench.schema import SET_BY_LOADER, NonNegativeInt, PositiveInt, Sha256, read_yaml
 
@@ -111,13 +112,19 @@ def check_lists(where: Path | None) -> Path:
 
 
 def unpack(path: Path) -> bytes:
-    """Bytes of a list, gunzipped where the name ends in ``.gz``; UsageError when it is missing, damaged or empty."""
+    """Bytes of a list, gunzipped where the name ends in ``.gz``; UsageError when missing, damaged, empty or too large.
+
+    At most ``LARGEST_TABLE`` bytes are unpacked, whatever a gzip file holds.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: no such list file; give an existing file, or a known list name with --lists DIR")
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
+            raw = handle.read(LARGEST_TABLE + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: not a readable file or gzip file ({error}); pull or unpack it again") from error
+    if len(raw) > LARGEST_TABLE:
+        raise UsageError(f"{path}: more than {LARGEST_TABLE:,} bytes unpacked; a list has at most that many")
     if raw.isspace() or not raw:
         raise UsageError(f"{path}: the list is empty")
     return raw

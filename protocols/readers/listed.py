@@ -7,20 +7,21 @@ is named directly, and its own hash then becomes part of the set's version.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypedDict
 
-from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError, unknown_name
+from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError, check_id, unknown_name
 from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, by_stem, only_one
 from av_bench.media.listing import LeftOut, probe
-from protocols.definitions import SetDefinition, SetRequest, check_id, limited
+from av_bench.rows import json_lines, read_rows, records
+from av_bench.runtime.files import inside
+from av_bench.schema import NumberAsText, build, read_text
+from protocols.definitions import SetDefinition, SetRequest, limited
 from protocols.lists.sources import check_lists, find_in, list_file, locate, unpack
 
 
@@ -36,11 +37,11 @@ class ListEntry:
 
 def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     """Clips of the list with their media in ``--data``; files that are not there are excluded later, by reason."""
-    text, version = _list_text(definition, request)
+    text, version, where = _list_text(definition, request)
     form = str(definition.format)
     if form not in _FORMATS:
         raise UsageError(f"set {definition.name}: {unknown_name('format', form, sorted(_FORMATS))}")
-    entries = list(dict.fromkeys(_FORMATS[form](text)))
+    entries = list(dict.fromkeys(_FORMATS[form](text, where)))
     if not entries:
         raise UsageError(f"set {definition.name}: the list holds no item in format {form}")
     if request.data is None or not request.data.is_dir():
@@ -50,8 +51,8 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     return limited(ClipSet(definition.name, version, tuple(clips)), request.limit)
 
 
-def _list_text(definition: SetDefinition, request: SetRequest) -> tuple[str, str]:
-    """Content of the list file and the version it makes."""
+def _list_text(definition: SetDefinition, request: SetRequest) -> tuple[str, str, str]:
+    """Content of the list file, the version it makes, and how messages name it."""
     where = check_lists(request.lists)
     path = where if where.is_file() else _in_folder(definition, where)
     payload = unpack(path)
@@ -63,7 +64,7 @@ def _list_text(definition: SetDefinition, request: SetRequest) -> tuple[str, str
     known = next((name for name, v in definition.lists.items() if v.pinned_sha256 == digest), None)
     if known is None and path != where:
         raise UsageError(f"{path} is not the pinned list (sha256 {digest[:16]}...); name the file itself to use it")
-    return text, f"{definition.version}@{known or 'sha256-' + digest[:12]}"
+    return text, f"{definition.version}@{known or 'sha256-' + digest[:12]}", str(path)
 
 
 def _in_folder(definition: SetDefinition, folder: Path) -> Path:
@@ -99,7 +100,8 @@ class _Media:
                 audio = None
         onsets = None
         if self.definition.onsets is not None:
-            onsets = _times(self.folder / self.definition.onsets.format(id=entry.id), self.definition.onset_seconds)
+            labels = inside(self.folder, self.definition.onsets.format(id=entry.id))
+            onsets = _times(labels, self.definition.onset_seconds)
         return Clip(entry.id, video, audio, entry.text, entry.label, onsets, entry.group)
 
     def _pick(self, stem: str, suffixes: frozenset[str], default: str) -> Path:
@@ -109,7 +111,7 @@ class _Media:
         if found is None:
             others = [p for p in there if p.suffix.lower() not in AUDIO_SUFFIXES | VIDEO_SUFFIXES and p.is_file()]
             found = only_one([p for p in others if not isinstance(probe(p), LeftOut)], f"--data {self.folder}")
-        return found or self.folder / f"{stem}{default}"
+        return found or inside(self.folder, f"{stem}{default}")
 
 
 def _times(path: Path, seconds: float) -> tuple[float, ...] | None:
@@ -117,7 +119,7 @@ def _times(path: Path, seconds: float) -> tuple[float, ...] | None:
     if not path.is_file():
         return None
     times = []
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -130,75 +132,67 @@ def _times(path: Path, seconds: float) -> tuple[float, ...] | None:
     return tuple(times)
 
 
-def _vggsound(text: str) -> Iterator[ListEntry]:
+def _vggsound(text: str, where: str) -> Iterator[ListEntry]:
     """``<id>_<start>.mp4,label`` without header, or tab-separated with header ``id label``."""
     tabs = text.split("\n", 1)[0].split("\t")[0] == "id"
-    rows = csv.reader(io.StringIO(text), delimiter="\t" if tabs else ",")
-    for number, row in enumerate(rows, 1):
-        if not row or (tabs and number == 1):
+    for line, row in read_rows(text, where, "\t" if tabs else ","):
+        if tabs and line == 1:
             continue
         clip_id = row[0].removesuffix(".mp4")
-        if len(row) < 2 or re.fullmatch(r".{11}_\d{6}", clip_id) is None:
-            raise UsageError(f"list, line {number}: ID_START and a label are expected, found {','.join(row)[:60]!r}")
+        if len(row) < 2 or re.fullmatch(r"[A-Za-z0-9_-]{11}_\d{6}", clip_id) is None:
+            raise UsageError(f"{where}, line {line}: ID_START and a label are expected, found {','.join(row)[:60]!r}")
         yield ListEntry(clip_id, text=row[1], label=row[1], group=clip_id[:11])
 
 
-def _audiocaps(text: str) -> Iterator[ListEntry]:
+def _audiocaps(text: str, where: str) -> Iterator[ListEntry]:
     """``audiocap_id,youtube_id,start_time,caption``: one item per clip, its first caption."""
     seen: set[str] = set()
-    for row in _dict_rows(text, ("youtube_id", "start_time", "caption")):
-        clip_id = f"{row['youtube_id']}_{_whole_seconds(row['start_time']):06d}"
+    for line, row in records(text, where, needed=("youtube_id", "start_time", "caption")):
+        clip_id = f"{row['youtube_id']}_{_whole_seconds(row['start_time'], f'{where}, line {line}'):06d}"
+        check_id(clip_id, f"{where}, line {line}")
         if clip_id not in seen:
             seen.add(clip_id)
             yield ListEntry(clip_id, text=row["caption"], group=row["youtube_id"])
 
 
-def _whole_seconds(text: str) -> int:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if seconds < 0 or seconds != int(seconds):
-        raise UsageError(f"list: start_time must be whole seconds, found {text!r}")
-    return int(seconds)
+def _whole_seconds(text: str, where: str) -> int:
+    if not re.fullmatch(r"\d{1,6}(\.0*)?", text):
+        raise UsageError(f"{where}: start_time must be whole seconds, found {text[:60]!r}")
+    return int(float(text))
 
 
-def _wavcaps(text: str) -> Iterator[ListEntry]:
+def _wavcaps(text: str, where: str) -> Iterator[ListEntry]:
     """``file_name,caption_1,...``: one item per file, its first caption."""
-    for row in _dict_rows(text, ("file_name", "caption_1")):
+    for line, row in records(text, where, needed=("file_name", "caption_1")):
         stem = Path(row["file_name"]).stem
+        check_id(stem, f"{where}, line {line}")
         yield ListEntry(stem, text=row["caption_1"], group=stem.removeprefix("Y"))
 
 
-def _dict_rows(text: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [c for c in columns if c not in (reader.fieldnames or ())]
-    if missing:
-        raise UsageError(f"list: the columns {', '.join(missing)} are missing; the header is {reader.fieldnames}")
-    yield from reader
-
-
-def _greatest_hits(text: str) -> Iterator[ListEntry]:
+def _greatest_hits(text: str, where: str) -> Iterator[ListEntry]:
     """One name per line, such as ``2015-02-16-17-08-51_denoised_thumb.mp4``."""
-    for number, line in enumerate(text.splitlines(), 1):
-        name = line.strip()
+    for line, written in enumerate(text.splitlines(), 1):
+        name = written.strip()
         if name:
             clip_id = Path(name).stem.removesuffix("_thumb").removesuffix("_denoised")
-            check_id(clip_id, f"list, line {number}")
+            check_id(clip_id, f"{where}, line {line}")
             yield ListEntry(clip_id)
 
 
-def _moviegen(text: str) -> Iterator[ListEntry]:
+class _Prompt(TypedDict):
+    id: Annotated[str, NumberAsText()]
+    audio_prompt: str
+
+
+def _moviegen(text: str, where: str) -> Iterator[ListEntry]:
     """JSON lines with id and audio_prompt."""
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            yield ListEntry(str(row["id"]), text=str(row["audio_prompt"]))
-        except (ValueError, KeyError) as error:
-            raise UsageError(f"list, line {number}: id and audio_prompt are expected: {error}") from error
+    for line, value in json_lines(text, where):
+        row: _Prompt = build(_Prompt, value, f"{where}, line {line}")
+        check_id(row["id"], f"{where}, line {line}")
+        yield ListEntry(row["id"], text=row["audio_prompt"])
 
 
-_FORMATS: dict[str, Callable[[str], Iterator[ListEntry]]] = {
+_FORMATS: dict[str, Callable[[str, str], Iterator[ListEntry]]] = {
     "vggsound": _vggsound,
     "audiocaps": _audiocaps,
     "wavcaps": _wavcaps,

@@ -189,7 +189,7 @@ def test_gzip_bom_and_missing_last_newline(tmp_path: Path) -> None:
         ("audiocaps", "a.csv", f"{CAPTIONS}1,{K},0,x\n2,{L},nan,y\n", 3, "not like"),
         ("wavcaps-blacklist-freesound", "a.csv", "index,id\n0,11\n1,Not found\n2,12\n", 3, "not like"),
         ("countix", "a.json", f'["{K}_0000_0010", "{K}", "{L}_0000_0010"]', 2, "not like"),
-        ("moviegen", "a.jsonl", '{"id": 0}\n\n{"id": 1,}\n{"id": 2}\n', 3, "not valid JSON"),
+        ("moviegen", "a.jsonl", '{"id": 0}\n\n{"id": 1,}\n{"id": 2}\n', 3, "not JSON"),
         ("moviegen", "a.jsonl", '{"id": 0}\n{"id": 1}\n\n\n{"id": "x"}\n', 5, "not like"),
     ],
 )  # fmt: skip

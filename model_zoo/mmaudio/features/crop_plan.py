@@ -58,7 +58,7 @@ def read_plan(root: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or content.get("digest") != digest_of(content):
         raise UsageError(

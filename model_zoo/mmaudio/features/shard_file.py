@@ -196,7 +196,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         if not any(folder.glob("*.bin")):
             raise UsageError(_no_shard(folder)) from None
         raise UsageError(f"shard {folder}: its index is missing; {_CURE}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"shard {folder}: its index is damaged ({error}); {_CURE}") from error
     if not isinstance(index, dict):
         raise UsageError(f"shard {folder}: its index is damaged (holds a {type(index).__name__}); {_CURE}")

@@ -1,0 +1,51 @@
+"""Files that a command writes beside what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from av_bench.contracts import UsageError
+from av_bench.runtime.files import explained, write_atomically
+
+
+def write_beside(path: Path, payload: bytes, *, asked: bool) -> None:
+    """Write a file of a verdict. One that nobody asked for by name may fail (a folder that is read-only), and is said.
+
+    OSError when it was asked for.
+    """
+    try:
+        write_atomically(path, payload)
+    except OSError as error:
+        if asked:
+            raise
+        typer.echo(f"av-bench: not written: {explained(error)}", err=True)
+
+
+def finished_runs(paths: Sequence[Path]) -> list[Path]:
+    """Those of ``runs/*`` that are runs which have ended; the others are said on stderr.
+
+    UsageError when none is left, or when a path does not exist. A damaged run is not left out: whoever reads it says
+    what is wrong.
+    """
+    absent = [str(path) for path in paths if not path.exists()]
+    if absent:
+        raise UsageError(f"table: {', '.join(absent)}: no such run folder")
+    found, left = [], []
+    for path in paths:
+        if not path.is_dir():
+            continue  # runs/* may name files too
+        lacking = [name for name in ("scores.json", "run.json") if not (path / name).is_file()]
+        if not lacking:
+            found.append(path)
+        elif (path / "spec.json").is_file() or len(lacking) == 1:
+            left.append(f"{path}: this run has not ended ({lacking[0]} is missing); the same command goes on")
+        else:
+            left.append(f"{path}: no run folder")
+    if not found:
+        raise UsageError(f"table: no finished run among {len(paths)} paths; {left[0] if left else 'all are files'}")
+    for line in left:
+        typer.echo(f"av-bench: left out: {line}", err=True)
+    return found
