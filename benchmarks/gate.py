@@ -109,6 +109,7 @@ class Known:
 
     def run(self, real: np.ndarray, hard: np.ndarray, made: np.ndarray, damage: str) -> Simulated:
         """The run of one seed, damaged or not."""
+        noise = np.random.default_rng(int(abs(made[0, 0]) * 1e9)).normal(size=self.n)  # the seed's, damage apart
         made = made.copy()
         penalty = np.zeros(self.n)
         if damage == "lowpass":
@@ -121,7 +122,6 @@ class Known:
             chosen = self.rng.permutation(self.n)[: self.n // 5]
             made[chosen] = made[np.roll(chosen, 1)]
             penalty[chosen] = 0.4
-        noise = np.random.default_rng(int(abs(made[0, 0]) * 1e9)).normal(size=self.n)
         hits = np.clip(0.6 + 0.2 * hard + 0.15 * noise - penalty, 0.0, 1.0)
         f1 = {clip.id: float(v) for clip, v in zip(self.clips, hits, strict=True)}
         sides = {"reference": real * self.scale, "generated": made * self.scale}
@@ -130,9 +130,7 @@ class Known:
         for metric in self.metrics:
             up[metric.name] = metric.higher_is_better
             if metric.name == "F1":
-                values["F1"] = ClipValues(
-                    {c.id: float(v) for c, v in zip(self.clips, f1, strict=True)}, ids(self.clips)
-                )
+                values["F1"] = ClipValues(f1, ids(self.clips))
                 continue
             for need in metric.needs:
                 rows = sides["generated" if need.side == "generated" else "reference"]
