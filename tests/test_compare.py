@@ -159,6 +159,12 @@ def test_rows_within_noise_of_the_best_are_marked(tmp_path: Path) -> None:
     assert marks["far", "KL-x"] == ""
 
 
+def test_equal_bests_are_best_and_not_marked(tmp_path: Path) -> None:
+    (table,) = tables([make_run(tmp_path / "a", "one"), make_run(tmp_path / "b", "two")])
+    assert [row.cells["KL-x"].rank for row in table.rows] == [1, 1]
+    assert not any(cell.tied for row in table.rows for cell in row.cells.values())
+
+
 def test_no_marks_without_a_second_model(tmp_path: Path) -> None:
     (table,) = tables([make_run(tmp_path / "a", "one"), make_run(tmp_path / "o", "oracle")])
     assert MARK not in render([table], "markdown")

@@ -154,7 +154,7 @@ def _notes(new: Sequence[Run], base: Sequence[Run]) -> tuple[str, ...]:
     if len(new) == 1 and len(base) == 1:
         notes.append(
             "one seed on each side: noise that all clips of a seed share is not seen; "
-            "`av-bench run --seeds 3` makes a baseline that shows it"
+            "`av-bench run --seeds 5` makes a baseline that shows it"
         )
     if any(not run.scores.get("definition") for run in (*new, *base)):
         notes.append("a run of version 0.1 does not record its definitions: equal names and versions are believed")
