@@ -37,7 +37,7 @@ def with_marks(rows: Sequence[Row], runs: Sequence[Run], columns: Sequence[Colum
             name
             for name, j in best.items()
             if i in ranked
-            and i != j
+            and _rank(row, name) != 1
             and name in row.cells
             and alike(name, (runs[i], values[i]), (runs[j], values[j]), ALPHA / pairs)
         }
