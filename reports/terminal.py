@@ -41,8 +41,10 @@ def show(tables: Sequence[Table]) -> None:
                 if i and row.group != table.rows[i - 1].group:
                     view.add_section()
                 cells = [_cell(row.cells.get(column.name)) for column in columns]
-                view.add_row(Text(row.name), *cells, *([str(row.counts["scored"])] if last else []))
+                view.add_row(Text(row.title), *cells, *([str(row.counts["scored"])] if last else []))
             out.print(view)
+        for mark, text in table.footnotes:
+            out.print(Text(f"  {mark} {text}", style="yellow"))
         for note in table.notes:
             out.print(Text(f"  {note}", style="yellow" if note.startswith("Warning") else "dim"))
 
@@ -56,7 +58,7 @@ def _width(table: Table, column: Column) -> int:
 def _blocks(table: Table, width: int) -> list[list[Column]]:
     """Columns in order, as many together as ``width`` characters hold beside the names and the count."""
     frame = 3  # a border and two blanks
-    names = min(max([len("model"), *(len(row.name) for row in table.rows)]), width // 3)
+    names = min(max([len("model"), *(len(row.title) for row in table.rows)]), width // 3)
     room = width - 1 - (names + frame) - (max(len(str(row.counts["scored"])) for row in table.rows) + frame)
     blocks: list[list[Column]] = [[]]
     used = 0
@@ -74,10 +76,13 @@ def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("")
     text = Text(cell.number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
-    if cell.half_width is not None:
-        text.append(f" ±{cell.half_width:.{cell.digits}f}", style="dim not bold not underline")
+    behind = cell.behind(True).replace("± ", "±")
+    if behind:
+        text.append(behind, style="dim not bold not underline")
     if cell.tied:
         text.append(f" {MARK}", style="dim not bold not underline")
+    if cell.marks:
+        text.append("".join(cell.marks), style="not bold not underline")
     return text
 
 
