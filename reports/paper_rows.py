@@ -33,6 +33,11 @@ class Reported:
     where: str
     remark: str
 
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers alone, by column."""
+        return {name: cell.value for name, cell in self.cells.items()}
+
     def row(self, columns: set[str], section: str = "", grey: bool = False) -> Row:
         """The row of a table that has these columns."""
         cells = {n: c for n, c in self.cells.items() if n in columns}
