@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.model import Cell, Column, Table
+from reports.model import Column, Row, Table
 from reports.significance import MARK
 
 if TYPE_CHECKING:
@@ -30,17 +30,19 @@ def show(tables: Sequence[Table]) -> None:
     for table in tables:
         blocks = _blocks(table, out.width)
         for number, columns in enumerate(blocks):
-            view = RichTable(title=None if number else table.title, title_justify="left", title_style="bold")
+            view = RichTable(
+                title=None if number else table.caption or table.title, title_justify="left", title_style="bold"
+            )
             view.add_column("model", overflow="fold")
             for column in columns:
                 view.add_column(column.heading, justify="right", min_width=_width(table, column))
-            last = number == len(blocks) - 1
+            last = number == len(blocks) - 1 and table.counted
             if last:
                 view.add_column("n", justify="right")
             for i, row in enumerate(table.rows):
                 if i and row.group != table.rows[i - 1].group:
                     view.add_section()
-                cells = [_cell(row.cells.get(column.name)) for column in columns]
+                cells = [_cell(row, column) for column in columns]
                 view.add_row(Text(row.title), *cells, *([str(row.counts["scored"])] if last else []))
             out.print(view)
         for mark, text in table.footnotes:
@@ -51,7 +53,7 @@ def show(tables: Sequence[Table]) -> None:
 
 def _width(table: Table, column: Column) -> int:
     """Characters that no cell of a column, and no word of its heading, is wider than."""
-    cells = [len(_cell(row.cells.get(column.name))) for row in table.rows]
+    cells = [len(_cell(row, column)) for row in table.rows]
     return max(*cells, *map(len, column.heading.split()))
 
 
@@ -72,9 +74,10 @@ def _blocks(table: Table, width: int) -> list[list[Column]]:
     return blocks
 
 
-def _cell(cell: Cell | None) -> Text:
+def _cell(row: Row, column: Column) -> Text:
+    cell = row.cells.get(column.name)
     if cell is None:
-        return Text("")
+        return Text(row.words.get(column.name, ""))
     text = Text(cell.number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
     behind = cell.behind(True).replace("± ", "±")
     if behind:

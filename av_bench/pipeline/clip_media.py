@@ -41,6 +41,15 @@ class ClipMedia:
             return self.clips[clip_id].reference_audio
         return self._samples(name).get(clip_id)
 
+    def link(self, name: str, clip_id: str) -> Path | None:
+        """A file to play as it lies there: the clip's video, a run's video of the sample, or the sound alone."""
+        if name == REAL:
+            clip = self.clips[clip_id]
+            return clip.video if clip.audio is None and clip.video is not None else clip.audio
+        path = self.sound(name, clip_id)
+        watched = None if path is None else self.runs[name].path / "videos" / f"{path.stem}.mp4"
+        return watched if watched is not None and watched.is_file() else path
+
     def waveform(self, name: str, clip_id: str, rate: int) -> NDArray[np.float32] | None:
         """Mono ``(samples,)`` at ``rate``, cut to the scored window; None where there is no readable sound."""
         path = self.sound(name, clip_id)

@@ -28,7 +28,7 @@ class Media(Protocol):
 
     def clip(self, clip_id: str) -> Clip: ...
     def waveform(self, name: str, clip_id: str, rate: int) -> NDArray[np.float32] | None: ...
-    def sound(self, name: str, clip_id: str) -> Path | None: ...
+    def link(self, name: str, clip_id: str) -> Path | None: ...
     def write(self, name: str, clip_id: str, target: Path) -> Path | None: ...
 
 
@@ -183,7 +183,7 @@ def clip_view(
     onsets = tuple(t for t in clip.onsets or () if t < media.seconds)
     values = _values(clip.id, found, asked)
     about = (anchor, clip.id, clip.text or "", clip.label or "", choice.why, onsets, tuple(sounds), values)
-    return ClipView(*about, tuple(reasons), clip.video is not None and not link)
+    return ClipView(*about, tuple(reasons), clip.video is not None)
 
 
 def _name(path: Path | None) -> str | None:
@@ -191,7 +191,7 @@ def _name(path: Path | None) -> str | None:
 
 
 def _linked(media: Media, source: str, clip_id: str) -> str | None:
-    path = media.sound(source, clip_id)
+    path = media.link(source, clip_id)
     return None if path is None else path.resolve().as_uri()
 
 

@@ -50,7 +50,7 @@ class Tones:
         pitch = 200 + 40 * (hash((name, clip_id)) % 20)
         return np.sin(2 * np.pi * pitch * np.arange(rate) / rate).astype(np.float32) * 0.5
 
-    def sound(self, name: str, clip_id: str) -> Path | None:
+    def link(self, name: str, clip_id: str) -> Path | None:
         raise AssertionError(f"media are copied, not linked: {name}, {clip_id}")
 
     def write(self, name: str, clip_id: str, target: Path) -> Path | None:
