@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from av_bench.contracts import DEFAULT_SEED, Flavour
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from av_bench.results.compare_clips import Comparison
     from av_bench.results.gate import Paths, Verdict
 
-__all__ = ["compare", "gate", "run", "table"]
+__all__ = ["compare", "frame", "gate", "run", "table"]
 
 
 def run(
@@ -127,11 +127,18 @@ def _path(value: Path | str | None) -> Path | None:
 
 
 def table(paths: Sequence[Path | str], form: str = "markdown", *, allow_different_n: bool = False) -> str:
-    """Run folders -> a table as text; ``form`` is markdown, latex, csv or html."""
+    """Run folders -> a table as text; ``form`` is markdown, latex, csv or html. A notebook shows it as a table."""
     from reports.build import tables
-    from reports.render import render
+    from reports.notebook import TableText
 
-    return render(tables(paths, allow_different_n=allow_different_n), form)
+    return TableText.of(tables(paths, allow_different_n=allow_different_n), form)
+
+
+def frame(paths: Sequence[Path | str], per: str = "run") -> Any:
+    """Run folders -> a pandas frame: one row per run and metric, or with ``per="clip"`` per run, clip and metric."""
+    from av_bench.results.frame import frame as frame_of_runs
+
+    return frame_of_runs(paths, per)
 
 
 def gate(new: Paths, against: Paths, rules: Path | str | None = None) -> Verdict:

@@ -15,6 +15,7 @@ from av_bench.contracts import UsageError
 from av_bench.results.compare import half_width, unstated_pack
 from av_bench.results.definition import conflicts
 from av_bench.results.record import Run, read_run
+from reports.marks import marked_cells
 from reports.model import Cell, Column, Row, Table, params_cell
 from reports.notes import marked, model_notes, scored_list
 from reports.significance import NOTE, with_marks
@@ -96,7 +97,17 @@ def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Ta
     if mixed:
         said = "come from different weights, front ends or devices in different rows and are not ranked"
         notes = (*notes, f"Warning: the networks behind {', '.join(mixed)} {said}.")
-    return Table(title, columns, tuple(rows), notes, f"{name}-{protocol}-{flavour}", (name, flavour))
+    made = Table(
+        title,
+        columns,
+        tuple(rows),
+        notes,
+        f"{name}-{protocol}-{flavour}",
+        (name, flavour),
+        protocol=(protocol, protocol_version),
+        version=version,
+    )
+    return marked_cells(made, {str(run.path): run for run in runs})
 
 
 def _mixed(runs: list[Run]) -> tuple[str, ...]:

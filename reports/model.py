@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+GROUPS = ("bounds", "models", "reported", "difference")
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,20 @@ class Column:
     unit: str
     metric: bool = True  # params and s/sample describe a model and have no better direction
     ranked: bool = True  # numbers of different networks rank nothing
+    head: str = ""  # what stands over the column instead of the name
+    sub: str = ""  # subscript of the head: the network behind a metric
+    group: str = ""  # heading over several columns
+
+    @property
+    def title(self) -> str:
+        """Head and subscript in one line, without direction and unit."""
+        head = self.head or self.name
+        return f"{head}-{self.sub}" if self.sub else head
 
     @property
     def heading(self) -> str:
         """Name, unit and direction."""
-        return f"{self.name}{f' ({self.unit})' if self.unit else ''} {self.arrow}".rstrip()
+        return f"{self.title}{f' ({self.unit})' if self.unit else ''} {self.arrow}".rstrip()
 
     @property
     def arrow(self) -> str:
@@ -44,6 +55,9 @@ class Cell:
     decimals: int | None = None
     signed: bool = False
     tied: bool = False
+    printed: str | None = None  # the number as text: as it was printed elsewhere, or in a form of its own
+    spread: str | None = None  # standard deviation over responses, printed behind the value
+    marks: tuple[str, ...] = ()  # footnote marks, each said once in ``Table.footnotes``
 
     @property
     def digits(self) -> int:
@@ -56,14 +70,21 @@ class Cell:
     @property
     def number(self) -> str:
         """The value alone, as printed."""
+        if self.printed is not None:
+            return self.printed
         return f"{self.value:{'+' if self.signed else ''}.{self.digits}f}"
 
     def text(self, interval: bool) -> str:
-        """The number as printed."""
-        shown = self.number
+        """The number as printed, with its marks."""
+        return self.number + self.behind(interval) + "".join(self.marks)
+
+    def behind(self, interval: bool) -> str:
+        """What stands behind the number: the spread over responses, or the half width of the interval."""
+        if self.spread is not None:
+            return f" ± {self.spread}"
         if interval and self.half_width is not None:
-            shown += f" ± {self.half_width:.{self.digits}f}"
-        return shown
+            return f" ± {self.half_width:.{self.digits}f}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,15 @@ class Row:
     said: tuple[str, ...] = ()  # about parameters, seconds and spread
     paper: tuple[tuple[str, str], ...] = ()  # (table, row) of the paper that report the same model
     remarks: tuple[str, ...] = ()  # what metrics say about their own values
+    words: dict[str, str] = field(default_factory=dict)  # columns that hold text
+    marks: tuple[str, ...] = ()  # footnote marks at the name
+    grey: bool = False  # not comparable with the other rows
+    section: str = ""  # rows of one section stand together under this heading
+
+    @property
+    def title(self) -> str:
+        """The name with its marks."""
+        return f"{self.name} {''.join(self.marks)}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -93,6 +123,23 @@ class Table:
     notes: tuple[str, ...]
     label: str
     of: tuple[str, str] = ("", "")  # set and flavour
+    protocol: tuple[str, str] = ("", "")  # name and version
+    version: str = ""  # of the set
+    stub: str = "model"  # heading over the names
+    caption: str = ""  # what a paper prints instead of the title
+    footnotes: tuple[tuple[str, str], ...] = ()  # (mark, text)
+    counted: bool = True  # a last column with n
+
+    @property
+    def sections(self) -> list[list[Row]]:
+        """Rows that stand together, in order; empty ones are left out.
+
+        Bounds first, then models, rows as reported, differences; rows with a section of their own come by it.
+        """
+        named = list(dict.fromkeys(row.section for row in self.rows if row.section))
+        groups = [[r for r in self.rows if not r.section and r.group == group] for group in GROUPS]
+        groups += [[r for r in self.rows if r.section == name] for name in named]
+        return [rows for rows in groups if rows]
 
 
 def params_cell(millions: float) -> Cell:

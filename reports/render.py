@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX, CSV and HTML. Text that comes from outside is escaped for the target format."""
+"""Tables as Markdown, CSV and HTML (LaTeX: ``reports.latex``). Text from outside is escaped for the target format."""
 
 from __future__ import annotations
 
@@ -6,37 +6,19 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from av_bench.contracts import UsageError, unknown_name
+from reports.latex import latex
 from reports.model import Cell, Row, Table
 from reports.significance import MARK
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "±": r"$\pm$",
-    "≈": r"$\approx$",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
-}
 
-
-def render(tables: Sequence[Table], form: str, intervals: bool = True) -> str:
-    """All tables in one of the formats markdown, latex, csv, html."""
+def render(tables: Sequence[Table], form: str, intervals: bool = True, landscape: bool = False) -> str:
+    """All tables in one of the formats markdown, latex, csv, html; ``landscape`` turns LaTeX tables."""
     forms: dict[str, Callable[[Sequence[Table], bool], str]] = {
         "markdown": _markdown,
-        "latex": _latex,
+        "latex": partial(latex, landscape=landscape),
         "csv": _csv,
         "html": _html,
     }
@@ -45,28 +27,22 @@ def render(tables: Sequence[Table], form: str, intervals: bool = True) -> str:
     return forms[form](tables, intervals)
 
 
-def latex_escape(text: str) -> str:
-    """Plain text for LaTeX."""
-    return "".join(_LATEX.get(c, c) for c in text)
-
-
-def _sections(rows: Sequence[Row]) -> list[list[Row]]:
-    """Bounds first, then models, rows as reported, differences; empty sections are left out."""
-    groups = ("bounds", "models", "reported", "difference")
-    return [s for s in ([r for r in rows if r.group == g] for g in groups) if s]
-
-
 def _markdown(tables: Sequence[Table], intervals: bool) -> str:
     blocks = []
     for table in tables:
         names = [c.heading for c in table.columns]
-        lines = [f"**{markdown_text(table.title)}**", "", f"| {' | '.join(['model', *names, 'n'])} |"]
-        lines.append("|---|" + "---:|" * (len(names) + 1))
-        for section in _sections(table.rows):
+        head = [markdown_text(table.stub), *map(markdown_text, names), *(["n"] if table.counted else [])]
+        lines = [f"**{markdown_text(table.caption or table.title)}**", "", f"| {' | '.join(head)} |"]
+        lines.append("|---|" + "---:|" * (len(head) - 1))
+        for section in table.sections:
+            if section[0].section:
+                lines.append(f"| *{markdown_text(section[0].section)}* |" + " |" * (len(head) - 1))
             for row in section:
-                cells = [_md_cell(row.cells.get(c.name), intervals) for c in table.columns]
-                lines.append(f"| {' | '.join([markdown_text(row.name), *cells, str(row.counts['scored'])])} |")
-        lines += ["", *[f"- {markdown_text(note)}" for note in table.notes]]
+                cells = [_md_cell(row, c.name, intervals) for c in table.columns]
+                cells += [str(row.counts["scored"])] if table.counted else []
+                lines.append(f"| {' | '.join([markdown_text(row.title), *cells])} |")
+        lines += ["", *[f"- {markdown_text(mark)} {markdown_text(text)}" for mark, text in table.footnotes]]
+        lines += [f"- {markdown_text(note)}" for note in table.notes]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
@@ -77,46 +53,13 @@ def markdown_text(text: str) -> str:
     return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)  # what would begin HTML; "n < 2" stays readable as text
 
 
-def _md_cell(cell: Cell | None, intervals: bool) -> str:
+def _md_cell(row: Row, column: str, intervals: bool) -> str:
+    cell = row.cells.get(column)
     if cell is None:
-        return ""
+        return markdown_text(row.words.get(column, ""))
     number = cell.number
     marked = {1: f"**{number}**", 2: f"<u>{number}</u>"}.get(cell.rank or 0, number)
     return marked + cell.text(intervals)[len(number) :] + (f" {MARK}" if cell.tied else "")
-
-
-def _latex(tables: Sequence[Table], intervals: bool) -> str:
-    blocks = ["% needs \\usepackage{booktabs}"]
-    for table in tables:
-        heads = [latex_escape(c.heading) for c in table.columns]
-        lines = [r"\begin{table}[t]", r"\centering", r"\small", r"\begin{tabular}{l" + "r" * len(heads) + "r}"]
-        lines += [r"\toprule", " & ".join(["Model", *heads, "$n$"]) + r" \\"]
-        for section in _sections(table.rows):
-            lines.append(r"\midrule")
-            for row in section:
-                cells = [_tex_cell(row.cells.get(c.name), intervals) for c in table.columns]
-                # braces: a row that begins with [ or * would be read as an option of the line end before it
-                cells = [f"{{{latex_escape(row.name)}}}", *cells, str(row.counts["scored"])]
-                lines.append(f"{' & '.join(cells)} \\\\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
-        notes = " ".join(note if note.endswith(".") else note + "." for note in table.notes)
-        lines.append(rf"\caption{{{latex_escape(table.title)}. {latex_escape(notes)}}}")
-        lines.append(rf"\label{{tab:{''.join(c for c in table.label if c.isalnum() or c == '-')}}}")
-        lines.append(r"\end{table}")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _tex_cell(cell: Cell | None, intervals: bool) -> str:
-    if cell is None:
-        return "--"
-    number = cell.number
-    marked = {1: rf"\textbf{{{number}}}", 2: rf"\underline{{{number}}}"}.get(cell.rank or 0, number)
-    if intervals and cell.half_width is not None:
-        marked += rf" {{\scriptsize $\pm$ {cell.half_width:.{cell.digits}f}}}"
-    if cell.tied:
-        marked += r" $\approx$"
-    return marked
 
 
 def _csv(tables: Sequence[Table], intervals: bool) -> str:
@@ -124,18 +67,26 @@ def _csv(tables: Sequence[Table], intervals: bool) -> str:
     del intervals
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["table", "model", "metric", "value", "half_width", "n", "higher_is_better", "unit", "mark"])
+    of = ["set", "set_version", "protocol", "protocol_version", "flavour"]
+    writer.writerow(
+        [*of, "model", "kind", "metric", "value", "half_width", "n", "higher_is_better", "unit", "printed", "mark"]
+    )
     for table in tables:
+        head = [csv_text(t) for t in (table.of[0], table.version, *table.protocol, table.of[1])]
         for row in table.rows:
             for column in table.columns:
                 cell = row.cells.get(column.name)
                 if cell is not None:
                     half = "" if cell.half_width is None else repr(cell.half_width)
-                    head = [csv_text(table.title), csv_text(row.name), column.name]
                     n = "" if cell.n is None else cell.n
-                    mark = "best" if cell.rank == 1 else "not distinguishable from the best" if cell.tied else ""
-                    writer.writerow([*head, repr(cell.value), half, n, column.higher_is_better, column.unit, mark])
+                    about = [csv_text(row.name), row.group, column.name]
+                    data = [repr(cell.value), half, n, column.higher_is_better, column.unit, cell.number, _mark(cell)]
+                    writer.writerow([*head, *about, *data])
     return sink.getvalue()
+
+
+def _mark(cell: Cell) -> str:
+    return "best" if cell.rank == 1 else "not distinguishable from the best" if cell.tied else ""
 
 
 def csv_text(text: str) -> str:
@@ -144,9 +95,12 @@ def csv_text(text: str) -> str:
 
 
 def _html(tables: Sequence[Table], intervals: bool) -> str:
+    return from_template("table.html.j2", tables, intervals)
+
+
+def from_template(name: str, tables: Sequence[Table], intervals: bool) -> str:
+    """A page (``table.html.j2``) or a part of one (``tables.html.j2``)."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
-    environment = Environment(loader=PackageLoader("reports"), autoescape=select_autoescape(default=True))
-    sections = [_sections(table.rows) for table in tables]
-    template = environment.get_template("table.html.j2")
-    return template.render(tables=list(zip(tables, sections, strict=True)), intervals=intervals)
+    environment = Environment(loader=PackageLoader("reports"), autoescape=select_autoescape(["html.j2"], default=True))
+    return environment.get_template(name).render(tables=tables, intervals=intervals)

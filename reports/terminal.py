@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.model import Cell, Column, Table
+from reports.model import Column, Row, Table
 from reports.significance import MARK
 
 if TYPE_CHECKING:
@@ -30,33 +30,37 @@ def show(tables: Sequence[Table]) -> None:
     for table in tables:
         blocks = _blocks(table, out.width)
         for number, columns in enumerate(blocks):
-            view = RichTable(title=None if number else table.title, title_justify="left", title_style="bold")
+            view = RichTable(
+                title=None if number else table.caption or table.title, title_justify="left", title_style="bold"
+            )
             view.add_column("model", overflow="fold")
             for column in columns:
                 view.add_column(column.heading, justify="right", min_width=_width(table, column))
-            last = number == len(blocks) - 1
+            last = number == len(blocks) - 1 and table.counted
             if last:
                 view.add_column("n", justify="right")
             for i, row in enumerate(table.rows):
                 if i and row.group != table.rows[i - 1].group:
                     view.add_section()
-                cells = [_cell(row.cells.get(column.name)) for column in columns]
-                view.add_row(Text(row.name), *cells, *([str(row.counts["scored"])] if last else []))
+                cells = [_cell(row, column) for column in columns]
+                view.add_row(Text(row.title), *cells, *([str(row.counts["scored"])] if last else []))
             out.print(view)
+        for mark, text in table.footnotes:
+            out.print(Text(f"  {mark} {text}", style="yellow"))
         for note in table.notes:
             out.print(Text(f"  {note}", style="yellow" if note.startswith("Warning") else "dim"))
 
 
 def _width(table: Table, column: Column) -> int:
     """Characters that no cell of a column, and no word of its heading, is wider than."""
-    cells = [len(_cell(row.cells.get(column.name))) for row in table.rows]
+    cells = [len(_cell(row, column)) for row in table.rows]
     return max(*cells, *map(len, column.heading.split()))
 
 
 def _blocks(table: Table, width: int) -> list[list[Column]]:
     """Columns in order, as many together as ``width`` characters hold beside the names and the count."""
     frame = 3  # a border and two blanks
-    names = min(max([len("model"), *(len(row.name) for row in table.rows)]), width // 3)
+    names = min(max([len("model"), *(len(row.title) for row in table.rows)]), width // 3)
     room = width - 1 - (names + frame) - (max(len(str(row.counts["scored"])) for row in table.rows) + frame)
     blocks: list[list[Column]] = [[]]
     used = 0
@@ -70,14 +74,18 @@ def _blocks(table: Table, width: int) -> list[list[Column]]:
     return blocks
 
 
-def _cell(cell: Cell | None) -> Text:
+def _cell(row: Row, column: Column) -> Text:
+    cell = row.cells.get(column.name)
     if cell is None:
-        return Text("")
+        return Text(row.words.get(column.name, ""))
     text = Text(cell.number, style={1: "bold", 2: "underline"}.get(cell.rank or 0, ""))
-    if cell.half_width is not None:
-        text.append(f" ±{cell.half_width:.{cell.digits}f}", style="dim not bold not underline")
+    behind = cell.behind(True).replace("± ", "±")
+    if behind:
+        text.append(behind, style="dim not bold not underline")
     if cell.tied:
         text.append(f" {MARK}", style="dim not bold not underline")
+    if cell.marks:
+        text.append("".join(cell.marks), style="not bold not underline")
     return text
 
 

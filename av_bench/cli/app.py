@@ -7,16 +7,12 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from av_bench.cli.output import finished_runs
 from av_bench.cli.process import run_command
 from av_bench.contracts import DEFAULT_SEED, UsageError
-
-if TYPE_CHECKING:
-    from av_bench.results.record import Run
 
 _COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # whatever is wrong with the words of a command
 
@@ -25,15 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class TableFormat(StrEnum):
-    """Table formats."""
-
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    html = "html"
 
 
 class FlavourName(StrEnum):
@@ -160,7 +147,7 @@ def run(
     result = max(results, key=lambda found: found.exit_code)
     others = _others(beside, model, set_)
     paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
-    _print_tables([*paths, *(found.path for found in results)], allow_different_n=True)
+    _print_tables([*paths, *(found.path for found in results)])
     where = result.path if seeds == 1 else result.path.parent
     typer.echo(f"\nrun folder: {where}")
     if result.exit_code:
@@ -195,59 +182,18 @@ def _beside(out: Path | None, model: str) -> Path | None:
     return None if out is None else out.with_name(f"{out.name}-{model.replace(':', '_')}")
 
 
-def _print_tables(paths: Sequence[Path | Run], allow_different_n: bool = False, with_paper: str | None = None) -> None:
+def _print_tables(paths: Sequence[Path]) -> None:
     """A table for people on a terminal, Markdown when the output goes elsewhere."""
     from reports.build import tables
     from reports.render import render
 
-    found = tables(paths, allow_different_n=allow_different_n, with_paper=with_paper)
+    found = tables(paths, allow_different_n=True)
     if sys.stdout.isatty():
         from reports.terminal import show
 
         show(found)
     else:
         typer.echo(render(found, "markdown"), nl=False)
-
-
-@app.command()
-def table(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    format_: Annotated[TableFormat | None, typer.Option("--format", help="\\[default: a table for people]")] = None,
-    intervals: Annotated[bool, typer.Option(help="Print 95 % intervals.")] = True,
-    allow_different_n: Annotated[
-        bool, typer.Option("--allow-different-n", help="Rows scored on other clips too.")
-    ] = False,
-    common: Annotated[
-        bool, typer.Option("--common", help="Score every row on the clips that all rows scored, from the store.")
-    ] = False,
-    store: Annotated[
-        Path | None, typer.Option(help="Feature store of --common \\[default: in the cache folder].")
-    ] = None,
-    with_paper: Annotated[
-        str | None, typer.Option(help="Add rows as reported and our difference: table1, table2, table3 or tableA2.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write to a file.")] = None,
-) -> None:
-    """Turn run folders into a table."""
-    from av_bench.runtime.files import write_atomically
-    from reports.build import tables
-    from reports.render import render
-
-    folders: Sequence[Path | Run] = finished_runs(runs)
-    if common:
-        from av_bench.pipeline.rescore import on_common_clips
-        from av_bench.runtime.files import home
-
-        folders = on_common_clips(finished_runs(runs), store or home() / "store")
-    if format_ is None and out is None:
-        _print_tables(folders, allow_different_n, with_paper)
-        return
-    found = tables(folders, allow_different_n=allow_different_n, with_paper=with_paper)
-    text = render(found, (format_ or TableFormat.markdown).value, intervals)
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_atomically(out, text.encode())
 
 
 @app.command("list")
@@ -351,11 +297,17 @@ def _mount() -> None:
     from av_bench.cli.audit import app as audit_app
     from av_bench.cli.audit import lists_app
     from av_bench.cli.baselines import app as baselines_app
+    from av_bench.cli.export import export
     from av_bench.cli.features import features
+    from av_bench.cli.figure import app as figure_app
     from av_bench.cli.judge import mount as mount_judges
+    from av_bench.cli.report import report
+    from av_bench.cli.reported import reported
     from av_bench.cli.sets import app as sets_app
     from av_bench.cli.stats import app as stats_app
     from av_bench.cli.store import store_app
+    from av_bench.cli.study import app as study_app
+    from av_bench.cli.tables import table
     from av_bench.cli.train import train
     from av_bench.cli.weights import app as weights_app
 
@@ -365,11 +317,17 @@ def _mount() -> None:
     app.add_typer(lists_app, name="lists", help="Public list files of the field: pull, verify, show.")
     app.add_typer(baselines_app, name="baselines", help="Other people's generators: list, show, setup.")
     app.add_typer(stats_app, name="stats", help="Reference packs: make, import, show.")
+    app.add_typer(figure_app, name="figure", help="Figures: spectrograms, sorted, examples, rope.")
+    app.add_typer(study_app, name="study", help="Listeners' ratings: make, score, agree.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
     app.command("accept")(accept)
     app.command("train")(train)
     app.command("features")(features)
     mount_judges(app)
+    app.command("table")(table)
+    app.command("export")(export)
+    app.command("report")(report)
+    app.command("reported")(reported)
 
 
 _mount()

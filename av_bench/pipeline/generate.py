@@ -234,6 +234,8 @@ def describe(plan: RunPlan) -> dict[str, Any]:
     notes: dict[str, Any] = {"conditions": sorted(model.conditions), "training_sets": list(model.training_sets)}
     if model.parameters is not None:
         notes["parameters"] = {"count": int(model.parameters), "source": "measured"}
+    if model.metric_networks:
+        notes["metric_networks_used"] = dict(model.metric_networks)
     notes |= model.describe(plan.folder.path / "external")
     timings = [line["timings"] for line in plan.folder.last_generated().values() if "timings" in line]
     if timings:

@@ -121,6 +121,7 @@ def _record(
             **{k: v for k, v in vars(plan.spec).items() if k != "definition"},
             "label": printable(plan.options.label or row_name(plan.options)),
         },
+        "request": _request(plan),
         "environment": environment(plan.options.device),
         "precision": "fp32",
         "generator": describe(plan),
@@ -130,3 +131,11 @@ def _record(
         "network_runs": extraction.forwards,
     }
     folder.write_json("run.json", info)
+
+
+def _request(plan: RunPlan) -> dict[str, Any]:
+    """Where the clips were read from, so that a report finds them again."""
+    options = plan.options
+    places = {"data": options.data, "table": options.table, "lists": options.lists}
+    found = {name: str(path.resolve()) for name, path in places.items() if path is not None}
+    return {"set": options.set, "limit": options.limit, **found}

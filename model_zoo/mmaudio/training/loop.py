@@ -226,7 +226,8 @@ class Trainer:
             speed = (self.step - self._since[1]) * self.recipe.batch / (now - self._since[0])
             rate = self.recipe.optimiser.rate * self.recipe.schedule.factor(self.step - 1)
             values = {"loss": window[0] / window[1], "gradient_norm": window[2] / steps, "rate": rate}
-            self.journal.write(self.step, "train", {**values, "samples_per_second": speed})
+            gpus = self.cluster.world if self.cluster.device.type == "cuda" else 0
+            self.journal.write(self.step, "train", {**values, "samples_per_second": speed, "gpus": gpus})
         self._since = (now, self.step)
 
     def _check_finite(self, window: torch.Tensor) -> None:
