@@ -78,7 +78,8 @@ def check_set(name: str, request: SetRequest, reporter: Reporter, protocol_name:
     """Decode every file of a set once. Raises UsageError and MissingRequirement as a run would."""
     definition = protocols.load_set(name)
     protocol, _ = choose_protocol(definition, protocol_name)
-    clips = read_clips(definition, request).clips
+    clip_set = read_clips(definition, request)
+    clips = clip_set.clips
     faults: list[Fault] = []
     lengths: list[float] = []
     jobs = [(clip, definition.reference_audio, protocol.seconds) for clip in clips]
@@ -92,9 +93,15 @@ def check_set(name: str, request: SetRequest, reporter: Reporter, protocol_name:
             else:
                 lengths.append(found)
             stage.advance()
-    version = read_clips(definition, request).version
     return SetReport(
-        definition.name, version, protocol.name, protocol.seconds, len(clips), tuple(faults), tuple(lengths), unused
+        definition.name,
+        clip_set.version,
+        protocol.name,
+        protocol.seconds,
+        len(clips),
+        tuple(faults),
+        tuple(lengths),
+        unused,
     )
 
 
