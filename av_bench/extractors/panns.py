@@ -47,7 +47,7 @@ class Panns(BaseExtractor):
         """``(samples,)``: the first ``seconds``, not padded. MediaError below 0.31 s."""
         wave = item.waveform(RATE, seconds)
         if len(wave) < MINIMUM:
-            detail = f"PANNs: {shortfall(len(wave), MINIMUM, RATE)}"
+            detail = f"{shortfall(len(wave), MINIMUM, RATE)}; PANNs needs 0.31 s"
             raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, detail)
         return wave
 

@@ -85,7 +85,7 @@ class SynchformerAudio(BaseExtractor):
         crop = (SEGMENTS - 1) * frontends.SYNCHFORMER_STEP + frontends.SYNCHFORMER_SEGMENT
         needed = max(int(RATE * seconds), crop)
         if len(wave) < needed:
-            detail = f"Synchformer: {shortfall(len(wave), needed, RATE)}"
+            detail = f"{shortfall(len(wave), needed, RATE)}; Synchformer needs {needed / RATE:.2f} s"
             raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, detail)
         return wave
 

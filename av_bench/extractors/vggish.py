@@ -39,7 +39,7 @@ class Vggish(BaseExtractor):
         """``(samples,)``: the first ``seconds``. MediaError below 0.975 s, the length of one patch."""
         wave = item.waveform(RATE, seconds)
         if len(wave) < frontends.VGGISH_MINIMUM:
-            detail = f"VGGish: {shortfall(len(wave), frontends.VGGISH_MINIMUM, RATE)}"
+            detail = f"{shortfall(len(wave), frontends.VGGISH_MINIMUM, RATE)}; VGGish needs 0.975 s"
             raise MediaError(item.path, Reason.TOO_SHORT_AUDIO, detail)
         return wave
 

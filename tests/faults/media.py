@@ -77,7 +77,7 @@ def write_film(
                 coder = av.CodecContext.create(codec, "w")
                 coder.width, coder.height, coder.pix_fmt, coder.time_base = width, height, "yuv420p", Fraction(1, 25)
                 coder.options = {"crf": "12", "x264-params": "bframes=0"}
-            shown = [numbered_frame(index, width)[:height] for index in range(round(begin * 25), round(end * 25))]
+            shown = [_shown(index, width, height) for index in range(round(begin * 25), round(end * 25))]
             for packet in _encoded(coder, shown, round((begin + start) * 25)):
                 packet.stream = picture
                 sink.mux(packet)
@@ -90,6 +90,12 @@ def write_film(
                 frame.sample_rate, frame.pts, frame.time_base = rate, first + at, Fraction(1, rate)
                 sink.mux(tone.encode(frame))
             sink.mux(tone.encode(None))
+
+
+def _shown(index: int, width: int, height: int) -> NDArray[np.uint8]:
+    """``numbered_frame`` of any size; ``width`` is a multiple of 64."""
+    row = np.repeat(numbered_frame(index)[:1], width // 64, axis=1)
+    return np.repeat(row, height, axis=0)
 
 
 def _encoded(coder: Any, shown: Iterable[NDArray[np.uint8]], first: int) -> Iterable[Any]:

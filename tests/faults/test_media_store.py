@@ -24,7 +24,7 @@ from av_bench.media.content import read_content
 from av_bench.media.decode import DecodedMedia, decode
 from av_bench.pipeline.plan import RunResult
 from av_bench.results.record import read_run
-from tests.faults.media import RATE, write_wav
+from tests.faults.media import RATE, write_film, write_wav
 from tests.media_files import tone, write_video
 
 SECONDS = 8.0
@@ -238,6 +238,14 @@ def test_features_stay_warm_without_the_new_probe(media: Path, tmp_path: Path) -
     again = run(media, tmp_path / "again", model="oracle", store=store)
     assert read_run(again.path).info["network_runs"] == 0
     assert again.scores == first.scores
+
+
+def test_features_of_avi_files_have_keys_of_their_own(media: Path, tmp_path: Path) -> None:
+    """Version 0.1 kept features of frames in a wrong order under the sha256 of the file."""
+    write_film(tmp_path / "v.avi", seconds=0.2, codec="mpeg4", sound=None)
+    avi, mp4 = read_content(tmp_path / "v.avi"), read_content(media / "c0.mp4")
+    assert avi.identity != avi.digest
+    assert mp4.identity == mp4.digest
 
 
 # --------------------------------------------------------------------------- 12: pipes, sockets, devices
