@@ -243,7 +243,7 @@ def test_common_refuses_what_it_cannot_do(data: Path, lossy: list[Path], tmp_pat
     with pytest.raises(UsageError, match="cannot be compared"):
         on_common_clips([lossy[0], other], data / "store")
     (lossy[0] / "ledger.jsonl").write_text("{torn")
-    with pytest.raises(UsageError, match="line 1: not a line of a ledger"):
+    with pytest.raises(UsageError, match="no line of it names a scored clip"):
         on_common_clips(lossy, data / "store")
     (lossy[0] / "ledger.jsonl").unlink()
     with pytest.raises(UsageError, match=r"ledger\.jsonl is missing"):
