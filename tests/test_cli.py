@@ -62,7 +62,7 @@ def test_gate_exit_codes_and_files(tmp_path: Path) -> None:
     assert "gate FAILED" in failed.stdout
     assert (tmp_path / "worse/gate.xml").is_file()
     assert "regression" in (tmp_path / "worse/gate.md").read_text()
-    assert cli("gate", "worse", "--against", "nowhere", cwd=tmp_path).returncode == 1
+    assert cli("gate", "worse", "--against", "nowhere", cwd=tmp_path).returncode == 2
 
 
 def test_table_formats(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         check_id(self.id, "clip")
-        for name in ("text", "label", "group"):
-            value: str | None = getattr(self, name)
+        for name, value in (("text", self.text), ("label", self.label), ("group", self.group)):
             if value is not None and printable(value) != value:
                 object.__setattr__(self, name, printable(value))
 

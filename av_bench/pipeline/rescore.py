@@ -64,6 +64,8 @@ def scored_media(run: Run) -> dict[str, Mapping[str, Any]]:
             found.pop(entry["clip"], None)
         elif entry["stage"] == "score":
             found[entry["clip"]] = entry
+    if not found:
+        raise UsageError(f"{path}: no line of it names a scored clip; start the run again")
     return found
 
 

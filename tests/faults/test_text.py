@@ -72,10 +72,17 @@ def test_a_hostile_run_makes_a_valid_verdict(
     hostile_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = make_run(tmp_path / "base")
-    assert command("gate", [hostile_run, "--against", base]) in (1, 2)
-    only_plain(capsys.readouterr().out)
-    only_plain((hostile_run / "gate.md").read_text())
-    assert ElementTree.parse(hostile_run / "gate.xml").getroot().tag == "testsuite"
+    (tmp_path / "rules.yaml").write_text('metrics: {"x\\e[31m\\n": {limit: 1.0}}')
+    for rules in ([], ["--rules", tmp_path / "rules.yaml"]):
+        files = [tmp_path / name for name in ("gate.xml", "gate.md", "gate.json")]
+        options = [*rules, "--junit", files[0], "--summary", files[1], "--json", files[2]]
+        assert command("gate", [hostile_run, "--against", base, *options]) == 2  # another set
+        assert command("gate", [make_run(tmp_path / "worse", shift=0.2), "--against", base, *options]) == 1
+        shown = capsys.readouterr()
+        only_plain(shown.out + shown.err)
+        for file in files[1:]:
+            only_plain(file.read_text())
+        assert ElementTree.parse(files[0]).getroot().tag == "testsuite"
 
 
 def test_errors_are_printed_plain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
