@@ -54,7 +54,7 @@ def test_a_pack_replaces_the_real_side(data: Path, tmp_path: Path) -> None:
         reference=tmp_path / "stats",
     )
     assert _values(bare)["FD-nano"] == pytest.approx(_values(own)["FD-nano"], rel=1e-5)
-    assert "needs real audio" in bare.scores["absent"]["KL-nano"]
+    assert "needs reference audio (or its features)" in bare.scores["absent"]["KL-nano"]
     assert not (tmp_path / "stats" / "features.safetensors").exists()
 
 
