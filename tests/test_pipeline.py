@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 import av_bench
+import protocols
 from av_bench.contracts import UsageError
 from av_bench.features.extractor_set import ExtractorSet
 from av_bench.pipeline.plan import RunResult
@@ -158,6 +159,17 @@ def test_copies_of_the_reference_are_warned_of(data: Path, tmp_path: Path) -> No
     noise = run(data, tmp_path / "noise", model="noise")
     assert not any("same features" in w for w in noise.scores["warnings"])
     assert not any("same features" in w for w in oracle.scores["warnings"])  # it is the reference and says so
+
+
+def test_networks_trained_on_one_set_are_cautioned_about_on_others(data: Path, tmp_path: Path) -> None:
+    caution = "were trained on set impacts only"
+    options = {"model": "silence", "limit": 2, "metrics": ("KL-nano",)}
+    assert any(caution in w for w in run(data, tmp_path / "other", **options).scores["warnings"])
+    text = protocols.protocol_names()["nano"].read_text()
+    (tmp_path / "own.yaml").write_text(text.replace("trained_on: impacts", "trained_on: clips"))
+    own = run(data, tmp_path / "own", **options, protocol=str(tmp_path / "own.yaml"))
+    assert not any("were trained on" in w for w in own.scores["warnings"])
+    assert any("2 generated samples are silent" in w for w in own.scores["warnings"])
 
 
 def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ main()
 
 
 def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
-    """SIGKILL while the third checkpoint is being written (each is seven changes), then the same command again: same bits, same log."""
+    """SIGKILL while the third checkpoint (each is seven changes) is written; then resumed: same bits, same log."""
     recipe = tiny_recipe(tmp_path, steps=30, every={"log": 7, "validate": 12, "snapshot": 5, "checkpoint": 5})
     config, broken, unbroken = config_file(tmp_path / "tiny.yaml", recipe), tmp_path / "broken", tmp_path / "unbroken"
     kill = ["-c", KILLED_TRAINING, "20", str(broken / "checkpoints"), str(tmp_path / "changes")]
