@@ -16,7 +16,7 @@ from av_bench.contracts import AvBenchError, Need, Side, UsageError
 from av_bench.features import reference_pack
 from av_bench.metrics import frechet_distance
 from av_bench.pipeline.make_pack import make_pack
-from tests.media_files import write_video
+from tests.media_files import tone, write_video
 
 SIDES = get_args(Side)
 
@@ -75,6 +75,15 @@ def test_a_pack_stands_for_everything_but_the_samples() -> None:
     assert pack.info["ids_hash"] == hashlib.sha256(b"a\nb").hexdigest()
     bare = reference_pack.from_rows({}, {"x": rows}, {"x": "reference"}, keep=False)
     assert not bare.covers(Need("x", "embedding", "reference"))
+
+
+def test_a_pack_leaves_no_clip_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data" / "a.mp4", seconds=8, size=48, audio=tone(8.0, 16_000), sample_rate=16_000)
+    (tmp_path / "data" / "b.mp4").write_bytes(b"no video")
+    with pytest.raises(UsageError, match=r"1 of 2 clips cannot be used, e\.g\. .*b\.mp4"):
+        make_pack("clips", tmp_path / "pack", tmp_path / "data", None, None, ("FD-nano",), None, True, "cpu")
+    assert not (tmp_path / "pack").exists()
 
 
 def test_a_damaged_pack_is_refused(data: Path, tmp_path: Path) -> None:

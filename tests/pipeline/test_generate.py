@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from av_bench.contracts import Generated, GenerationJob, Reason, SampleSource
 from av_bench.features.sides import MediaFile
-from av_bench.pipeline.generate import SampleFiles, checked, collect_samples, write_audio
+from av_bench.pipeline.generate import SampleFiles, checked, collect_samples, describe, write_audio
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.runtime.progress import Reporter
@@ -75,24 +76,25 @@ class Says(SampleSource):
         yield from self.said
 
 
-def collected(tmp_path: Path, *said: Generated) -> dict[str, MediaFile]:
-    """What becomes of it in a run on the clips a and b."""
+def collected(tmp_path: Path, *said: Generated) -> tuple[dict[str, MediaFile], dict[str, Any]]:
+    """What becomes of it in a run on the clips a and b, and what the run says about its model."""
     data = tmp_path / "data"
-    data.mkdir(exist_ok=True)
+    data.mkdir(exist_ok=True, parents=True)
     for name in ("a", "b"):
         (data / f"{name}.mp4").touch()
     options = RunOptions(set="clips", model="says", data=data, out=tmp_path / "run", quiet=True)
     plan = make_plan(options, Reporter(quiet=True), Says(*said))
     plan.folder.path.mkdir(exist_ok=True)
     try:
-        return {medium.id: medium for medium in collect_samples(plan, plan.clips.clips, Reporter(quiet=True))}
+        media = {medium.id: medium for medium in collect_samples(plan, plan.clips.clips, Reporter(quiet=True))}
+        return media, describe(plan)
     finally:
         plan.folder.close()
 
 
 def test_a_sample_that_fails_after_all_leaves_no_file(tmp_path: Path) -> None:
     taken_back = Generated("a", reason=Reason.DUPLICATE_STEM, detail="two rows")
-    media = collected(tmp_path, Generated("a", 0, WAVE, 16_000), Generated("b", 0, WAVE, 16_000), taken_back)
+    media, _ = collected(tmp_path, Generated("a", 0, WAVE, 16_000), Generated("b", 0, WAVE, 16_000), taken_back)
     assert media["a"].problem is not None
     assert media["a"].problem.reason is Reason.DUPLICATE_STEM
     assert media["b"].problem is None
@@ -101,12 +103,24 @@ def test_a_sample_that_fails_after_all_leaves_no_file(tmp_path: Path) -> None:
 
 def test_a_clip_that_was_never_mentioned_has_no_sample_and_a_stranger_is_not_kept(tmp_path: Path) -> None:
     strangers = [Generated("c", 0, WAVE, 16_000), Generated("a", 1, WAVE, 16_000)]
-    media = collected(tmp_path, Generated("a", 0, WAVE, 16_000), *strangers)
+    media, _ = collected(tmp_path, Generated("a", 0, WAVE, 16_000), *strangers)
     assert media["b"].problem is not None
     assert media["b"].problem.reason is Reason.GENERATOR_FAILED
     assert "gave no sample" in media["b"].problem.detail
     assert [path.name for path in (tmp_path / "run/audio").iterdir()] == ["a.flac"]
     first = (tmp_path / "run/audio/a.flac").stat().st_mtime_ns
-    again = collected(tmp_path, Generated("a", 0, 0.5 * WAVE, 16_000), Generated("b", 0, WAVE, 16_000))
+    again, _ = collected(tmp_path, Generated("a", 0, 0.5 * WAVE, 16_000), Generated("b", 0, WAVE, 16_000))
     assert all(medium.problem is None for medium in again.values())
     assert (tmp_path / "run/audio/a.flac").stat().st_mtime_ns == first  # one that is there is left alone
+
+
+def test_seconds_per_sample_are_those_of_the_samples_that_were_timed(tmp_path: Path) -> None:
+    """1 + 0 s and 2 + 1 s: 2 s on average, with the standard deviation of a sample of two."""
+    timed = [{"generation": 1.0}, {"generation": 2.0, "decoding": 1.0}]
+    said = [Generated(name, 0, WAVE, 16_000, timings=parts) for name, parts in zip("ab", timed, strict=True)]
+    _, notes = collected(tmp_path, *said)
+    seconds = notes["seconds_per_sample"]
+    assert (seconds["mean"], seconds["n"], seconds["parts"]) == (2.0, 2, {"decoding": 0.5, "generation": 1.5})
+    assert seconds["sd"] == pytest.approx(2**0.5)
+    _, untimed = collected(tmp_path / "other", Generated("a", 0, WAVE, 16_000))
+    assert "seconds_per_sample" not in untimed
