@@ -161,7 +161,7 @@ def test_json_that_is_none_is_refused(text: str, message: str) -> None:
         schema.parse_json(text, "file.json")
 
 
-def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     with pytest.raises(UsageError, match=r"a\.yaml: no such file"):
         schema.load_yaml(file)
@@ -172,9 +172,8 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, monkeypatch: pyt
         schema.load_yaml(file)
     file.write_bytes(b"\xef\xbb\xbfname: x\n")  # a byte order mark is no part of the first key
     assert schema.read_yaml(file, Record) == Record("x")
-    monkeypatch.setattr(schema, "LARGEST", 5)
-    with pytest.raises(UsageError, match="a file of this kind has at most 5"):
-        schema.load_json(file)
+    with pytest.raises(UsageError, match="11 bytes; a file of this kind has at most 5"):
+        schema.load_json(file, 5)
 
 
 def test_groups_are_laid_over_and_the_rest_replaced() -> None:

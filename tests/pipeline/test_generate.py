@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from av_bench.contracts import Generated, GenerationJob, Reason, SampleSource
 from av_bench.features.sides import MediaFile
-from av_bench.pipeline.generate import SampleFiles, checked, collect_samples, describe, write_audio
+from av_bench.pipeline.generate import SampleFiles, checked, collect_samples, describe, encoded
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.runtime.progress import Reporter
@@ -40,16 +41,16 @@ def test_what_is_no_audio_is_a_reason(audio: torch.Tensor, rate: int | None, rea
 
 
 @pytest.mark.parametrize(
-    ("peak", "channels", "name"), [(0.5, 1, "a.flac"), (0.999, 2, "a.flac"), (1.0, 1, "a.wav"), (0.5, 9, "a.wav")]
+    ("peak", "channels", "suffix"), [(0.5, 1, ".flac"), (0.999, 2, ".flac"), (1.0, 1, ".wav"), (0.5, 9, ".wav")]
 )
-def test_audio_is_kept_as_it_is(peak: float, channels: int, name: str, tmp_path: Path) -> None:
+def test_audio_is_kept_as_it_is(peak: float, channels: int, suffix: str) -> None:
     """24 bits hold it to 1e-7; above full scale, and for more channels than FLAC has, it is float."""
     audio = (2 * peak * WAVE).repeat(channels, 1) * torch.linspace(1, 0.5, channels)[:, None]
-    path = write_audio(tmp_path / "a", audio, 16_000)
-    assert path == tmp_path / name
-    data, rate = soundfile.read(path, always_2d=True)
+    payload, chosen = encoded(audio, 16_000)
+    assert chosen == suffix
+    data, rate = soundfile.read(io.BytesIO(payload), always_2d=True)
     assert rate == 16_000
-    np.testing.assert_allclose(data.T, audio, atol=0 if path.suffix == ".wav" else 2**-23)
+    np.testing.assert_allclose(data.T, audio, atol=0 if suffix == ".wav" else 2**-23)
 
 
 def test_files_are_named_by_clip_and_by_sample_where_there_are_several(tmp_path: Path) -> None:
