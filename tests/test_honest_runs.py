@@ -67,6 +67,23 @@ def test_labels_behind_the_scored_window_are_no_misses(media: Path, tmp_path: Pa
     assert "F1: 8 labels after 8 s were ignored" in av_bench.table([result.path])
 
 
+def test_a_clip_whose_file_of_labels_is_missing_is_left_out(tmp_path: Path) -> None:
+    """Without its labels every hit of a model would count as a false alarm."""
+    names = ["2015-02-16-17-08-51", "2015-02-16-17-09-22"]
+    (tmp_path / "list.txt").write_text("".join(f"{name}_denoised_thumb.mp4\n" for name in names))
+    for name in names:
+        write_video(tmp_path / f"{name}_denoised.mp4", seconds=SECONDS, size=48)
+        soundfile.write(tmp_path / f"{name}_denoised.wav", clicks([1.0, 3.0], 1).T, 16_000)
+    (tmp_path / f"{names[0]}_times.txt").write_text("1.00 wood hit\n3.00 wood hit\n")
+    options = {"set": "greatest_hits", "lists": tmp_path / "list.txt", "metrics": ("Acc",)}
+    result = run(tmp_path, tmp_path / "run", model="oracle", **options)
+    assert result.scores["counts"]["excluded"] == {"missing-file": 1}
+    assert result.scores["metrics"]["Acc"]["n"] == 1
+    ledger = [json.loads(line) for line in (result.path / "ledger.jsonl").read_text().splitlines()]
+    (line,) = [line for line in ledger if line["status"] == "excluded"]
+    assert (line["clip"], line["detail"]) == (names[1], "its file of onset times is not there")
+
+
 def test_a_separate_file_of_real_sound_is_what_is_scored(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "warm", model="noise")  # the videos' own soundtracks are in the store
     (data / "clips.jsonl").unlink()

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +12,12 @@ import pytest
 import soundfile
 
 import av_bench
+import protocols
 from av_bench.contracts import UsageError
 from av_bench.features.extractor_set import ExtractorSet
 from av_bench.pipeline.plan import RunResult
 from av_bench.results.record import read_run
+from tests.kills import KILLED, kill_server
 from tests.media_files import tone, write_video
 
 COUNT = 14
@@ -163,6 +161,17 @@ def test_copies_of_the_reference_are_warned_of(data: Path, tmp_path: Path) -> No
     assert not any("same features" in w for w in oracle.scores["warnings"])  # it is the reference and says so
 
 
+def test_networks_trained_on_one_set_are_cautioned_about_on_others(data: Path, tmp_path: Path) -> None:
+    caution = "were trained on set impacts only"
+    options = {"model": "silence", "limit": 2, "metrics": ("KL-nano",)}
+    assert any(caution in w for w in run(data, tmp_path / "other", **options).scores["warnings"])
+    text = protocols.protocol_names()["nano"].read_text()
+    (tmp_path / "own.yaml").write_text(text.replace("trained_on: impacts", "trained_on: clips"))
+    own = run(data, tmp_path / "own", **options, protocol=str(tmp_path / "own.yaml"))
+    assert not any("were trained on" in w for w in own.scores["warnings"])
+    assert any("2 generated samples are silent" in w for w in own.scores["warnings"])
+
+
 def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> None:
     both = run(data, tmp_path / "both", model="noise", samples_per_clip=2, limit=12)
     assert len(list((both.path / "audio").iterdir())) == 24
@@ -179,6 +188,11 @@ def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> No
     fds = [r.scores["metrics"]["FD-nano"]["value"] for r in folders]
     assert both.scores["metrics"]["FD-nano"]["value"] == pytest.approx(np.mean(fds), rel=1e-6)
     assert fds[0] != fds[1]
+    low, high = both.scores["metrics"]["FD-nano"]["interval"]
+    widths = [np.ptp(r.scores["metrics"]["FD-nano"]["interval"]) for r in folders]
+    assert high - low == pytest.approx(np.mean(widths), rel=1e-6)
+    assert (high + low) / 2 == pytest.approx(np.mean(fds), rel=1e-6)
+    assert widths[0] != widths[1]
     details = both.scores["metrics"]["FD-nano"]["details"]
     assert details["std_over_samples"] == pytest.approx(abs(fds[0] - fds[1]) / 2**0.5, rel=1e-6)  # of a sample of two
     assert "sd" not in details  # it would be that of sample 0, which is not the interval's
@@ -227,35 +241,27 @@ def test_a_folder_of_another_run_is_refused(data: Path, out: Path) -> None:
         run(data, out, model="noise", limit=3)
 
 
-def _start(data: Path, home: Path, out: Path) -> subprocess.Popen[bytes]:
-    code = (
-        "import sys, av_bench, torch; torch.set_num_threads(1);"
-        f"av_bench.run(set='clips', model='shuffled', data={str(data)!r}, out={str(out)!r}, quiet=True, workers=1)"
-    )
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "AV_BENCH_HOME": str(home)})
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="the server looks into /proc before it forks")
 def test_killed_and_started_again_gives_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    started = time.monotonic()
-    assert _start(data, tmp_path / "home1", whole).wait() == 0
-    length = time.monotonic() - started
-    broken, kills = tmp_path / "broken", 0
-    for share in (0.55, 0.7, 0.85):
-        process = _start(data, tmp_path / "home2", broken)
-        time.sleep(share * length)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-    before = {p: p.stat().st_mtime_ns for p in (broken / "audio").glob("*")} if (broken / "audio").is_dir() else {}
-    assert _start(data, tmp_path / "home2", broken).wait() == 0
-    assert kills > 0
-    for path, written in before.items():
+    """Three kills, each after a quarter of all changes of the run folder and the cache, then a start to the end."""
+    options = {"set": "clips", "model": "shuffled", "data": str(data), "limit": 6}
+    with kill_server(tmp_path) as server:
+        assert server.run(server.job("whole/run", options, watch="whole", home="whole/home")) == [0]
+        quarter = server.count("whole/run") // 4
+        kept: dict[Path, int] = {}
+        for _ in range(3):
+            job = server.job("broken/run", options, quarter, watch="broken", home="broken/home")
+            assert server.run(job) == [KILLED]
+            finished = [p for p in (tmp_path / "broken").rglob("*") if p.suffix in (".flac", ".safetensors")]
+            kept |= {path: path.stat().st_mtime_ns for path in finished if path not in kept}
+        assert {path.suffix for path in kept} == {".flac", ".safetensors"}
+        assert not (tmp_path / "broken/run/scores.json").exists()
+        assert server.run({**job, "point": 0}) == [0]
+    for path, written in kept.items():
         assert path.stat().st_mtime_ns == written  # finished work is not repeated
     for name in ("scores.json", "clips.parquet"):
-        assert (whole / name).read_bytes() == (broken / name).read_bytes()
-    assert not list(broken.rglob("*.part"))
+        assert (tmp_path / "whole/run" / name).read_bytes() == (tmp_path / "broken/run" / name).read_bytes()
+    assert not list((tmp_path / "broken/run").rglob("*.part"))
 
 
 def test_two_processes_do_not_share_a_run_folder(data: Path, out: Path) -> None:

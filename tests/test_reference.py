@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 import av_bench
-from av_bench.contracts import AvBenchError, UsageError
+from av_bench.contracts import AvBenchError, Need, Side, UsageError
 from av_bench.features import reference_pack
 from av_bench.metrics import frechet_distance
 from av_bench.pipeline.make_pack import make_pack
-from tests.media_files import write_video
+from tests.media_files import tone, write_video
+
+SIDES = get_args(Side)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +58,32 @@ def test_a_pack_replaces_the_real_side(data: Path, tmp_path: Path) -> None:
         reference=tmp_path / "stats",
     )
     assert _values(bare)["FD-nano"] == pytest.approx(_values(own)["FD-nano"], rel=1e-5)
-    assert "needs real audio" in bare.scores["absent"]["KL-nano"]
+    assert "needs reference audio (or its features)" in bare.scores["absent"]["KL-nano"]
     assert not (tmp_path / "stats" / "features.safetensors").exists()
+
+
+def test_a_pack_stands_for_everything_but_the_samples() -> None:
+    rows = {name: {"embedding": np.ones(2, np.float32)} for name in ("a", "b")}
+    pack = reference_pack.from_rows({}, {"x": rows, "v": rows}, {"x": "reference", "v": "video"}, keep=True)
+    assert {side: pack.covers(Need("x", "embedding", side)) for side in SIDES} == {
+        "reference": True, "generated": False, "video": True, "text": True,
+    }  # fmt: skip
+    assert not pack.covers(Need("y", "embedding", "reference"))
+    assert pack.gaussian(Need("x", "embedding", "reference")) is not None
+    assert pack.gaussian(Need("x", "embedding", "generated")) is None
+    assert pack.gaussian(Need("v", "embedding", "reference")) is None  # FD is of reference audio, not of the videos
+    assert pack.info["ids_hash"] == hashlib.sha256(b"a\nb").hexdigest()
+    bare = reference_pack.from_rows({}, {"x": rows}, {"x": "reference"}, keep=False)
+    assert not bare.covers(Need("x", "embedding", "reference"))
+
+
+def test_a_pack_leaves_no_clip_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_video(tmp_path / "data" / "a.mp4", seconds=8, size=48, audio=tone(8.0, 16_000), sample_rate=16_000)
+    (tmp_path / "data" / "b.mp4").write_bytes(b"no video")
+    with pytest.raises(UsageError, match=r"1 of 2 clips cannot be used, e\.g\. .*b\.mp4"):
+        make_pack("clips", tmp_path / "pack", tmp_path / "data", None, None, ("FD-nano",), None, True, "cpu")
+    assert not (tmp_path / "pack").exists()
 
 
 def test_a_damaged_pack_is_refused(data: Path, tmp_path: Path) -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 
 from av_bench import registry
-from av_bench.contracts import UsageError
+from av_bench.contracts import (
+    Extractor,
+    Generated,
+    GenerationJob,
+    Metric,
+    MetricInputs,
+    PluginError,
+    SampleSource,
+    Score,
+    UsageError,
+)
 
 
 @pytest.mark.parametrize("group", ["models", "metrics"])
@@ -36,3 +48,76 @@ def test_other_packages_add_names_but_do_not_take_ours(monkeypatch: pytest.Monke
     assert "theirs" in registry.names("models")
     assert registry.load("models", "theirs").__name__ == "Silence"
     assert registry.load("models", "oracle").__name__ == "Oracle"
+
+
+class Nameless(Extractor):
+    """An extractor that says neither its name nor its outputs."""
+
+    @classmethod
+    def build(cls, weights: Any, device: str = "cpu", flavour: Any = "paper") -> Any:
+        raise NotImplementedError
+
+    def prepare(self, item: Any, seconds: float) -> Any:
+        raise NotImplementedError
+
+    def forward(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+
+class NoCompute(Metric):
+    """A metric without ``compute``."""
+
+
+class Whole(Metric):
+    """A metric that can be used."""
+
+    def compute(self, inputs: MetricInputs) -> Score:
+        raise NotImplementedError
+
+
+class NoMetric(SampleSource):
+    """A sample source."""
+
+    def produce(self, job: GenerationJob) -> Iterator[Generated]:
+        raise NotImplementedError
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, **offered: str) -> None:
+    """Entry points of every group, in order."""
+
+    def points(group: str) -> list[EntryPoint]:
+        return [EntryPoint(name, f"{__name__}:{value}", group) for name, value in offered.items()]
+
+    monkeypatch.setattr(registry, "entry_points", points)
+
+
+@pytest.mark.parametrize(
+    ("group", "value", "message"),
+    [
+        ("extractors", "Nameless", "Nameless lacks name, outputs"),
+        ("metrics", "NoCompute", "NoCompute lacks compute"),
+        ("metrics", "NoMetric", "Metric"),
+        ("models", "Whole", "SampleSource"),
+        ("models", "offer", "SampleSource"),
+        ("models", "nothing", "nothing"),
+    ],
+)
+def test_what_another_package_offers_must_be_what_its_group_holds(
+    group: Any, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, theirs=value)
+    with pytest.raises(PluginError, match=f"'theirs' .*{message}"):
+        registry.load(group, "theirs")
+
+
+def test_of_two_packages_with_one_name_the_first_is_kept_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def points(group: str) -> list[EntryPoint]:
+        return [EntryPoint("theirs", f"{__name__}:{value}", group) for value in ("Whole", "NoCompute")]
+
+    monkeypatch.setattr(registry, "entry_points", points)
+    assert registry.load("metrics", "theirs") is Whole
+    assert "two packages offer metrics 'theirs'" in caplog.text
+    assert registry.origin("metrics", "theirs") == "tests.test_registry"
+    assert registry.origin("metrics", "kl") == "av-bench"

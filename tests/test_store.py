@@ -49,6 +49,7 @@ def test_damaged_shard_is_missing_not_wrong(tmp_path: Path, damage: str) -> None
     shard.write_bytes(content)
     fresh = Store(tmp_path)
     assert fresh.get("net", ["a"]) == {}
+    assert not fresh.has("net", "a")  # or nobody would compute it again
     fresh.put("net", {"a": _row(1.0)})
     assert "a" in Store(tmp_path).get("net", ["a"])
 
@@ -114,6 +115,9 @@ def test_size_and_clean(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put("one", {"a": _row(1.0)})
     store.put("two", {"a": _row(1.0)})
+    (tmp_path / "one" / ".x.safetensors.0.part").write_bytes(b"half")  # of a writer that is still at work
+    (shard,) = (tmp_path / "one").glob("*.safetensors")
+    assert store.size()["one"] == shard.stat().st_size
     assert set(store.size()) == {"one", "two"}
     assert store.clean("one") > 0
     assert not store.has("one", "a")

@@ -283,12 +283,13 @@ def test_full_disk_is_noticed_before_the_download(lock: Lock, monkeypatch: pytes
 
 
 def test_killed_pull_resumes(lock: Lock) -> None:
-    lock("slow")
+    """Killed when all that the server has sent is in the part: it sends the rest to the next pull only."""
+    lock("stalls")
     command = [sys.executable, "-m", "av_bench.cli.weights", "pull", "net"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     part = folder() / "net.pth.part"
-    deadline = time.monotonic() + 15
-    while not (part.exists() and part.stat().st_size > 8192):
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > CUT // 2):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,10 +62,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(rest[:CUT])
         elif manner == "dead":
             self.wfile.write(rest[: max(0, 1500 - start)])
-        elif manner == "slow" and not asked:
-            for i in range(0, len(rest), 4096):
-                self.wfile.write(rest[i : i + 4096])
-                time.sleep(0.05)
+        elif manner == "stalls" and not asked:
+            self.wfile.write(rest[:CUT])
+            self.rfile.read(1)  # nothing more until the client is gone
         else:
             self.wfile.write(rest)
 

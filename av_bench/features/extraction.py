@@ -104,7 +104,8 @@ class Extraction:
         with self.reporter.stage(f"extract {side}", len(every)) as stage:
             for batch, missing in jobs:
                 loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]
-                self.store.put(PROBE, {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None})
+                probes = {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None}
+                self.store.put(PROBE, {key: row for key, row in probes.items() if not self.store.has(PROBE, key)})
                 for name, lacking in missing.items():
                     self._run(built[name], fingerprints[name], loaded, lacking)
                 stage.advance(len(batch))

@@ -58,7 +58,7 @@ def serve() -> None:
 
     import torch
 
-    from tests.model_zoo.kill_server import kill_at
+    from tests.kill_server import kill_at
 
     for name in ("protocols.impacts.build", "model_zoo.mmaudio.training.loop", "av_bench.audit.content", "pyarrow"):
         import_module(name)

@@ -63,6 +63,9 @@ def make(item: dict[str, Any]) -> tuple[Any, int]:
         raise ValueError("the model says no")
     if KIND == "steady":
         time.sleep(float(MORE[0]))
+    if KIND == "gated":
+        while not (Path(MORE[0]) / item["id"]).exists():
+            time.sleep(0.01)
     return audio, RATE
 
 
@@ -109,7 +112,7 @@ def by_hand(item: dict[str, Any]) -> None:
 
 
 HONEST = ("sine", "copy", "silence", "cheat", "nan", "short", "long", "other-rate", "stereo-list")
-HONEST += ("slow", "crash", "crash-late", "fails", "steady")
+HONEST += ("slow", "crash", "crash-late", "fails", "steady", "gated")
 if KIND == "import-error":
     raise ImportError("No module named 'model_of_the_year'")
 if KIND == "environment":

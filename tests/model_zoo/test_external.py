@@ -29,6 +29,7 @@ from av_bench.contracts import (
 from av_bench.media.decode import decode
 from model_zoo.baselines import baseline, load_manifest
 from model_zoo.baselines.site import Site
+from model_zoo.external import process, runner
 from model_zoo.external.checks import Native, common_level
 from model_zoo.external.generator import ExternalProgram
 from model_zoo.external.silent import silent_copy
@@ -172,11 +173,24 @@ def test_a_model_that_cannot_start_is_not_started_for_every_item(
     assert (tmp_path / "external/log.txt").read_text().count("Traceback") == 1
 
 
-def test_crashes_in_a_row_end_the_job(tmp_path: Path, python: Path, clips: tuple[Clip, ...]) -> None:
+def test_crashes_in_a_row_end_the_job(
+    tmp_path: Path, python: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(runner, "start", lambda *given: started.append(given) or process.start(*given))
     found = Bench(tmp_path, python, "crash-late").run(
         (*clips, replace(clips[0], id="clip_5"), replace(clips[0], id="clip_6"))
     )
     assert reasons(found) == {f"clip_{i}": Reason.CRASHED for i in range(2, 7)}
+    assert len(started) == 3  # nobody waits for the same crash once per clip of a long list
+
+
+def test_a_text_is_said_to_be_a_label_or_a_caption(tmp_path: Path, python: Path, clips: tuple[Clip, ...]) -> None:
+    given = (replace(clips[0], label="a tone"), replace(clips[1], label="music"), replace(clips[2], text=None))
+    bench = Bench(tmp_path, python, "sine", task="tv2a", conditions={"video": "required", "text": "optional"})
+    bench.run(given)
+    items = [json.loads(line) for line in (tmp_path / "external/items.jsonl").read_text().splitlines()]
+    assert [(i["text"], i["text_kind"]) for i in items] == [("a tone", "label"), ("a tone", "caption"), (None, "none")]
 
 
 @pytest.mark.parametrize(

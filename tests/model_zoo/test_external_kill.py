@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,43 +13,22 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.kills import KILLED, SERVER, KillServer, kill_server
 from tests.media_files import write_video
 from tests.model_zoo.second import DRIVER, second_python, write_manifest
 
-SERVER = Path(__file__).with_name("kill_server.py")
 COUNT = 2  # clips
 AT_ONCE = 6  # runs that are killed at the same time, each in a folder of its own, all with one cache
-KILLED = -signal.SIGKILL
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server looks into /proc before it forks")
 
 
-class Server:
-    """Runs in processes that can be killed, of one model on one set, below one folder."""
+class Server(KillServer):
+    """Runs of one model on one set."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
-        self.folder, self.process = folder, process
-
-    def job(self, name: str, model: str, point: int = 0, watch: str = "", home: str = "home") -> dict[str, Any]:
-        options = {"set": "clips", "data": str(self.folder / "data"), "out": str(self.folder / name), "quiet": True}
-        options |= {"model": model, "metrics": ["KL-nano"], "workers": 1}
-        report = self.report(name)
-        paths = {"home": str(self.folder / home), "watch": str(self.folder / (watch or name)), "report": str(report)}
-        return {"options": options, "point": point, **paths}
-
-    def run(self, *jobs: dict[str, Any]) -> list[int]:
-        """Exit codes; a process ended by a signal has its negative number."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(jobs) + "\n")
-        self.process.stdin.flush()
-        return list(json.loads(self.process.stdout.readline()))
-
-    def report(self, name: str) -> Path:
-        return self.folder / f"{name.replace('/', '_')}.count"
-
-    def count(self, name: str) -> int:
-        return int(self.report(name).read_text())
+    def of(self, name: str, model: str, point: int = 0, watch: str = "", home: str = "home") -> Any:
+        """A run of ``model`` into the folder ``name``."""
+        options = {"set": "clips", "data": str(self.folder / "data"), "model": model, "metrics": ["KL-nano"]}
+        return self.job(name, options, point, watch, home)
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +41,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         write_video(folder / "data" / f"clip_{i}.mp4", seconds=8, size=48, audio=audio)
     python = str(second_python())
     names = ("SINE", "SILENCE", "STEADY", "STAGES")
-    environment = {f"AV_BENCH_FAKE_{name}_PYTHON": python for name in names} | {
-        "AV_BENCH_FAKE_STAGES_REPO": str(folder)
-    }
-    environment |= {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, str(SERVER)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        threads = json.loads(process.stdout.readline())
-        assert len(threads) == 1, threads  # no thread that a fork would lose
-        yield Server(folder, process)
-        assert process.stdin is not None
-        process.stdin.close()
+    environment = {f"AV_BENCH_FAKE_{name}_PYTHON": python for name in names}
+    environment["AV_BENCH_FAKE_STAGES_REPO"] = str(folder)
+    with kill_server(folder, environment) as started:
+        yield Server(folder, started.process)
 
 
 def content(run: Path) -> dict[str, bytes]:
@@ -97,28 +65,28 @@ def assert_same(whole: Path, broken: Path) -> None:
 def test_a_kill_of_the_harness_before_any_change_of_the_run_folder(server: Server) -> None:
     """Every point at which the harness makes, opens, renames, cuts or removes a file of the run folder."""
     model = str(write_manifest(server.folder, "sine"))
-    assert server.run(server.job("whole", model)) == [0]
+    assert server.run(server.of("whole", model)) == [0]
     points = server.count("whole")
     assert points > 30
     assert len(content(server.folder / "whole")) == COUNT + 2
     for start in range(1, points + 1, AT_ONCE):
         batch = range(start, min(start + AT_ONCE, points + 1))
-        first = server.run(*(server.job(f"killed-{point}", model, point) for point in batch))
+        first = server.run(*(server.of(f"killed-{point}", model, point) for point in batch))
         assert set(first) == {KILLED}, batch
-        assert set(server.run(*(server.job(f"killed-{point}", model) for point in batch))) == {0}, batch
+        assert set(server.run(*(server.of(f"killed-{point}", model) for point in batch))) == {0}, batch
         for point in batch:
             assert_same(server.folder / "whole", server.folder / f"killed-{point}")
 
 
 def test_a_kill_of_the_child_before_any_change_of_the_job_folder(server: Server) -> None:
     whole = server.folder / "child"
-    assert server.run(server.job("child", killed_child(server.folder, "child", 0))) == [0]
+    assert server.run(server.of("child", killed_child(server.folder, "child", 0))) == [0]
     points = int((server.folder / "child-driver/point.count").read_text())
     assert points >= 5 * COUNT + 2  # per item: started, file, row; then the result
     crashed = 0
     for start in range(1, points + 1, AT_ONCE):
         names = {f"child-{point}": point for point in range(start, min(start + AT_ONCE, points + 1))}
-        jobs = [server.job(name, killed_child(server.folder, name, point)) for name, point in names.items()]
+        jobs = [server.of(name, killed_child(server.folder, name, point)) for name, point in names.items()]
         for name, code in zip(names, server.run(*jobs), strict=True):
             ledger = (server.folder / name / "ledger.jsonl").read_text()
             assert code == (3 if "ended by signal 9" in ledger else 0), name
@@ -142,14 +110,14 @@ def killed_child(root: Path, name: str, point: int) -> str:
 def test_kills_while_the_cache_is_filled(server: Server) -> None:
     """With an empty cache: points all over features, silent copies and the run folder."""
     model = str(write_manifest(server.folder, "sine"))
-    assert server.run(server.job("cold/run", model, watch="cold", home="cold/home")) == [0]
+    assert server.run(server.of("cold/run", model, watch="cold", home="cold/home")) == [0]
     points = server.count("cold/run")
     names = [f"cold-{number}" for number in range(6)]
     jobs = []
     for number, name in enumerate(names):
         (server.folder / name).mkdir()
         point = 1 + number * (points - 4) // 5
-        jobs.append(server.job(f"{name}/run", model, point, watch=name, home=f"{name}/home"))
+        jobs.append(server.of(f"{name}/run", model, point, watch=name, home=f"{name}/home"))
     assert set(server.run(*jobs)) == {KILLED}
     assert set(server.run(*({**job, "point": 0} for job in jobs))) == {0}
     for name in names:
@@ -160,9 +128,9 @@ def test_two_processes_with_one_cache_keep_apart(server: Server) -> None:
     models = {kind: str(write_manifest(server.folder, kind)) for kind in ("sine", "silence")}
     for kind, model in models.items():
         (server.folder / f"alone-{kind}").mkdir()
-        assert server.run(server.job(f"alone-{kind}/run", model, home=f"alone-{kind}/home")) == [0]
+        assert server.run(server.of(f"alone-{kind}/run", model, home=f"alone-{kind}/home")) == [0]
     (server.folder / "both").mkdir()
-    jobs = [server.job(f"both/{kind}", model, home="both/home") for kind, model in models.items()]
+    jobs = [server.of(f"both/{kind}", model, home="both/home") for kind, model in models.items()]
     assert server.run(*jobs) == [0, 0]
     for kind in models:
         assert_same(server.folder / f"alone-{kind}/run", server.folder / "both" / kind)
@@ -171,10 +139,10 @@ def test_two_processes_with_one_cache_keep_apart(server: Server) -> None:
 
 def test_two_processes_in_one_run_folder_are_refused(server: Server) -> None:
     model = str(write_manifest(server.folder, "steady", "1.0"))
-    jobs = [server.job("same", model), server.job("same", model)]
+    jobs = [server.of("same", model), server.of("same", model)]
     codes = server.run(*jobs)
     assert sorted(codes) == [0, 99]
-    assert server.run(server.job("same", model)) == [0]
+    assert server.run(server.of("same", model)) == [0]
 
 
 STAGE = """
@@ -207,12 +175,12 @@ def test_a_stage_that_outlives_its_harness_is_ended(server: Server) -> None:
     data = yaml.safe_load(path.read_text())
     data["driver"]["steps"] = steps
     path.write_text(yaml.safe_dump(data))
-    assert server.run(server.job("stages", str(path))) == [0]
+    assert server.run(server.of("stages", str(path))) == [0]
     for when in ("begin", "middle", "end"):
         flag.write_text(when)
-        assert server.run(server.job(f"stages-{when}", str(path))) == [KILLED]
+        assert server.run(server.of(f"stages-{when}", str(path))) == [KILLED]
         number = int(flag.read_text())
         os.kill(number, 0)  # it is there
-        assert server.run(server.job(f"stages-{when}", str(path))) == [0]
+        assert server.run(server.of(f"stages-{when}", str(path))) == [0]
         assert not Path(f"/proc/{number}/cmdline").exists() or not Path(f"/proc/{number}/cmdline").read_bytes()
         assert_same(server.folder / "stages", server.folder / f"stages-{when}")

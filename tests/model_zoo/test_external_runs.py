@@ -153,33 +153,64 @@ def assert_same(whole: Path, broken: Path) -> None:
     assert not list((broken / "external/outputs").iterdir())
 
 
-def test_a_killed_harness_leaves_no_trace(data: Path, tmp_path: Path, fake: Callable[..., str]) -> None:
-    model, broken = fake("steady", "0.3"), tmp_path / "broken"
+@pytest.fixture
+def gates(tmp_path: Path) -> Path:
+    """A gated model makes a clip when the clip's gate is there."""
+    folder = tmp_path / "gates"
+    folder.mkdir()
+    return folder
+
+
+def open_gates(gates: Path, count: int) -> None:
+    """Open the first ``count`` gates, shut the others."""
+    for i in range(COUNT):
+        gate = gates / f"clip_{i}"
+        gate.touch() if i < count else gate.unlink(missing_ok=True)
+
+
+def wait_at(out: Path, number: int) -> None:
+    """Until a run holds so many samples and its model is at the next one, before a shut gate."""
+    started = out / "external/started.json"
+
+    def there() -> bool:
+        return started.exists() and f"clip_{number}" in started.read_text() and len(samples(out)) == number
+
+    wait_for(there)
+
+
+def test_a_killed_harness_leaves_no_trace(data: Path, tmp_path: Path, gates: Path, fake: Callable[..., str]) -> None:
+    model, broken = fake("gated", str(gates)), tmp_path / "broken"
+    open_gates(gates, COUNT)
     whole = run(data, tmp_path / "whole", model).path
     for done in (0, 2):
+        open_gates(gates, done)
         process = harness(data, broken, model)
-        wait_for(lambda done=done: len(samples(broken)) > done - 1 and (broken / "external/started.json").exists())
+        wait_at(broken, done)
         child = group(broken)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        wait_for(lambda child=child: gone(child), 5.0)
+        wait_for(lambda child=child: gone(child))
     kept = {p: p.stat().st_mtime_ns for p in (broken / "audio").iterdir()}
-    assert 0 < len(kept) < COUNT
-    assert harness(data, broken, model).wait() == 0
+    assert sorted(path.stem for path in kept) == ["clip_0", "clip_1"]
+    open_gates(gates, COUNT)
+    assert run(data, broken, model).exit_code == 0
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
     assert_same(whole, broken)
 
 
 def test_a_killed_child_costs_its_item_until_the_next_start(
-    data: Path, tmp_path: Path, fake: Callable[..., str]
+    data: Path, tmp_path: Path, gates: Path, fake: Callable[..., str]
 ) -> None:
-    model, broken = fake("steady", "0.3"), tmp_path / "broken"
+    model, broken = fake("gated", str(gates)), tmp_path / "broken"
+    open_gates(gates, COUNT)
     whole = run(data, tmp_path / "whole", model).path
+    open_gates(gates, 2)
     results: list[RunResult] = []
     thread = threading.Thread(target=lambda: results.append(run(data, broken, model)))
     thread.start()
-    wait_for(lambda: len(samples(broken)) == 2)
+    wait_at(broken, 2)
     os.kill(group(broken), signal.SIGKILL)
+    open_gates(gates, COUNT)
     thread.join()
     assert results[0].exit_code == 3
     assert results[0].scores["counts"]["excluded"] == {"crashed": 1}

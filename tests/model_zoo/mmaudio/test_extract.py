@@ -45,8 +45,8 @@ class Toy:
 
     window, fingerprint = WINDOW, "toy"
 
-    def __init__(self, pause: float = 0.0) -> None:
-        self.pause, self.decoded = pause, 0
+    def __init__(self) -> None:
+        self.decoded = 0
 
     def text(self, text: str) -> torch.Tensor:
         return torch.full((5, 6), float(len(text)))
@@ -56,7 +56,6 @@ class Toy:
         return decode(path)
 
     def latents(self, media: DecodedMedia, start: float) -> tuple[torch.Tensor, torch.Tensor]:
-        time.sleep(self.pause)
         wave = media.waveform(RATE, None, remove_mean=False)[round(start * RATE) :][: round(WINDOW * RATE)]
         if len(wave) < WINDOW * RATE:
             raise MediaError(media.path, Reason.TOO_SHORT_AUDIO, f"{len(wave)} samples")
@@ -292,12 +291,37 @@ def test_extraction_and_writer_keep_out_of_each_others_folders(tmp_path: Path) -
         list(extract(tmp_path / "mine", clips, CropPlan(), Toy()))
 
 
-def worker(root: Path, done: Path) -> None:
-    """One worker as a process of its own; writes the units it has finished."""
+FIRST = ["text-000000", "000000"]  # what the first worker finishes
+
+
+class Killed(Toy):
+    """Kills its process in the middle of its second unit of clips, as soon as another worker has finished one."""
+
+    def __init__(self, others: list[Path]) -> None:
+        super().__init__()
+        self.others = others
+
+    def latents(self, media: DecodedMedia, start: float) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.decoded == 4:  # of two clips in a unit
+            while not any(log.exists() for log in self.others):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().latents(media, start)
+
+
+def worker(root: Path, number: int) -> None:
+    """One worker as a process of its own; writes the units it has finished.
+
+    The first is killed; the others wait until it has finished a unit of clips.
+    """
     torch.set_num_threads(1)
+    logs = [root / f"{n}.txt" for n in range(3)]
     clips = [Clip(p.stem, audio=p, text="t") for p in sorted((root / "in").glob("*.wav"))]
-    for name in extract(root / "out", clips, CropPlan(shard_size=2, dtype="fp32"), Toy(pause=0.05)):
-        with done.open("a") as handle:
+    while number and not (logs[0].exists() and FIRST[-1] in logs[0].read_text()):
+        time.sleep(0.01)
+    features = Toy() if number else Killed(logs[1:])
+    for name in extract(root / "out", clips, CropPlan(shard_size=2, dtype="fp32"), features):
+        with logs[number].open("a") as handle:
             handle.write(name + "\n")
 
 
@@ -305,17 +329,13 @@ def test_workers_share_and_a_killed_one_is_made_good(tmp_path: Path) -> None:
     recordings(tmp_path / "in", [8.0] * 24)
     spawn = multiprocessing.get_context("spawn")
     logs = [tmp_path / f"{n}.txt" for n in range(3)]
-    workers = [spawn.Process(target=worker, args=(tmp_path, log)) for log in logs]
+    workers = [spawn.Process(target=worker, args=(tmp_path, number)) for number in range(3)]
     for process in workers:
         process.start()
-    deadline = time.monotonic() + 60
-    while not logs[0].exists() or "\n0" not in "\n" + logs[0].read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(workers[0].pid or 0, signal.SIGKILL)  # it has finished one unit, and is in the middle of another
     for process in workers:
-        process.join(60)
+        process.join(120)
     assert [process.exitcode for process in workers] == [-signal.SIGKILL, 0, 0]
+    assert logs[0].read_text().split() == FIRST
     finished = [name for log in logs if log.exists() for name in log.read_text().split()]  # a late one finds no work
     assert len(set(finished)) == len(finished)
     clips = [Clip(p.stem, audio=p, text="t") for p in sorted((tmp_path / "in").glob("*.wav"))]

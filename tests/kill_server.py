@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def serve() -> None:
                 code = 99
                 try:
                     code = run(job)
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     sys.stderr.flush()
                     os._exit(code)
@@ -108,6 +111,7 @@ def drive() -> None:
 
 
 if __name__ == "__main__":
+    sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]  # tests/protocols is not protocols
     if len(sys.argv) > 1:
         drive()
     else:
