@@ -82,9 +82,10 @@ def test_copy_silence_and_cheat_are_said_aloud(data: Path, tmp_path: Path, fake:
     assert copy.scores["metrics"]["KL-nano"]["value"] == oracle.scores["metrics"]["KL-nano"]["value"]
     assert any("same features as the reference audio" in w for w in copy.scores["warnings"])
     silence = run(data, tmp_path / "silence", fake("silence"))
-    assert silence.scores["counts"]["flagged"] == {"silent": COUNT}
+    loud = {"above-full-scale": 1}  # one of the videos: coded sound passes full scale by a little
+    assert silence.scores["counts"]["flagged"] == {"silent": COUNT} | loud
     cheat = run(data, tmp_path / "cheat", fake("cheat"))
-    assert cheat.scores["counts"]["flagged"] == {"loudness-changed": COUNT}
+    assert cheat.scores["counts"]["flagged"] == {"loudness-changed": COUNT} | loud
     assert cheat.exit_code == 0
 
 
