@@ -23,9 +23,11 @@ def perturbed(print_: Any, rng: np.random.Generator) -> Any:
     from av_bench.audit.sound import BINS, Peaks
 
     times = print_.sound.times.astype(np.float64) * rng.uniform(0.6, 1.7)
-    if len(times):
-        times = np.sort((rng.uniform(0, times[-1] + 1) - times) % (times[-1] + 1))
     bins = (print_.sound.bins.astype(int) * rng.choice([-1, 1]) + rng.integers(1, BINS)) % BINS
+    if len(times):
+        times = (rng.uniform(0, times[-1] + 1) - times) % (times[-1] + 1)
+        order = np.argsort(times, kind="stable")  # each peak keeps its bin: what was first is last
+        times, bins = times[order], bins[order]
     rotation = np.linalg.qr(rng.normal(size=(16, 16)))[0]
     flat = print_.picture.flat[:2].astype(np.float64) @ rotation  # files with windows are rare
     flat = np.roll(flat, int(rng.integers(0, max(1, flat.shape[1]))), axis=1) * rng.choice([-1, 1])
