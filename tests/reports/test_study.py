@@ -194,13 +194,15 @@ def test_a_metric_that_follows_the_raters_agrees_and_one_that_does_not_does_not(
     rng = np.random.default_rng(4)
     runs = []
     for m, method in enumerate(METHODS):
-        folder = scored_run(tmp_path / method, method, "toy", {"DeSync-good": -EFFECTS[m], "KL-noise": rng.normal()})
         rated = answers.ratings[QUESTIONS[2]][:, :, m].mean(axis=0)
+        values = {"DeSync-good": -rated, "KL-noise": rng.normal(size=len(rated))}
+        totals = {name: float(column.mean()) for name, column in values.items()}
+        folder = scored_run(tmp_path / method, method, "toy", totals, n=len(rated))
         rows = [
-            {"id": c, "group": c, "metric": "DeSync-good", "value": -v}
-            for c, v in zip(answers.clips, rated, strict=True)
+            {"id": clip, "group": clip, "metric": name, "value": float(value)}
+            for name, column in values.items()
+            for clip, value in zip(answers.clips, column, strict=True)
         ]
-        rows += [{"id": c, "group": c, "metric": "KL-noise", "value": float(rng.normal())} for c in answers.clips]
         RunFolder(folder).write_clips(rows)
         runs.append(read_run(folder))
     found = {(a.metric, a.question): a for a in agreements(answers, runs)}
