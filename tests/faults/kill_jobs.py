@@ -39,7 +39,8 @@ def train(folder: Path) -> None:
 
 def audit(folder: Path) -> None:
     """Two videos against themselves under another name, with a store and a JSON file."""
-    from av_bench.audit.content import audit_content, to_json
+    from av_bench.audit.content import audit_content
+    from av_bench.audit.content_report import to_json
     from av_bench.audit.report import write_json
     from av_bench.features.store import Store
     from av_bench.runtime.progress import Reporter

@@ -82,7 +82,6 @@ def test_a_kill_while_training(tmp_path: Path) -> None:
 
 
 def test_a_kill_while_auditing(tmp_path: Path) -> None:
-    pytest.importorskip("imageio_ffmpeg", reason="the extra av-bench[audit] is not installed")
     for name in ("train", "test"):
         (tmp_path / "media" / name).mkdir(parents=True)
         write_video(tmp_path / "media" / name / f"{name}.mp4", seconds=6, size=48, audio=tone(6.0))
