@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,8 @@ def train(folder: Path) -> None:
 
 def audit(folder: Path) -> None:
     """Two videos against themselves under another name, with a store and a JSON file."""
-    from av_bench.audit.content import audit_content, to_json
+    from av_bench.audit.content import audit_content
+    from av_bench.audit.content_report import to_json
     from av_bench.audit.report import write_json
     from av_bench.features.store import Store
     from av_bench.runtime.progress import Reporter
@@ -74,6 +76,8 @@ def serve() -> None:
                     kill_at(job["point"], job["folder"], job["report"])
                     WORK[job["work"]](Path(job["folder"]))
                     code = 0
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     sys.stderr.flush()
                     os._exit(code)
