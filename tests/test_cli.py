@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from av_bench.pipeline import seeds
+from av_bench.pipeline.plan import RunOptions, RunResult
+from tests.command import av_bench
 from tests.conftest import ROOT
 from tests.media_files import tone, write_video
 from tests.runs import make_run
 
 
 def cli(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "av_bench.cli.app", *args], capture_output=True, text=True, cwd=cwd, env=env
-    )
+    """A command within this process, with what it prints; a process of its own would import everything anew."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = av_bench(args[0], args[1:])
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -133,3 +140,25 @@ def test_models_run_beside_share_one_table(tmp_path: Path) -> None:
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
     assert rows == ["model", "oracle", "noise", "silence"]
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["a", "a-oracle", "a-silence"]
+
+
+def test_run_hands_over_what_it_was_asked_and_ends_with_the_worst_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[RunOptions, int]] = []
+    scores: dict[str, Any] = {"counts": {"scored": 1, "expected": 2}}
+
+    def runs(options: RunOptions, count: int) -> list[RunResult]:
+        asked.append((options, count))
+        return [RunResult(tmp_path / "a", scores, 0), RunResult(tmp_path / "b", scores, 3)]
+
+    monkeypatch.setattr(seeds, "run_seeds", runs)
+    monkeypatch.setattr("av_bench.cli.app._print_tables", print)
+    options = ["--model", "noise", "--metrics", "KL-nano, +FD-infinity-nano", "--seed", "7", "--seeds", "2"]
+    done = cli("run", "--set", "clips", "--data", str(tmp_path), *options, "--flavour", "paper", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "1 of 2 clips were scored, --min-coverage is 1" in done.stderr
+    ((given, count),) = asked
+    assert (given.set, given.model, given.data, given.seed, count) == ("clips", "noise", tmp_path, 7, 2)
+    assert given.metrics == ("KL-nano", "+FD-infinity-nano")
+    assert (given.flavour, given.quiet, given.samples_per_clip) == ("paper", False, 1)

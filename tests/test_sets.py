@@ -103,8 +103,9 @@ def test_greatest_hits_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("id,file\na,x.mp4\na,y.mp4\n", "line 3: id 'a' stands in line 2"),
+        ("id,file\na,x.mp4\na,y.mp4\n", r"line 3: duplicate id 'a' \(first on line 2\)"),
         ("id,file\n../a,x.mp4\n", "cannot be a file name"),
+        (f"id,file\n{'x' * 201},x.mp4\n", "cannot be a file name"),
         ("id,file\na,../x.mp4\n", "must lie inside"),
         ("id,file\na,/etc/x.mp4\n", "must lie inside"),
         ("id;file\na;x.mp4\n", "needs a column id or file"),

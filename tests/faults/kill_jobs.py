@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,8 @@ def serve() -> None:
                     kill_at(job["point"], job["folder"], job["report"])
                     WORK[job["work"]](Path(job["folder"]))
                     code = 0
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     sys.stderr.flush()
                     os._exit(code)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import protocols
-from av_bench.contracts import Clip
+from av_bench.contracts import Clip, UsageError
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips
 
@@ -46,3 +46,23 @@ def test_rows_become_clips(name: str, tmp_path: Path) -> None:
     clips = read_clips(protocols.load_set(name), SetRequest(data=tmp_path / "media", lists=path)).clips
     found: list[Clip] = list(clips)
     assert [(c.id, c.text, c.label, c.group) for c in found] == EXPECTED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("vggsound", "abcdefghijk_30.mp4,rain\n", "ID_START and a label are expected"),
+        ("vggsound", "abcdefghijk_000030.mp4\n", "ID_START and a label are expected"),
+        ("audiocaps", "youtube_id,start_time,caption\nabcdefghijk,1.5,rain\n", "start_time must be whole seconds"),
+        ("audiocaps", "youtube_id,start_time,caption\nabcdefghijk,-1,rain\n", "start_time must be whole seconds"),
+        ("audiocaps", "youtube_id,start_time,text\nabcdefghijk,1,rain\n", "caption"),
+        ("audiocaps-957", "file_name,text\na.wav,rain\n", "caption_1"),
+        ("moviegen", '{"id": 7}\n', "audio_prompt"),
+    ],
+)
+def test_rows_of_another_form_are_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / LISTS[name][0]
+    path.write_text(text)
+    (tmp_path / "media").mkdir()
+    with pytest.raises(UsageError, match=message):
+        read_clips(protocols.load_set(name), SetRequest(data=tmp_path / "media", lists=path))
