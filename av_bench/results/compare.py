@@ -146,11 +146,13 @@ def join(metric: str, new: Sequence[Run], base: Sequence[Run], values: Values) -
                 f"{missing[0]} has no values of {metric} per clip (made by an older version, or from statistics alone)"
             )
         sides.append([series[metric] for series in read])
+    whole_set = not any(metric in run.per_clip() for run in (*new, *base))
+    if not whole_set and len({run.scores.get("scored_hash") for run in (*new, *base)}) == 1:
+        sides = _completed(sides)
     every = [*sides[0], *sides[1]]
     common = sorted(set.intersection(*(set(series.value) for series in every)))
     if not common:
         return "no clip has a value in all runs"
-    whole_set = not any(metric in run.per_clip() for run in (*new, *base))
     most = max(len(series.value) for series in every)
     if whole_set and len(common) < ALIKE * most:
         return (
@@ -159,6 +161,26 @@ def join(metric: str, new: Sequence[Run], base: Sequence[Run], values: Values) -
         )
     arrays = [np.array([[series.value[c] for c in common] for series in side], dtype=np.float64) for side in sides]
     return Joint(tuple(common), _units(common, every), arrays[0], arrays[1], whole_set)
+
+
+def _completed(sides: Sequence[Sequence[ClipValues]]) -> list[list[ClipValues]]:
+    """Values of runs that scored the same clips, where a metric is undefined for some clips of some runs.
+
+    To pair only the clips that are defined everywhere would hide what the others say: a model that adds hits to clips
+    without onsets loses F1 on exactly those. Each run's mean is over its own defined clips, so each clip gets the
+    mean plus n times its effect on it, which is nothing where it is undefined.
+    """
+    units = {clip: unit for side in sides for series in side for clip, unit in series.unit.items()}
+
+    def completed(series: ClipValues) -> ClipValues:
+        if len(series.value) == len(units):
+            return series
+        mean = float(np.mean(list(series.value.values())))
+        weight = len(units) / len(series.value)
+        value = {clip: mean + weight * (series.value.get(clip, mean) - mean) for clip in units}
+        return ClipValues(value, {**units, **series.unit})
+
+    return [[completed(series) for series in side] for side in sides]
 
 
 def alike(
