@@ -172,6 +172,17 @@ def test_networks_trained_on_one_set_are_cautioned_about_on_others(data: Path, t
     assert any("2 generated samples are silent" in w for w in own.scores["warnings"])
 
 
+def test_silence_of_the_reference_is_not_said_of_the_samples(tmp_path: Path) -> None:
+    for folder in ("data", "mine"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        write_video(tmp_path / "data" / f"{name}.mp4", seconds=8, size=48, audio=np.zeros((1, 8 * 44_100), np.float32))
+        soundfile.write(tmp_path / "mine" / f"{name}.wav", tone(8.0, 16_000).T, 16_000)
+    result = run(tmp_path / "data", tmp_path / "run", samples=tmp_path / "mine", metrics=("KL-nano",))
+    assert result.scores["counts"]["flagged"] == {"silent": 2}
+    assert not any("silent" in warning for warning in result.scores["warnings"])
+
+
 def test_several_samples_per_clip_are_averaged(data: Path, tmp_path: Path) -> None:
     both = run(data, tmp_path / "both", model="noise", samples_per_clip=2, limit=12)
     assert len(list((both.path / "audio").iterdir())) == 24
