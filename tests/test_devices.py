@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 
+from av_bench.contracts import Flavour
 from av_bench.extractors.base import BaseExtractor
 from av_bench.runtime.devices import single_precision
+from av_bench.weights.fill import Weights
 
 
 def test_full_float32_outlasts_another_threads_exit() -> None:
@@ -44,6 +46,14 @@ def test_a_batch_too_large_for_the_device_is_halved_after_its_memory_is_free() -
     class Hungry(BaseExtractor):
         name = "hungry"
         outputs: ClassVar = {"sum": "(B,)"}
+
+        @classmethod
+        def build(cls, weights: Weights, device: str = "cpu", flavour: Flavour = "paper") -> Self:
+            return cls(None, cls.weights_hash_of(weights), device, flavour)
+
+        def prepare(self, item: torch.Tensor, seconds: float) -> torch.Tensor:
+            del seconds
+            return item
 
         def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
             still_there.append(any(ref() is not None for ref in made))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,15 @@ def test_a_closed_standard_output_does_not_change_the_exit_code(tmp_path: Path) 
 # --------------------------------------------------------------------------- Ctrl-C
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as in the foreground: whoever started the tests may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_that_a_decoder_swallowed_ends_the_work_at_the_next_item() -> None:
     stage = Stage("decode", 10, quiet=True)
     with interrupt.remembered():
@@ -179,6 +189,7 @@ def test_a_command_in_the_background_keeps_ignoring_ctrl_c() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_says_how_to_go_on() -> None:
     body = "import os, signal, time\n    from av_bench.cli.app import app\n    "
+    body += "signal.signal(signal.SIGINT, signal.default_int_handler)\n    "
     body += "app.command('wait')(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(5)))\n    "
     body += "sys.argv = ['av-bench', 'wait']\n    app()"
     done = script(body, stdout=subprocess.DEVNULL)

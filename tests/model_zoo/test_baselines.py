@@ -164,7 +164,7 @@ def test_other_names_need_a_table_or_a_rule(tmp_path: Path) -> None:
     rule.write_text(yaml.safe_dump({"pattern": r"prompt (?P<id>\w+) (?P<k>\d)\.wav", "clip": "{id}", "first_k": 1}))
     assert set(baseline("genau-large", folder, mapping=str(rule)).files) == {("number", 0), ("number", 1)}
     for text, message in (
-        ("name\tid\n", "columns file and id"),
+        ("name\tid\n", "no column file"),
         ("file\tid\nnone.wav\ta\n", "line 2: .*none.wav does not exist"),
         ("file\tid\tk\nprompt number 1.wav\ta\tx\n", "line 2: k is 'x'"),
         ("file\tid\nprompt number 1.wav\ta\nprompt number 2.wav\ta\n", "both sample 0 of clip a"),
@@ -274,6 +274,7 @@ def test_official_commands_once_per_clip(tmp_path: Path, monkeypatch: pytest.Mon
     data |= {"name": "official", "native": {"rate": 16_000}, "min_vram_gib": None}
     data["unverified"] = {}
     data["driver"]["needs"] = ["python", "repo"]
+    data["driver"]["steps"]["collect"] = "*/*.wav"
     arguments = ["{work}/item.csv", "{out}", "{seed}"]
     data["driver"]["steps"]["commands"] = [{"run": ["{python}", str(tmp_path / "official.py"), *arguments]}]
     (tmp_path / "official.yaml").write_text(yaml.safe_dump(data))
@@ -287,7 +288,7 @@ def test_official_commands_once_per_clip(tmp_path: Path, monkeypatch: pytest.Mon
     model.setup(clips, 8.0, 0)
     found = {g.clip_id: g for g in model.produce(job_for(clips.clips))}
     first, second = found["one"].path, found["two"].path
-    assert first is not None
+    assert first is not None, found["one"].detail
     assert second is not None
     assert first.read_bytes() != second.read_bytes()  # another seed
     assert "0 files fit" in found["three"].detail

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import UsageError
-from model_zoo.spec_values import written
+from model_zoo.spec_values import Number, written
 
 Conditions = Literal["both", "video", "text", "none"]
 Solver = Literal["euler", "adaptive"]
@@ -91,7 +91,8 @@ def _typed(name: str, key: str, value: Any) -> Any:
     if key in ("negative", "solver", "conditions"):
         return written(value)
     wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
-    raise UsageError(f"{name}: {key} must be {wanted}, got {written(value)!r}")
+    shown = value.text if isinstance(value, Number) else value
+    raise UsageError(f"{name}: {key} must be {wanted}, got {shown!r}")
 
 
 def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Tensor]:

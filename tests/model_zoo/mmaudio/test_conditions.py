@@ -126,7 +126,7 @@ def test_a_video_shorter_than_asked_is_refused(conditioner: OfficialConditioner,
 def test_missing_official_files_are_named_in_the_first_second() -> None:
     """All of them at once, with one command for all."""
     with pytest.raises(MissingRequirement, match="5 weight files are missing") as caught:
-        published.small_16k()
+        published.MMAudioSmall16k()
     command = re.search("av-bench weights pull (.*)", str(caught.value))
     assert command is not None
     names = command[1].split()
