@@ -45,7 +45,7 @@ def described(folder: Path, name: str, fd: float, **changes: Any) -> Path:
     """A run of the columns FD-PaSST and IS whose record describes its generator."""
     metrics = {"FD-PaSST": entry(fd, samples=10, std_over_samples=0.75), "IS": entry(12.0) | {"higher_is_better": True}}
     protocol = {"name": "vggsound-8s", "version": "1", "seconds": 8.0, "metrics": list(metrics)}
-    make_run(folder, name, flavour="paper", drop=("KL-x", "F1"))
+    make_run(folder, name, flavour="paper", drop=("FD-x", "KL-x", "F1"))
     scores = json.loads((folder / "scores.json").read_text())
     about = {"set": scores["set"] | {"name": "vggsound"}, "metrics": metrics, "protocol": protocol}
     (folder / "scores.json").write_text(json.dumps(scores | about))

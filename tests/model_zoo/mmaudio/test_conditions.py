@@ -133,11 +133,11 @@ def test_missing_official_files_are_named_in_the_first_second() -> None:
     assert names[:3] == ["mmaudio-small-16k", "mmaudio-vae-16k", "mmaudio-vocoder-16k"]
     assert all(files.get(name) for name in names)
     with pytest.raises(MissingRequirement, match="4 weight files are missing"):
-        published.load("mmaudio-s-16k", vae="own.safetensors")  # the published VAE is not needed
+        published.MMAudioSmall16k(vae="own.safetensors")  # the published VAE is not needed
     with pytest.raises(UsageError, match="unknown option 'stepz'; options are steps, cfg"):
-        published.large_44k(stepz=3)
+        published.MMAudioLarge44k(stepz=3)
     with pytest.raises(UsageError, match="the adaptive solver chooses its own"):
-        published.large_44k(steps=3, solver="adaptive")
+        published.MMAudioLarge44k(steps=3, solver="adaptive")
 
 
 @pytest.mark.parametrize("seconds", [8.0, 8.07, 9.03, 9.2, 12.34, 20.5, 29.99])
