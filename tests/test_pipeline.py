@@ -276,15 +276,15 @@ def test_two_processes_do_not_share_a_run_folder(data: Path, out: Path) -> None:
         run(data, out, model="oracle", limit=2)
 
 
-def test_ten_real_clips(shared: Path, out: Path) -> None:
-    result = run(shared / "clips", out, model="oracle")
+def test_ten_real_clips(shared: Path, out: Path, tmp_path: Path) -> None:
+    result = run(shared / "clips", out, model="oracle", store=tmp_path / "store")
     assert result.exit_code == 3
     assert result.scores["counts"]["excluded"] == {"no-audio": 1, "too-short-audio": 3}
     assert result.scores["counts"]["scored"] == 6
     assert "more than 10 clips" in result.scores["absent"]["IS-nano"]
     ledger = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
     assert len({line["clip"] for line in ledger}) == 10
-    again = run(shared / "clips", out, model="oracle")  # short and silent files are not looked at again either
+    again = run(shared / "clips", out, model="oracle", store=tmp_path / "store")  # short and silent files are not looked at again either
     assert read_run(again.path).info["network_runs"] == 0
 
 
