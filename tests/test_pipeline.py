@@ -284,7 +284,9 @@ def test_ten_real_clips(shared: Path, out: Path, tmp_path: Path) -> None:
     assert "more than 10 clips" in result.scores["absent"]["IS-nano"]
     ledger = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
     assert len({line["clip"] for line in ledger}) == 10
-    again = run(shared / "clips", out, model="oracle", store=tmp_path / "store")  # short and silent files are not looked at again either
+    again = run(
+        shared / "clips", out, model="oracle", store=tmp_path / "store"
+    )  # short and silent files are not looked at again either
     assert read_run(again.path).info["network_runs"] == 0
 
 
