@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,13 @@ import numpy as np
 import pytest
 
 from tests import no_skips
+
+# Compiled code of librosa's peak picking is cached beside the package. Two workers that fill an empty cache at once can
+# read each other's half-written entries and crash, so each worker has a cache of its own, filled before its first test.
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:
+    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="av-bench-numba-")
+    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -67,3 +77,12 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    """Fill the worker's cache of compiled code: processes that its tests start only read it."""
+    if WORKER:
+        from av_bench.metrics import detect_onsets
+
+        detect_onsets(np.random.default_rng(0).normal(size=22_050).astype(np.float32), 22_050, "paper")
