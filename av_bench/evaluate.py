@@ -1,6 +1,6 @@
 """Drop-in for the published ``av_bench.evaluate``: two folders of feature files in, the published keys out.
 
-Every metric uses the same clips: those both sides have in every file that is read. What one side lacks is said in a
+Every metric uses the same clips: those both sides have in every file that is read. What one side lacks is reported in a
 warning (the published code pairs differently from metric to metric, and drops in silence). Values that cannot be
 computed raise MetricError; nothing is ever -1.
 """

@@ -123,7 +123,7 @@ def origin(group: ClassGroup, name: str) -> str:
     if name in OWN[group]:
         return "av-bench"
     point = _foreign(group).get(name)
-    return _package(point) if point is not None else "nobody"
+    return _package(point) if point is not None else "an unknown package"
 
 
 def _checked(group: ClassGroup, point: EntryPoint) -> Any:

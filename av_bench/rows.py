@@ -1,6 +1,6 @@
 """One strict reader for all tables: csv, tsv and JSON lines of sets, lists, mappings and audits.
 
-A quotation mark that nobody closes must not swallow the rows behind it: in tsv quotation marks are letters; in csv each
+An unclosed quotation mark must not swallow the rows after it: in tsv quotation marks are letters; in csv each
 one that opens a cell must close it, and a cell of several lines may hold none that looks like a row. Errors name file
 and line.
 """
@@ -50,7 +50,7 @@ def read_rows(text: str, where: str, delimiter: str = ",") -> Iterator[tuple[int
         for number, swallowed in enumerate(source.taken[1:], line + 1):
             if swallowed.count(delimiter) == width - 1:
                 raise TableError(
-                    f"{where}, line {line}: a quotation mark opens a cell that goes on to line {reader.line_num}, and "
+                    f"{where}, line {line}: a quotation mark opens a cell that ends on line {reader.line_num}, and "
                     f"line {number} looks like a row of its own; inside a cell a quotation mark is written twice"
                 )
         if cells:
@@ -78,7 +78,7 @@ def header_of(cells: Sequence[str], where: str, needed: Collection[str]) -> list
     header = list(cells)
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        raise TableError(f"{where}, line 1: the column {twice!r} stands twice")
+        raise TableError(f"{where}, line 1: duplicate column {twice!r}")
     missing = [name for name in needed if name not in header]
     if missing:
         raise TableError(f"{where}, line 1: no column {', '.join(missing)}; the header is {', '.join(header)[:160]!r}")
@@ -113,7 +113,7 @@ def json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
 def _explained(error: csv.Error) -> str:
     said = str(error)
     if "end of data" in said:
-        return "a quotation mark opens a cell and nobody closes it; inside a cell it is written twice"
+        return "a quotation mark opens a cell and is never closed; inside a cell it is written twice"
     if "field limit" in said:
         return f"a cell of more than {LONGEST_CELL:,} characters; is a quotation mark not closed?"
     if "expected after" in said:

@@ -113,7 +113,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The plain content of a JSON text. Keys that stand twice and NaN are refused."""
+    """The plain content of a JSON text. Duplicate keys and NaN are refused."""
     try:
         content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -190,9 +190,7 @@ def _loader() -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             for key, (key_node, _) in zip(keys, node.value, strict=True):
                 if isinstance(key, list | dict) or keys.count(key) > 1:
-                    problem = (
-                        f"the key {key!r} stands twice" if not isinstance(key, list | dict) else "a key is no text"
-                    )
+                    problem = f"duplicate key {key!r}" if not isinstance(key, list | dict) else "a key is no text"
                     raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             return super().construct_mapping(node, deep)
 

@@ -287,7 +287,7 @@ def _behind(cell: Cell, intervals: bool) -> str:
 
 
 def _notes(table: Table) -> tuple[list[str], list[str]]:
-    """What is printed below the table, and what only stands in the source: full accounts of clips and seconds."""
+    """What is printed below the table, and what is only in the source: full accounts of clips and seconds."""
     said = [rf"\textsuperscript{{{escape(mark)}}}\,{_sentence(text)}" for mark, text in table.footnotes]
     unsaid = []
     for note in table.notes:

@@ -30,7 +30,7 @@ def model_notes(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
     pack = run.scores.get("reference")
     if pack is not None:
         unsaid = "" if pack["networks_stated"] else "; which weights made it is not stated"
-        notes.append(f"{run.name}: the real side is a reference pack ({pack['source']}{unsaid})")
+        notes.append(f"{run.name}: the reference is a reference pack ({pack['source']}{unsaid})")
     notes += overlaps(run.name, scored_list(run), described.get("training_sets", ()))
     notes += [f"Warning: {run.name}: {problem}" for problem in described.get("problems", ())]
     return tuple(notes)

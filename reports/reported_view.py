@@ -52,7 +52,7 @@ def lines(spreads: Sequence[Spread], own: dict[str, list[Own]]) -> list[tuple[st
         for n, how in spread.numbers:
             remarks = [] if n.checked else ["unchecked: read in a summary only"]
             remarks += [] if n.evidence else ["copied: no evidence"]
-            remarks += ["variant not told"] if how == "family" else []
+            remarks += ["variant not stated"] if how == "family" else []
             paper = f"{n.paper} ({n.arxiv})" if n.arxiv else n.paper
             about = (n.model, paper, n.place, n.set, n.clips, n.condition, n.origin, "; ".join(remarks))
             found.append((spread.metric, n.printed, *about))

@@ -19,7 +19,7 @@ NOTE = (
 
 
 def with_marks(rows: Sequence[Row], runs: Sequence[Run], columns: Sequence[Column]) -> list[Row]:
-    """Rows with ``tied`` cells; ``runs`` stand in the order of ``rows``. Only ranked rows and columns are compared.
+    """Rows with ``tied`` cells; ``runs`` have the order of ``rows``. Only ranked rows and columns are compared.
 
     The level is shared by all pairs of ranked rows, since which of them is best is seen in the same data.
     """

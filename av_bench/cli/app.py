@@ -292,7 +292,7 @@ def selfcheck(
 
 
 def _mount() -> None:
-    """Add the commands that stand in files of their own."""
+    """Add the commands that have files of their own."""
     from av_bench.cli.accept import accept
     from av_bench.cli.audit import app as audit_app
     from av_bench.cli.audit import lists_app

@@ -12,7 +12,7 @@ from av_bench.runtime.files import explained, write_atomically
 
 
 def write_beside(path: Path, payload: bytes, *, asked: bool) -> None:
-    """Write a file of a verdict. One that nobody asked for by name may fail (a folder that is read-only), and is said.
+    """Write a file of a verdict. One that was not asked for by name may fail (a read-only folder), with a warning.
 
     OSError when it was asked for.
     """
@@ -25,9 +25,9 @@ def write_beside(path: Path, payload: bytes, *, asked: bool) -> None:
 
 
 def finished_runs(paths: Sequence[Path]) -> list[Path]:
-    """Those of ``runs/*`` that are runs which have ended; the others are said on stderr.
+    """Those of ``runs/*`` that are runs which have ended; the others are named on stderr.
 
-    UsageError when none is left, or when a path does not exist. A damaged run is not left out: whoever reads it says
+    UsageError when none is left, or when a path does not exist. A damaged run is not left out: its reader says
     what is wrong.
     """
     absent = [str(path) for path in paths if not path.exists()]
@@ -41,7 +41,7 @@ def finished_runs(paths: Sequence[Path]) -> list[Path]:
         if not lacking:
             found.append(path)
         elif (path / "spec.json").is_file() or len(lacking) == 1:
-            left.append(f"{path}: this run has not ended ({lacking[0]} is missing); the same command goes on")
+            left.append(f"{path}: this run has not ended ({lacking[0]} is missing); run the same command to resume")
         else:
             left.append(f"{path}: no run folder")
     if not found:

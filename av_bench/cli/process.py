@@ -61,7 +61,7 @@ def printable_lines(text: str) -> str:
 
 
 class _Forgiving(io.TextIOWrapper):
-    """A stream whose reader may go away (``| head``): the rest of what is written is dropped, and the work goes on.
+    """A stream whose reader may go away (``| head``): the rest of what is written is dropped, and the work continues.
 
     A full disk is an error of standard output, by that name, but never of standard error.
     """

@@ -97,7 +97,7 @@ _FLAGS = frozenset(
 
 
 def shortfall(samples: int, needed: int, rate: int) -> str:
-    """How much sound is there and how much is needed, said so that one missing sample can be seen."""
+    """How much audio there is and how much is needed, precise enough to show one missing sample."""
     return f"{samples / rate:.4f} of {needed / rate:g} s of audio, {needed - samples} samples at {rate} Hz are missing"
 
 

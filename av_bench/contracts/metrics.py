@@ -89,7 +89,7 @@ class Metric(ABC):
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = ""
     minimum: ClassVar[int] = 1  # clips below which there is no value
-    accepts_statistics: ClassVar[bool] = False  # a reference pack's mean and covariance may stand for the rows
+    accepts_statistics: ClassVar[bool] = False  # a reference pack's mean and covariance may replace the rows
 
     def __init__(self, name: str, needs: tuple[Need, ...], clip_fields: tuple[ClipField, ...] = ()) -> None:
         self.name = name

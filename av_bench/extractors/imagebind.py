@@ -5,7 +5,7 @@ has unit length (times 20 for audio), and the feature is the mean over views, no
 
 Clips start at 0, 1 and 2 halves of (duration - 2 s): 0, 3, 6 s of 8 s. That is the sampler of the published tool as its
 own pins install it (av-benchmark -> ImageBind fork -> pytorchvideo at ae9cfc6). The released pytorchvideo 0.1.5 takes
-thirds (0, 2, 4 s) and never hears the end.
+thirds (0, 2, 4 s) and misses the end.
 
 Flavour "paper": audio is read from channel 0 of the uncut file, and each clip is centred in place, so that clips that
 overlap are centred twice. Flavour "strict": the mono mix, cut like everything else, each clip centred once.
@@ -129,7 +129,7 @@ class ImageBindVideo(BaseExtractor):
         return frontends.spatial_crops(frames[:needed])
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        """uint8 ``(B, 3, frames, 3, 224, 224)`` -> embedding. 4 frames make 3 pairs, hence 9 views."""
+        """uint8 ``(B, 3, frames, 3, 224, 224)`` -> embedding. 4 frames make 3 pairs, so 9 views."""
         assert self.module is not None
         mean, std = (torch.tensor(v, device=batch.device)[:, None, None] for v in (MEAN, STD))
         frames = (batch.float() / 255 - mean) / std

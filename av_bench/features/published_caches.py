@@ -1,4 +1,4 @@
-"""The feature files of av-benchmark: which output of which extractor lies in which file, under which key."""
+"""The feature files of av-benchmark: which output of which extractor is in which file, under which key."""
 
 from __future__ import annotations
 

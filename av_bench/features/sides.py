@@ -53,7 +53,7 @@ class MediaFile:
 class ReferenceMedia:
     """Reference media by clip id: video frames and reference audio; the same MediaFile where one file holds both.
 
-    ``has_video`` is False when ``video`` only stands for files that are not there, without features of them.
+    ``has_video`` is False when ``video`` has only placeholders of missing files, without features.
     """
 
     video: dict[str, MediaFile]

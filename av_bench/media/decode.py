@@ -117,7 +117,7 @@ class DecodedMedia:
 
     def _cut(self, sample_rate: int, kind: str, seconds: float | None) -> torch.Tensor:
         if self.sound is not None and not self.sound.whole and (seconds is None or seconds > self.sound.window):
-            detail = f"{self.audio_seconds:.0f} s of sound: too long for a network that hears the whole file"
+            detail = f"{self.audio_seconds:.0f} s of sound: too long for a network that takes the whole file"
             raise MediaError(self.path, Reason.OUT_OF_MEMORY, detail)
         audio = self._full(sample_rate, kind)
         return audio if seconds is None else audio[:, : int(sample_rate * seconds)]

@@ -73,7 +73,7 @@ def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def only_one(paths: list[Path], what: str) -> Path | None:
-    """The one file that an id stands for, None when there is none. UsageError when there are several."""
+    """The one file of an id, None when there is none. UsageError when there are several."""
     if len(paths) > 1:
         raise UsageError(
             f"{what}: {' and '.join(path.name for path in paths)} both belong to {paths[0].stem}; keep one"

@@ -87,7 +87,7 @@ class Sound:
                 self._stay_small(math.ceil((self.window + _MARGIN_SECONDS) * self.rate))
 
     def _stay_small(self, wanted: int) -> None:
-        """Drop what lies behind the window once the whole takes too much."""
+        """Drop what is after the window once the whole takes too much memory."""
         if self.samples > wanted and 4 * self.samples * self._channels > _WHOLE_BYTES:
             self.whole = False
             kept, have = [], 0

@@ -125,7 +125,7 @@ class _Pass:
         return self.result
 
     def _frame(self, frame: Any, picture: bool) -> bool:
-        """Hand a frame on; True when it lies behind the wished end."""
+        """Pass a frame on; True when it is after the requested end."""
         time = None if frame.pts is None else float(frame.pts * frame.time_base) - self.zero
         if picture:
             self.pictures.push(time, frame)

@@ -39,7 +39,7 @@ class PerClipMetric(Metric):
         return {}
 
     def remarks(self, inputs: MetricInputs) -> tuple[str, ...]:
-        """What must be said beside the value."""
+        """The note that belongs to the value."""
         del inputs
         return ()
 

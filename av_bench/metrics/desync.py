@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-* Inputs are the logits of a 21-class offset classifier (Synchformer), ``(clips, crops, 21)``. Class i stands for the
+* Inputs are the logits of a 21-class offset classifier (Synchformer), ``(clips, crops, 21)``. Class i is the
   offset ``-2 + 0.2 i`` seconds. Eight-second clips have two crops, the first and the last 4.8 s.
 * Seconds; lower is better. The published number is the plain mean over crops and clips of ``|offset|`` of the most
   likely class, so it moves in steps of 0.2 s per crop and cannot exceed 2 s.
@@ -26,7 +26,7 @@ CLASSES = 21
 
 
 def offset_grid() -> FloatArray:
-    """Offsets in seconds that the classes stand for: ``(21,)`` from -2 to 2 in steps of 0.2."""
+    """Offsets in seconds of the classes: ``(21,)`` from -2 to 2 in steps of 0.2."""
     return np.linspace(-2.0, 2.0, CLASSES)
 
 

@@ -135,8 +135,8 @@ def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 202
 
     Random subsets of ``generated`` (without replacement, seeded) of ``points`` sizes, evenly spaced from
     max(2 d, n / 10) to n, are compared with the whole reference; a least-squares line of distance over 1/n gives the
-    value at 1/n = 0. The reference keeps its size, hence its own share of the bias, which is the same for every model
-    compared with it. Needs at least 4 d generated rows and more than d reference rows.
+    value at 1/n = 0. The reference keeps its size and its own share of the bias, the same for every model compared with
+    it. Needs at least 4 d generated rows and more than d reference rows.
 
     Source: Chong & Forsyth (CVPR 2020), section 3; Gui et al. (ICASSP 2024) for audio.
     """

@@ -4,7 +4,7 @@ Conventions
 -----------
 * The unit of resampling is the cluster (the source recording): rows of one cluster move together. VGGish has eight
   rows per clip, and several clips can come from one recording.
-* 95 % unless said otherwise; every draw is seeded; fewer than two clusters is a MetricError.
+* 95 % unless stated otherwise; every draw is seeded; fewer than two clusters is a MetricError.
 * The intervals speak of the choice of clips. They do not cover retraining, resampling a generator, or bias.
 
 Methods

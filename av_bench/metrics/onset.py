@@ -1,4 +1,4 @@
-"""Onset metrics of one clip: is something heard when the label says that something is hit?
+"""Onset metrics of one clip: is there an onset when the label says that something is hit?
 
 Conventions
 -----------
@@ -40,7 +40,7 @@ STRICT_WINDOW = 0.05  # seconds, the tolerance of mir_eval and MIREX
 
 
 class Detections(NamedTuple):
-    """Onsets heard in one clip, each array ``(k,)``: seconds, confidence, loudness (waveform at the onset, 0..1)."""
+    """Onsets detected in one clip, each array ``(k,)``: seconds, confidence, loudness (waveform at the onset, 0..1)."""
 
     times: FloatArray
     confidence: FloatArray
@@ -68,7 +68,7 @@ def validate(detections: FloatArray, confidence: FloatArray, loudness: FloatArra
 
 
 def detect_onsets(audio: ArrayLike, sample_rate: int, flavour: Flavour) -> tuple[FloatArray, FloatArray]:
-    """Onsets heard in mono ``audio`` ``(t,)``: times in seconds ``(k,)``, ascending, and their confidence ``(k,)``.
+    """Onsets detected in mono ``audio`` ``(t,)``: times in seconds ``(k,)``, ascending, and their confidence ``(k,)``.
 
     Paper: confidence from 0 to 1 on a scale of the clip's own waveform, first 8 s only. Strict: the rise in dB over
     the bands, which compares between clips; silence and stationary noise give no detections.

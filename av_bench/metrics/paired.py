@@ -1,4 +1,4 @@
-"""Two generators, or two versions of one, on the same clips: the difference, its noise, and what can be said of it.
+"""Two generators, or two versions of one, on the same clips: the difference, its noise, and the verdict.
 
 Every metric enters as one value per clip whose mean is the metric: the clip's own value, or for FD, IS and KAD its
 pseudo-value (the metric plus n times what the clip does to it). A difference is then a mean of paired differences.

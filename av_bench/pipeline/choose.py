@@ -1,4 +1,4 @@
-"""Which protocol a run uses when nobody names one: the first of the set's preferences whose networks are here."""
+"""The protocol of a run that names none: the first of the set's preferences whose networks are here."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ClipMedia:
         return self._samples(name).get(clip_id)
 
     def link(self, name: str, clip_id: str) -> Path | None:
-        """A file to play as it lies there: the clip's video, a run's video of the sample, or the sound alone."""
+        """A file that can be played as it is: the clip's video, a run's video of the sample, or the sound alone."""
         if name == REAL:
             clip = self.clips[clip_id]
             return clip.video if clip.audio is None and clip.video is not None else clip.audio

@@ -31,7 +31,7 @@ def refuse_changed_samples(plan: RunPlan, found: Sequence[MediaFile], known: Map
 
 
 def keep_hashes(plan: RunPlan, media: Sequence[MediaFile]) -> None:
-    """Keep the sha256 of every sample that lies in the run's folder."""
+    """Keep the sha256 of every sample in the run's folder."""
     folder = plan.folder.audio
     found = {m.path.name: m.digest for m in media if m.digest and m.problem is None and m.path.parent == folder}
     inputs = plan.folder.inputs()

@@ -112,7 +112,7 @@ def _check(options: RunOptions) -> None:
 def _same_folder(first: Path, second: Path) -> bool:
     try:
         return first.samefile(second)
-    except OSError:  # one of them is not there, or a loop of links; whoever reads it says so
+    except OSError:  # one of them is not there, or a loop of links; the reader reports it
         return False
 
 

@@ -12,7 +12,7 @@ from av_bench.pipeline.plan import RunPlan
 
 
 def reference_media(plan: RunPlan, extraction: Extraction) -> ReferenceMedia:
-    """The reference of every clip, extracted: from its own media, or from the pack that stands for them."""
+    """The reference of every clip, extracted: from its own media, or from a reference pack."""
     clips, pack, definition = plan.clips.clips, plan.reference, plan.definition
     if pack is None:
         media = extract_reference(clips, extraction, definition.reference_audio, plan.windows)

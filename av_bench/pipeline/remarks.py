@@ -25,7 +25,7 @@ def far_above_full_scale(sides: Sides, scored: Sequence[Clip]) -> list[str]:
 
 
 def left_out(clips: ClipSet) -> list[str]:
-    """What lies in the set's folder, may be a recording and is no clip."""
+    """Files in the set's folder that may be recordings but are no clips."""
     if not clips.left_out:
         return []
     name, why = clips.left_out[0]

@@ -28,7 +28,7 @@ from av_bench.runtime.progress import Reporter
 def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
     """Run and score one model on one set. Raises AvBenchError before work starts when the request cannot work.
 
-    ``source`` stands in for the one that ``options.model`` names (training hands in the network it has so far).
+    ``source`` replaces the one that ``options.model`` names (training passes the network it has so far).
     """
     reporter = Reporter(options.quiet)
     with offline_if(options.offline):

@@ -44,7 +44,7 @@ from protocols.definitions import recorded
 class _Arrays:
     """Features of the scored clips, read from the store once per extractor, side and sample.
 
-    ``needs`` are all that will be asked for: outputs of one extractor lie in the same shards and are read together.
+    ``needs`` are all that will be asked for: outputs of one extractor are in the same shards and are read together.
     """
 
     extraction: Extraction

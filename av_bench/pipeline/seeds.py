@@ -1,4 +1,4 @@
-"""One model with several seeds: a run folder per seed in one folder, which stands for all of them in `gate`."""
+"""One model with several seeds: a run folder per seed in one folder, which `gate` takes as one baseline."""
 
 from __future__ import annotations
 

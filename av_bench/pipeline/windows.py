@@ -15,7 +15,7 @@ _TICKS = 25  # lengths are cut to whole frames at 25 per second, as the length o
 
 
 def with_seconds(protocol: protocols.Protocol, asked: str | None) -> protocols.Protocol:
-    """The protocol at ``--seconds N``: under a name of its own, so that its rows never stand beside the original's."""
+    """The protocol at ``--seconds N``: under a name of its own, so that its rows never mix with the original's."""
     if asked is None or asked in ("shortest", "whole"):
         return protocol
     try:

@@ -41,7 +41,7 @@ class Joint:
 class Difference:
     """``value`` = new - base in the metric's unit, on the clips that both have, with its interval.
 
-    ``effect`` holds the noise; it is None where nothing can be said, and ``reason`` then says why.
+    ``effect`` holds the noise; it is None where no verdict is possible, and ``reason`` then says why.
     """
 
     metric: str
@@ -186,7 +186,7 @@ def _completed(sides: Sequence[Sequence[ClipValues]]) -> list[list[ClipValues]]:
 def alike(
     metric: str, a: tuple[Run, dict[str, ClipValues]], b: tuple[Run, dict[str, ClipValues]], alpha: float
 ) -> bool:
-    """Whether the difference of two runs, given with their values, is within noise; False when nothing can be said."""
+    """Whether the difference of two runs, given with their values, is within noise; False where that cannot be told."""
     from av_bench.metrics.paired import paired_effect
 
     joint = join(metric, [a[0]], [b[0]], ([a[1]], [b[1]]))

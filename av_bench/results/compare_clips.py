@@ -23,7 +23,7 @@ _MEDIA = ("videos/{}.mp4", "audio/{}.flac", "audio/{}.wav")
 
 @dataclass(frozen=True)
 class ClipPair:
-    """One clip of both models; ``files`` are what there is to watch or to hear of A and of B."""
+    """One clip of both models; ``files`` are what there is to watch or listen to of A and of B."""
 
     id: str
     a: float
@@ -41,7 +41,7 @@ class MetricComparison:
     """
 
     difference: Difference
-    verdict: str  # "A better", "B better", "no difference found", or why nothing can be said
+    verdict: str  # "A better", "B better", "no difference found", or why no verdict is possible
     wins: int | None
     losses: int | None
     sign_p: float | None

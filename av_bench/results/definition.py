@@ -1,4 +1,4 @@
-"""The definitions behind a run: what its protocol and set said when it ran, and where two of them disagree.
+"""The definitions behind a run: what its protocol and set were when it ran, and where two of them disagree.
 
 A name and a version do not tell whether a YAML file was edited since. So the content that decides numbers is recorded
 with every run (``spec.json``, ``scores.json``). Runs of version 0.1 have none; their names and versions are believed.

@@ -1,4 +1,4 @@
-"""Results of ``av-bench doctor`` and ``av-bench selfcheck`` as plain records, for whoever shows them."""
+"""Results of ``av-bench doctor`` and ``av-bench selfcheck`` as plain records, for any display."""
 
 from __future__ import annotations
 

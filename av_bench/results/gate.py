@@ -54,7 +54,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of a gate, and what must be said beside them."""
+    """All checks of a gate, and the notes that belong to them."""
 
     new: str
     base: str

@@ -23,7 +23,7 @@ def incomparable(new: Run, base: Run) -> list[str]:
 
 
 def unstated_pack(run: Run) -> str | None:
-    """Digest of a reference pack that does not say which networks made it, None for every other real side."""
+    """Digest of a reference pack that does not say which networks made it, None for every other reference."""
     pack = run.scores.get("reference")
     return None if pack is None or pack["networks_stated"] else str(pack["digest"])
 

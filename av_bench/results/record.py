@@ -53,7 +53,7 @@ class RunSpec:
     seed: int
     samples_per_clip: int = 1
     samples: str | None = None  # a user's folder instead of a generator
-    reference: str | None = None  # hash of a reference pack that stands for the real side
+    reference: str | None = None  # hash of the reference pack, if one was used
     dedup: str | None = None  # sha256 of the overlap file, when a clean subset is scored beside the full set
     definition: Mapping[str, Any] | None = None  # content of protocol and set (``av_bench.results.definition``)
 

@@ -14,7 +14,7 @@ CLIPS = "clips.parquet"
 PSEUDO = "pseudo_values.parquet"
 ROUNDING = 1e-6  # relative; sums in another order differ by less
 _COLUMNS = ("id", "group", "metric", "value")
-_CURE = "start the run again"
+_FIX = "start the run again"
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ def check_values(path: Path, scores: Mapping[str, Any]) -> None:
         for metric, series in read_values(path / name, required=name == CLIPS).items():
             entry = scores["metrics"].get(metric)
             if entry is None:
-                raise UsageError(f"{path}: {name} has values of {metric}, scores.json has not; {_CURE}")
+                raise UsageError(f"{path}: {name} has values of {metric}, scores.json has not; {_FIX}")
             count = len(series.value)
             mean = math.fsum(series.value.values()) / count
             if count != entry["n"] or abs(mean - entry["value"]) > ROUNDING * max(1.0, abs(mean)):
                 raise UsageError(
                     f"{path}: scores.json says {metric} {entry['value']:.6g} over {entry['n']} clips, but the values "
-                    f"in {name} have the mean {mean:.6g} over {count}: one of them was changed; {_CURE}"
+                    f"in {name} have the mean {mean:.6g} over {count}: one of them was changed; {_FIX}"
                 )
     for metric, entry in scores["metrics"].items():
         if entry.get("interval") is not None and len(entry["interval"]) != 2:
-            raise UsageError(f"{path}/scores.json: the interval of {metric} has not two bounds; {_CURE}")
+            raise UsageError(f"{path}/scores.json: the interval of {metric} has not two bounds; {_FIX}")
 
 
 def read_values(path: Path, *, required: bool = True) -> dict[str, ClipValues]:
     """``clips.parquet`` or ``pseudo_values.parquet`` by metric; a file that need not be there may be absent.
 
-    UsageError for a damaged file, a value that is no number, or a clip that stands twice.
+    UsageError for a damaged file, a value that is no number, or a duplicate clip.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -64,18 +64,18 @@ def read_values(path: Path, *, required: bool = True) -> dict[str, ClipValues]:
         kinds = [table.schema.field(name).type for name in _COLUMNS]
         columns = [table[name].to_pylist() for name in _COLUMNS]
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {_CURE}") from error
+        raise UsageError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); {_FIX}") from error
     if not all(map(_is_text, kinds[:3])) or not pa.types.is_floating(kinds[3]):
-        raise UsageError(f"{path}: the columns {', '.join(_COLUMNS)} are expected, as texts and a number; {_CURE}")
+        raise UsageError(f"{path}: the columns {', '.join(_COLUMNS)} are expected, as texts and a number; {_FIX}")
     found: dict[str, ClipValues] = {}
     for clip, group, metric, value in zip(*columns, strict=True):
         if value is None or not math.isfinite(value):
-            raise UsageError(f"{path}: {metric} of clip {clip} is {value}, not a number; {_CURE}")
+            raise UsageError(f"{path}: {metric} of clip {clip} is {value}, not a number; {_FIX}")
         if clip is None or group is None or metric is None:
-            raise UsageError(f"{path}: a row without id, group or metric; {_CURE}")
+            raise UsageError(f"{path}: a row without id, group or metric; {_FIX}")
         series = found.setdefault(metric, ClipValues({}, {}))
         if clip in series.value:
-            raise UsageError(f"{path}: {metric} of clip {clip} stands twice; {_CURE}")
+            raise UsageError(f"{path}: {metric} of clip {clip} appears twice; {_FIX}")
         series.value[clip], series.unit[clip] = float(value), group
     return found
 

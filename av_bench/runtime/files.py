@@ -22,7 +22,7 @@ try:
 except ImportError:  # Windows: everything but locks works, ``lock`` says so
     fcntl = None  # type: ignore[assignment]
 
-ABANDONED = 3600.0  # seconds after which a file that a writer left half written is nobody's any more
+ABANDONED = 3600.0  # seconds after which a half-written file counts as abandoned
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP)
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")
@@ -50,7 +50,7 @@ def explained(error: OSError) -> str:
     if error.errno in _UNUSABLE and error.filename is not None and _below_home(os.fsdecode(error.filename)):
         return f"{said}; the cache folder cannot be used: set AV_BENCH_HOME (or --store) to one that can be written"
     if error.errno == errno.EEXIST:
-        return f"{said}: a file stands where a folder is needed; remove it or choose another name"
+        return f"{said}: there is a file where a folder is needed; remove it or choose another name"
     if error.errno == errno.EMFILE:
         return f"{said}; allow more with `ulimit -n 4096`, or use fewer --workers"
     return said
@@ -103,7 +103,7 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
 def remove_parts(folder: Path, older_than: float = 0.0) -> None:
     """Remove what killed writers of ``atomic_path`` left directly in a folder.
 
-    Others may be writing there now: give the seconds after which a part is surely nobody's any more.
+    Others may be writing there now: give the seconds after which a part counts as abandoned.
     """
     for path in folder.glob(".*.part*"):
         if _PART.fullmatch(path.name) and path.is_file() and not path.is_symlink():

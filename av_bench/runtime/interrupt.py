@@ -15,7 +15,7 @@ _asked = threading.Event()
 def remembered() -> Iterator[None]:
     """While the block lasts, Ctrl-C raises KeyboardInterrupt and is remembered. No-op outside the main thread.
 
-    A process that was told to ignore SIGINT (``nohup``, a job in the background) keeps ignoring it.
+    A process that was set to ignore SIGINT (``nohup``, a job in the background) keeps ignoring it.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

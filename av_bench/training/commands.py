@@ -39,7 +39,7 @@ def train_nano(
     test_clips: int = 256,
     quiet: bool = False,
 ) -> Path:
-    """Train one embedded network; returns the weights file. The log with the held-out quality lies beside it."""
+    """Train one embedded network; returns the weights file. The log with the held-out quality is written beside it."""
     from av_bench.training.held_out import quality
     from model_zoo.scorers import train
     from model_zoo.scorers.corpus import corpus as render_corpus
@@ -174,7 +174,7 @@ def vae_recipe(network: str, changes: Sequence[str] = ()) -> VAERecipe | None:
         try:
             content = load_yaml(path)
         except UsageError:
-            return None  # whoever reads it next says what is wrong
+            return None  # the next reader says what is wrong
         return read_recipe(path, changes) if isinstance(content, dict) and "recipe" in content else None
     if not network.startswith("vae-"):
         return None

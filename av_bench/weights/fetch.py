@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 5  # consecutive failures without a new byte
 BACKOFF = 0.5  # seconds, doubled with each failure
-LARGEST = 64 << 30  # bytes of a file of which nobody says how long it is
+LARGEST = 64 << 30  # bytes of a file of unknown size
 RESERVE = 256 << 20  # bytes that a download leaves free
 _BLOCK = 1 << 20
 _RETRY_CODES = (408, 425, 429, 500, 502, 503, 504)
@@ -97,7 +97,7 @@ def _moved(entry: LockEntry) -> str:
 
 
 def _extent(entry: LockEntry, response: HTTPResponse, asked: int) -> tuple[int, int | None]:
-    """(first byte of this answer, size of the whole file if told). BadWeights when the size is not the lock's."""
+    """(first byte of this answer, size of the whole file if known). BadWeights when the size is not the lock's."""
     start, total = 0, None
     if response.status == 206:
         span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")

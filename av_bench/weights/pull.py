@@ -152,7 +152,7 @@ def _alone(entry: LockEntry) -> Iterator[None]:
 def add(source: Path, name: str | None = None, progress: Progress | None = None) -> LockEntry:
     """Put the user's own copy of a file into place (hard link, else copy) after it proved to be the right one.
 
-    Without ``name`` the entry is found by hash; a file whose hash nobody published needs ``name``. Raises UsageError
+    Without ``name`` the entry is found by hash; a file without a published hash needs ``name``. Raises UsageError
     for an unknown file and BadWeights for one that only claims to be a known one.
     """
     if not source.is_file():

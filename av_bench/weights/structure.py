@@ -1,4 +1,4 @@
-"""What a file must look like when nobody published a hash of it: its size, and the structure of its format.
+"""What a file without a published hash must look like: its size, and the structure of its format.
 
 The first such file is recorded and later ones must match it, so a wrong first file would shut the right one out.
 """

@@ -97,7 +97,7 @@ def _tensors(content: Any, where: str) -> tuple[dict[str, torch.Tensor], list[st
     sizes = [len(state.get(f"fc.{i}.4.bias", ())) for i in range(len(heads))]
     said = [head[1] if isinstance(head, tuple) and len(head) == 2 else None for head in heads.values()]
     if sizes != said:
-        raise BadWeights(f"{where}: the heads are said to have other sizes than the {sizes} they have")
+        raise BadWeights(f"{where}: the heads declare sizes {said}, but have {sizes}")
     return {key: value.detach().contiguous() for key, value in state.items()}, [str(name) for name in heads]
 
 

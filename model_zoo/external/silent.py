@@ -1,4 +1,4 @@
-"""Copies of videos without their sound, so that no model can hear the answer."""
+"""Copies of videos without their sound, so that no model has access to the answer."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ GRAVITY = 9.81  # m/s2
 CLOSEST = 0.12  # s between contacts of different movers
 CLOSEST_STRIKES = 0.16  # s between strikes of the one mallet
 CLOSEST_BOUNCE = 0.09  # s: shorter flights end the series, the object then lies still and silent
-LAST = 7.6  # s: the latest contact, so that its sound is still heard
+LAST = 7.6  # s: the latest contact, so that its sound is still in the clip
 LANES = (-0.3, -0.1, 0.1, 0.3)  # of falling objects
 SPOTS = (-0.15, 0.0, 0.15)  # of balls on the slab
 

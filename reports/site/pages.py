@@ -174,7 +174,7 @@ def _plotly(out: Path) -> bool:
 
 
 def script_json(value: Any) -> str:
-    """JSON that can stand in a script: nothing in it ends the element or the line."""
+    """JSON that can be embedded in a script: nothing in it ends the element or the line."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

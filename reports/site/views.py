@@ -100,7 +100,7 @@ class Model:
 
 
 def models(runs: Sequence[Run]) -> list[Model]:
-    """The runs with their per-clip values; two of one name are told apart by their folders."""
+    """The runs with their per-clip values; two of one name are distinguished by their folders."""
     names = [run.name for run in runs]
     found = []
     for i, run in enumerate(runs):

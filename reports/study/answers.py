@@ -40,7 +40,7 @@ def read_answers(paths: Sequence[Path], key_file: Path, exclude: Sequence[str] =
 
     Left out, with the reason: who has not finished, failed more than ``wrong_checks`` attention checks, gave one and
     the same answer everywhere, or is named in ``exclude`` (PARTICIPANT=REASON). Of two files of one participant the
-    one that finished last counts. UsageError for files of another study, and when nobody is left.
+    one that finished last counts. UsageError for files of another study, and when no participant is left.
     """
     key = _load(key_file)
     if key.get("kind") != KIND:

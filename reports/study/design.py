@@ -1,4 +1,4 @@
-"""A user study as data: which clips, samples and questions. Who made a sample stands in the key, not in the page."""
+"""A user study as data: which clips, samples and questions. The key, not the page, says which model made what."""
 
 from __future__ import annotations
 
@@ -148,5 +148,5 @@ def _sample(clip_id: str, method: str, wave: NDArray[np.float32], rules: Rules) 
     if rules.match is not None and loud is not None:
         peak = float(np.abs(wave).max())
         gain = min(rules.match - loud, 20 * float(np.log10(PEAK / peak)) if peak > 0 else 0.0)
-    token = secrets.token_hex(8)  # by chance: what stands in the page must not tell the method
+    token = secrets.token_hex(8)  # random: the page must not reveal the method
     return Sample(token, clip_id, method, round(gain, 2), None if loud is None else round(loud, 2))

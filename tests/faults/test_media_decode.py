@@ -85,7 +85,7 @@ def test_of_a_long_file_the_window_is_kept(tmp_path: Path, monkeypatch: pytest.M
         for centred in (False, True):
             ours = part.waveform(rate, 2.0, remove_mean=centred)
             torch.testing.assert_close(ours, whole.waveform(rate, 2.0, remove_mean=centred), atol=1e-6, rtol=0)
-    with pytest.raises(MediaError, match="too long for a network that hears the whole file") as caught:
+    with pytest.raises(MediaError, match="too long for a network that takes the whole file") as caught:
         part.channels(RATE, None)
     assert caught.value.reason is Reason.OUT_OF_MEMORY
 

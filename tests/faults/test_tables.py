@@ -43,8 +43,8 @@ def test_an_open_quotation_mark_is_a_letter_in_tsv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sixth", "ninth", "said"),
     [
-        ('"stop he shouts', "sound", r"clips.csv, line 7: a quotation mark opens a cell and nobody closes it"),
-        ('"stop he shouts', 'he said stop"', r"clips.csv, line 7: .* goes on to line 10, and line 8 looks like a row"),
+        ('"stop he shouts', "sound", r"clips.csv, line 7: a quotation mark opens a cell and is never closed"),
+        ('"stop he shouts', 'he said stop"', r"clips.csv, line 7: .* ends on line 10, and line 8 looks like a row"),
         ('"stop" he shouts', "sound", r"clips.csv, line 7: text follows a closing quotation mark"),
     ],
 )
@@ -97,7 +97,7 @@ def test_mapping_and_extras_are_read_by_the_same_reader(tmp_path: Path) -> None:
     (tmp_path / "map.tsv").write_text('file\tid\tnote\na.wav\tc01\t"open\n')
     assert list(_by_table(tmp_path, tmp_path / "map.tsv")) == [("c01", 0)]
     (tmp_path / "map.tsv").write_text("file\tid\tid\na.wav\tc01\tc02\n")
-    with pytest.raises(UsageError, match="the column 'id' stands twice"):
+    with pytest.raises(UsageError, match="duplicate column 'id'"):
         _by_table(tmp_path, tmp_path / "map.tsv")
     (tmp_path / "map.tsv").write_text("file\tid\n../a.wav\tc01\n")
     with pytest.raises(UsageError, match=r"line 2: file '\.\./a\.wav' must lie inside"):
@@ -154,7 +154,7 @@ def test_whole_numbers_are_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clips.csv", "clips.tsv", "clips.jsonl"])
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path, name: str) -> None:
     texts = {"clips.csv": "id,text,text\na,b,c\n", "clips.tsv": "id\ttext\ttext\na\tb\tc\n"}
-    with pytest.raises(UsageError, match=r"line 1: (the column|not JSON: duplicate key) 'text'"):
+    with pytest.raises(UsageError, match=r"line 1: (duplicate column|not JSON: duplicate key) 'text'"):
         folder_set(tmp_path, name, texts.get(name, '{"id": "a", "text": "b", "text": "c"}\n'))
 
 

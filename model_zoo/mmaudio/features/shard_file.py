@@ -195,16 +195,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         if not any(folder.glob("*.bin")):
             raise UsageError(_no_shard(folder)) from None
-        raise UsageError(f"shard {folder}: its index is missing; {_CURE}") from None
+        raise UsageError(f"shard {folder}: its index is missing; {_FIX}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"shard {folder}: its index is damaged ({error}); {_CURE}") from error
+        raise UsageError(f"shard {folder}: its index is damaged ({error}); {_FIX}") from error
     if not isinstance(index, dict):
-        raise UsageError(f"shard {folder}: its index is damaged (holds a {type(index).__name__}); {_CURE}")
+        raise UsageError(f"shard {folder}: its index is damaged (holds a {type(index).__name__}); {_FIX}")
     if index.get("format") != FORMAT or index.get("version") != VERSION:
         found = f"{index.get('format')!r} version {index.get('version')!r}"
         raise UsageError(f"shard {folder}: holds {found}, expected {FORMAT} version {VERSION}; extract it again")
     if index.get("digest") != digest_of(index):
-        raise UsageError(f"shard {folder}: its index is damaged (checksum differs); {_CURE}")
+        raise UsageError(f"shard {folder}: its index is damaged (checksum differs); {_FIX}")
     return index
 
 
@@ -218,4 +218,4 @@ def _no_shard(folder: Path) -> str:
     return f"{message} A feature folder holds shards only"
 
 
-_CURE = "remove this folder and run the extraction again, it makes only what is missing"
+_FIX = "remove this folder and run the extraction again, it makes only what is missing"
