@@ -21,6 +21,7 @@ import numpy as np
 from av_bench.features import extractor_set
 from av_bench.features.extraction import PROBE
 from av_bench.features.store import Features, Store, media_key, pair_key
+from av_bench.pipeline import prepare
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.run import run
@@ -37,7 +38,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "synchformer-audio": {"tokens": (1,)},  # the real ones are read 32 pairs at a time and only by the head
     "synchformer-video": {"tokens": (1,)},
 }
-PROBE_VALUES: dict[str, Any] = {"samples": 352_800, "rate": 44_100, "peak": 0.5, "video_seconds": 8.0}
+PROBE_VALUES: dict[str, Any] = {"samples": 352_800, "rate": 44_100, "peak": 0.5, "heard": 0.5, "video_seconds": 8.0}
 CHUNK = 256
 
 
@@ -45,6 +46,10 @@ def fingerprint(self: extractor_set.ExtractorSet, name: str) -> str:
     """Stands for the networks' real fingerprints, which need their weight files."""
     del self
     return f"{name}-generated"
+
+
+def nothing_is_missing(options: RunOptions) -> None:
+    """Replaces the preflight: no network runs, so their packages and weights are not needed."""
 
 
 def write_files(folder: Path, count: int, suffix: str) -> list[Path]:
@@ -77,6 +82,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=15_446)
     options = parser.parse_args()
     extractor_set.ExtractorSet.fingerprint = fingerprint  # type: ignore[method-assign]
+    prepare.refuse_missing = nothing_is_missing
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,10 @@ from av_bench.contracts import (
 from av_bench.features.extraction import Extraction
 from av_bench.features.reference_pack import Reference
 from av_bench.features.sides import ReferenceMedia, Sides
-from av_bench.features.store import Features, pair_key, text_key
 from av_bench.metrics.columns import mean_with_interval
 from av_bench.metrics.set_scores import interval_of_effects
 from av_bench.pipeline import clean_subset
+from av_bench.pipeline.feature_arrays import FeatureArrays
 from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
 from av_bench.pipeline.remarks import far_above_full_scale, left_out
@@ -40,57 +39,14 @@ from av_bench.weights.lock import load_lock
 from protocols.definitions import recorded
 
 
-@dataclass
-class _Arrays:
-    """Features of the scored clips, read from the store once per extractor, side and sample.
-
-    ``needs`` are all that will be asked for: outputs of one extractor are in the same shards and are read together.
-    """
-
-    extraction: Extraction
-    sides: Sides
-    reference: Reference | None = None
-    needs: Sequence[Need] = ()
-    _cache: dict[tuple[Need, int], list[NDArray[Any]]] = field(default_factory=dict)
-
-    def get(self, need: Need, clips: Sequence[Clip], k: int) -> list[NDArray[Any]]:
-        if (need, k) not in self._cache:
-            together = [n for n in self.needs if (n.extractor, n.side) == (need.extractor, need.side)]
-            rows = self._read(need, clips, k)
-            for other in {need, *together}:
-                self._cache[other, k] = [row[other.output] for row in rows]
-        return self._cache[need, k]
-
-    def _read(self, need: Need, clips: Sequence[Clip], k: int) -> list[Features]:
-        extraction, seconds = self.extraction, self.extraction.seconds
-        if extraction.networks.is_pair(need.extractor):
-            fingerprint = extraction.networks.pair_fingerprint(need.extractor)
-            pairs = [p for p in self.sides.pairs(clips, need.side) if p[1].sample == k]
-            keys = [pair_key(v.key(seconds), a.key(seconds)) for v, a in pairs]
-        else:
-            fingerprint = extraction.networks.fingerprint(need.extractor)
-            keys = [self._key(need, clip, k) for clip in clips]
-        found = extraction.store.require(fingerprint, keys)
-        return [found[key] for key in keys]
-
-    def _key(self, need: Need, clip: Clip, k: int) -> str:
-        if need.side == "text" and not (self.reference and self.reference.covers(need)):
-            return text_key(clip.text or "")
-        reference = self.sides.reference
-        if need.side == "generated":
-            medium = self.sides.generated[clip.id][k]
-        else:
-            medium = (reference.video if need.side == "video" else reference.audio)[clip.id]
-        return medium.key(self.extraction.seconds)
-
-
 def score(
     plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """``scores.json``, and the rows of ``clips.parquet`` and ``pseudo_values.parquet``."""
-    arrays = _Arrays(extraction, sides, plan.reference, _needs(plan))
     groups = {clip.id: clip.cluster for clip in scored}
-    results, absent = _compute(plan, arrays, scored)
+    with FeatureArrays(extraction, sides, plan.reference, _needs(plan)) as arrays:
+        results, absent = _compute(plan, arrays, scored)
+        warnings = _warnings(plan, sides, scored, arrays)
     rows = [
         {"id": clip_id, "group": groups[clip_id], "metric": name, "value": value}
         for name, result in results.items()
@@ -121,7 +77,7 @@ def score(
         "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
         "metrics": {m.name: _entry(m, results[m.name], plan) for m in plan.measurement.metrics if m.name in results},
         "absent": absent,
-        "warnings": _warnings(plan, sides, scored, arrays),
+        "warnings": warnings,
     }
     if plan.options.dedup is not None:
         scores["clean"] = _clean(plan, extraction, sides, scored, results)
@@ -139,7 +95,7 @@ def _needs(plan: RunPlan) -> list[Need]:
     return [need for metric in plan.measurement.metrics for need in metric.needs]
 
 
-def _compute(plan: RunPlan, arrays: _Arrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
+def _compute(plan: RunPlan, arrays: FeatureArrays, clips: tuple[Clip, ...]) -> tuple[dict[str, Score], dict[str, str]]:
     """Every metric on one list of clips: scores, and the reasons of those that are absent."""
     results: dict[str, Score] = {}
     absent: dict[str, str] = {}
@@ -158,14 +114,15 @@ def _clean(
     """Scores of the clips that are not in the overlap file, and how they differ from the full set's."""
     assert plan.options.dedup is not None
     clips = clean_subset.clean_subset(scored, plan.options.dedup)
-    results, absent = _compute(plan, _Arrays(extraction, sides, plan.reference, _needs(plan)), clips)
+    with FeatureArrays(extraction, sides, plan.reference, _needs(plan)) as arrays:
+        results, absent = _compute(plan, arrays, clips)
     found = {m.name: _entry(m, results[m.name], plan) for m in plan.measurement.metrics if m.name in results}
     for name, difference in clean_subset.differences(full, results, scored).items():
         found[name] |= {"against_full": difference}
     return {"scored": len(clips), "left_out": len(scored) - len(clips), "metrics": found, "absent": absent}
 
 
-def _column(metric: Metric, plan: RunPlan, arrays: _Arrays, scored: tuple[Clip, ...]) -> Score:
+def _column(metric: Metric, plan: RunPlan, arrays: FeatureArrays, scored: tuple[Clip, ...]) -> Score:
     """One metric over all samples per clip: the mean over samples of the values and of the per-clip values."""
     if not scored:
         raise MetricError(f"{metric.name}: no clip could be scored (the ledger says why)")
@@ -284,7 +241,7 @@ def _counts(plan: RunPlan, sides: Sides, scored: Sequence[Clip]) -> dict[str, An
     }
 
 
-def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: FeatureArrays) -> list[str]:
     """Remarks on suspicious input, printed under the table."""
     warnings = [*plan.clips.notes, *clean_subset.warnings(plan.options.dedup)]
     trained_on = plan.protocol.trained_on
@@ -326,7 +283,7 @@ def _rests_on(metric: Metric, network: str) -> bool:
     return any(need.extractor in users for need in metric.needs)
 
 
-def _identical(plan: RunPlan, scored: tuple[Clip, ...], arrays: _Arrays) -> list[str]:
+def _identical(plan: RunPlan, scored: tuple[Clip, ...], arrays: FeatureArrays) -> list[str]:
     """Clips whose generated features equal the reference features to rounding."""
     for metric in plan.measurement.metrics:
         needs = {need.side: need for need in metric.needs}
