@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import typer
 from tests.conftest import ROOT
 from tests.docs.blocks import Block, blocks, commands
 
+PROGRAM = ROOT / "tests" / "docs" / "program.py"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 STORIES = [page for page in PAGES if any(block.runs for block in blocks(page))]
 
@@ -22,15 +26,39 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Path]:
+    """The socket of a process that runs av-bench in forks of itself."""
+    folder = Path(tempfile.mkdtemp(prefix="av-bench-"))  # a socket's path may have 108 bytes
+    code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    paths = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-c", code, str(PROGRAM), "serve", str(folder / "s")]
+    with subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield folder / "s"
+        process.terminate()
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def shell(tmp_path: Path) -> dict[str, str]:
+def shell(server: Path, tmp_path: Path) -> dict[str, str]:
     """An environment in which av-bench is this checkout's."""
     program = tmp_path / "bin" / "av-bench"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m av_bench "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{PROGRAM}" call "{server}" "$@"\n')
     program.chmod(0o755)
     paths = {"PATH": f"{program.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return os.environ | paths | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+
+
+def test_the_program_is_av_bench(shell: dict[str, str], tmp_path: Path) -> None:
+    """Arguments, folder, environment, streams and exit code are the caller's."""
+    script = "cd sub && av-bench --version && HOME=$PWD AV_BENCH_HOME= av-bench table nothing 2> said"
+    (tmp_path / "sub").mkdir()
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=shell, capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:9]) == (2, "av-bench ")
+    assert "nothing" in (tmp_path / "sub" / "said").read_text()
 
 
 @pytest.mark.parametrize("page", STORIES, ids=name)
