@@ -37,12 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run slow tests of networks when a marker expression or a file asks for them."""
+    """Run slow tests, and those of the paper's networks, when a marker expression or a file asks for them."""
     if config.option.markexpr or config.args_source is pytest.Config.ArgsSource.ARGS:
         return
-    later = pytest.mark.skip(reason="takes minutes; ask for it with -m paper, -m parity or by file")
+    later = pytest.mark.skip(reason="takes minutes; ask for it with -m slow, -m paper, -m parity or by file")
     for item in items:
-        if item.path.parent.name in ("extractors", "golden") and any(map(item.get_closest_marker, SLOW)):
+        if item.get_closest_marker("slow"):
+            item.add_marker(later)
+        elif item.path.parent.name in ("extractors", "golden") and any(map(item.get_closest_marker, SLOW)):
             item.add_marker(later)
 
 

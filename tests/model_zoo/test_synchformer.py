@@ -93,6 +93,7 @@ def record(module: nn.Module, name: str, into: dict[str, Tensor], before: bool =
         module.register_forward_hook(lambda _, __, output: into.__setitem__(name, output))
 
 
+@pytest.mark.slow
 @needs_golden
 def test_video_encoder_gives_reference_tokens_and_intermediates(golden: tuple[str, sync.Synchformer]) -> None:
     rule, network = golden

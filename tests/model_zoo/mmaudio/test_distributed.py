@@ -88,7 +88,9 @@ def same(a: Path, b: Path) -> None:
                 assert second[name] == pytest.approx(first[name], rel=1e-4), (first["step"], name)
 
 
-@pytest.mark.parametrize(("parallel", "start"), [("ddp", torchrun), ("fsdp", spawned)])
+@pytest.mark.parametrize(
+    ("parallel", "start"), [("ddp", torchrun), pytest.param("fsdp", spawned, marks=pytest.mark.slow)]
+)
 def test_two_processes_equal_one(tmp_path: Path, parallel: str, start: Callable[..., None]) -> None:
     recipe = tiny_recipe(tmp_path)
     train(recipe, tmp_path / "one", quiet=True)
@@ -96,7 +98,7 @@ def test_two_processes_equal_one(tmp_path: Path, parallel: str, start: Callable[
     same(tmp_path / "one", tmp_path / "two")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
 def test_another_number_of_processes_goes_on(tmp_path: Path, parallel: str) -> None:
     """One process to step 2, two to step 4, one to the end: as if it had been one all along."""
     recipe = tiny_recipe(tmp_path)

@@ -78,6 +78,7 @@ class _NoConditioner:
         return sequence_lengths("16k", seconds)[1:]
 
 
+@pytest.mark.slow
 @needs_golden
 @pytest.mark.parity
 def test_a_guided_full_size_sample_of_five_steps() -> None:

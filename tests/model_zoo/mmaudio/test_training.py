@@ -106,6 +106,7 @@ def floor(std: torch.Tensor) -> float:
     return float((weights[:, None] * s2 / ((1 - t) ** 2 + t**2 * s2)).sum(0).mean() / weights.sum())
 
 
+@pytest.mark.slow
 def test_overfitting_one_batch_reaches_the_floor(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     with ShardWriter(tmp_path / "features", dtype="fp32") as writer:

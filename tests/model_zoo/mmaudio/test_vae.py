@@ -49,6 +49,7 @@ def test_tiny_values(fused: bool) -> None:
     close(vae.decode(found["z"]), found["decode_of_z"])
 
 
+@pytest.mark.slow
 @needs_golden
 def test_full_size_values() -> None:
     """171,657,218 parameters; about 8 s on one core."""
