@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from av_bench.contracts import DEFAULT_SEED, Flavour
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from av_bench.pipeline.plan import RunResult
     from av_bench.results.compare_clips import Comparison
     from av_bench.results.gate import Paths, Verdict
@@ -134,7 +136,7 @@ def table(paths: Sequence[Path | str], form: str = "markdown", *, allow_differen
     return TableText.of(tables(paths, allow_different_n=allow_different_n), form)
 
 
-def frame(paths: Sequence[Path | str], per: str = "run") -> Any:
+def frame(paths: Sequence[Path | str], per: str = "run") -> pd.DataFrame:
     """Run folders -> a pandas frame: one row per run and metric, or with ``per="clip"`` per run, clip and metric."""
     from av_bench.results.frame import frame as frame_of_runs
 

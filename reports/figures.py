@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import Clip, UsageError, unknown_name
-from av_bench.results.record import Run
+from av_bench.results.record import Run, by_clip
 from reports import spectrograms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SIZE = 7  # pt of text, as in a paper's figure
 COLOURS = ("#1f5f99", "#c2571a", "#2e7d4f", "#7b4ea3", "#a8324a", "#6b5b2a", "#3b8ea5", "#555f6b")
@@ -36,7 +40,7 @@ class Source:
     sounds: str
 
 
-def save(figure: Any, paths: Sequence[Path]) -> None:
+def save(figure: Figure, paths: Sequence[Path]) -> None:
     """Write PNG, PDF or SVG by the suffix; without dates, so that the same figure is the same file."""
     for path in paths:
         if path.suffix not in (".png", ".pdf", ".svg"):
@@ -47,7 +51,7 @@ def save(figure: Any, paths: Sequence[Path]) -> None:
         figure.savefig(path, dpi=200, metadata=dates[path.suffix])
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -61,7 +65,7 @@ def plain(text: str) -> str:
     return " ".join(text.replace("$", r"\$").split())
 
 
-def spectrogram_grid(clips: Sequence[str], sources: Sequence[Source], media: Media, frames: int = 6) -> Any:
+def spectrogram_grid(clips: Sequence[str], sources: Sequence[Source], media: Media, frames: int = 6) -> Figure:
     """One column per clip: frames, then the real sound above those of the models, with the labelled onsets as ticks.
 
     Strips of one clip share one scale. A missing sound leaves its place empty and says so.
@@ -98,7 +102,7 @@ def _shortened(text: str, letters: int) -> str:
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
-def _filmstrip(axes: Any, pictures: NDArray[np.uint8] | None, count: int) -> None:
+def _filmstrip(axes: Axes, pictures: NDArray[np.uint8] | None, count: int) -> None:
     axes.axis("off")
     if pictures is None or not len(pictures):
         return
@@ -107,7 +111,7 @@ def _filmstrip(axes: Any, pictures: NDArray[np.uint8] | None, count: int) -> Non
 
 
 def _strip(
-    axes: Any, strip: spectrograms.Strip | None, loudest: float, seconds: float, onsets: Sequence[float]
+    axes: Axes, strip: spectrograms.Strip | None, loudest: float, seconds: float, onsets: Sequence[float]
 ) -> None:
     axes.set_yticks([])
     axes.set_xlim(0, seconds)
@@ -137,7 +141,7 @@ def per_clip_metrics(runs: Sequence[Run], wanted: Sequence[str]) -> list[str]:
     return list(wanted) or known
 
 
-def sorted_scores(runs: Sequence[Run], metrics: Sequence[str]) -> Any:
+def sorted_scores(runs: Sequence[Run], metrics: Sequence[str]) -> Figure:
     """One panel per metric: every model's values from the worst clip to the best (Figure A1)."""
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
@@ -170,18 +174,17 @@ def extremes(first: Run, second: Run, metric: str, count: int) -> list[str]:
     gap = (ours - theirs).dropna()
     if not first.scores["metrics"][metric]["higher_is_better"]:
         gap = -gap
-    order = [str(key[0]) for key in gap.sort_values(ascending=False, kind="stable").index]
+    order = list(gap.sort_values(ascending=False, kind="stable").index.get_level_values("id"))
     count = min(count, len(order) // 2)
     return [*order[:count], *order[len(order) - count :]]
 
 
-def examples(clips: Sequence[str], runs: Sequence[Run], metric: str, media: Media, frames: int = 3) -> Any:
+def examples(clips: Sequence[str], runs: Sequence[Run], metric: str, media: Media, frames: int = 3) -> Figure:
     """Frames of clips with their text and every model's score (Figure A2)."""
     if not clips:
         raise UsageError("figure examples: too few clips have a value in both runs")
     figure = _figure(3.4 * len(clips), 1.55 + 0.16 * len(runs))
-    values = [run.values()[metric].dropna() for run in runs]
-    scores = [{str(key[0]): float(v) for key, v in column.items()} for column in values]
+    scores = [by_clip(run.values()[metric]) for run in runs]
     for column, clip_id in enumerate(clips):
         clip = media.clip(clip_id)
         axes = figure.add_axes((column / len(clips) + 0.01, 0.42, 1 / len(clips) - 0.02, 0.56))
@@ -193,7 +196,7 @@ def examples(clips: Sequence[str], runs: Sequence[Run], metric: str, media: Medi
     return figure
 
 
-def rope_affinity(default: NDArray[np.float64], aligned: NDArray[np.float64], seconds: float) -> Any:
+def rope_affinity(default: NDArray[np.float64], aligned: NDArray[np.float64], seconds: float) -> Figure:
     """Affinities ``(audio tokens, visual tokens)`` of two constant sequences under both embeddings (Figure A5)."""
     figure = _figure(4.6, 2.5)
     panels = figure.subplots(1, 2, sharey=True)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +40,7 @@ class ClipList:
     label_kind: str
     files: tuple[str, ...]
     hashes: tuple[str, ...]
-    rows: Any
+    rows: pa.Table
     malformed: tuple[Malformed, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -76,7 +75,7 @@ def clip_name(clip_id: str, start_ms: int | None) -> str:
     return f"{clip_id}_{whole:06d}" + (f".{rest:03d}" if rest else "")
 
 
-def clip_names(rows: Any) -> frozenset[str]:
+def clip_names(rows: pa.Table) -> frozenset[str]:
     """Names of all clips of a table of rows."""
     ids = rows["id"].to_pylist()
     starts = rows["start"].to_pylist() if "start" in rows.column_names else [None] * len(ids)
@@ -91,7 +90,7 @@ def concatenate(name: str, lists: Sequence[ClipList]) -> ClipList:
             f"{name}: its files hold different kinds of ids or only some have times; audit them one by one"
         )
     labelled = all("label" in part.rows.column_names and part.label_kind == first.label_kind for part in lists)
-    tables: list[Any] = []
+    tables: list[pa.Table] = []
     files: list[str] = []
     hashes: list[str] = []
     for part in lists:
@@ -113,17 +112,17 @@ def concatenate(name: str, lists: Sequence[ClipList]) -> ClipList:
     )
 
 
-def key_columns(rows: Any) -> list[str]:
+def key_columns(rows: pa.Table) -> list[str]:
     """Columns that make two rows the same clip."""
     return ["id", "start", "end"] if "start" in rows.column_names else ["id"]
 
 
-def distinct(clips: ClipList) -> Any:
+def distinct(clips: ClipList) -> pa.Table:
     """Rows with every clip once (the first row of each), in file order."""
     return distinct_rows(clips.rows)
 
 
-def distinct_rows(rows: Any) -> Any:
+def distinct_rows(rows: pa.Table) -> pa.Table:
     """The first row of each clip of a table of rows."""
     keep = ~rows.select(key_columns(rows)).to_pandas().duplicated().to_numpy()
     return rows if keep.all() else rows.filter(pa.array(keep))

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +76,7 @@ def read_list(
     )
 
 
-def _records(raw: bytes, layout: Format, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
+def _records(raw: bytes, layout: Format, shown: str) -> tuple[pa.Array, NDArray[np.int32], list[Malformed]]:
     """Split a file into records: (string array, line numbers, rows that cannot be split)."""
     if layout.kind == "lines":
         return (*_line_records(raw), [])
@@ -90,7 +89,7 @@ def _records(raw: bytes, layout: Format, shown: str) -> tuple[Any, NDArray[np.in
     return _table_records(text, layout, shown)
 
 
-def _line_records(raw: bytes) -> tuple[Any, NDArray[np.int32]]:
+def _line_records(raw: bytes) -> tuple[pa.Array, NDArray[np.int32]]:
     """Lines (ended by LF, CR LF or CR) without comments and blanks. The arrow strings point into ``raw``: two million
     lines cost no copy."""
     if len(raw) >= 2**31:
@@ -113,7 +112,7 @@ def _line_records(raw: bytes) -> tuple[Any, NDArray[np.int32]]:
     return records.filter(pa.array(keep)), lines[keep]
 
 
-def _table_records(text: str, layout: Format, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
+def _table_records(text: str, layout: Format, shown: str) -> tuple[pa.Array, NDArray[np.int32], list[Malformed]]:
     """Rows of a file with a header, as the wanted columns joined by a comma."""
     rows = read_rows(text, shown, layout.delimiter)
     _, header = next(rows, (1, []))
@@ -154,13 +153,13 @@ def _json_entries(text: str, layout: Format, shown: str) -> list[str]:
     return [_json_id(entry) for entry in data]
 
 
-def _json_id(entry: Any) -> str:
+def _json_id(entry: object) -> str:
     """The id of an entry as text; what is neither text nor a whole number stays visible as a malformed row."""
     value = entry.get("id", entry) if isinstance(entry, dict) else entry
     return value if isinstance(value, str) else json.dumps(value)[:_TEXT]
 
 
-def _json_lines(text: str, shown: str) -> tuple[Any, NDArray[np.int32], list[Malformed]]:
+def _json_lines(text: str, shown: str) -> tuple[pa.Array, NDArray[np.int32], list[Malformed]]:
     """Ids of a file with a JSON object per line; a line that is no JSON is a malformed row."""
     records: list[str] = []
     lines: list[int] = []
@@ -176,7 +175,7 @@ def _json_lines(text: str, shown: str) -> tuple[Any, NDArray[np.int32], list[Mal
     return pa.array(records, pa.string()), np.asarray(lines, np.int32), odd
 
 
-def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -> tuple[Any, list[Malformed]]:
+def _parse(records: pa.Array, lines: NDArray[np.int32], layout: Format, shown: str) -> tuple[pa.Table, list[Malformed]]:
     """Match every record; return the table of rows and the records that do not fit."""
     found = pc.extract_regex(records, pattern=rf"^(?:{layout.pattern})\s*$")
     good = found.is_valid().to_numpy(zero_copy_only=False)
@@ -186,7 +185,7 @@ def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -
     ]
     if malformed:
         found, records, lines = found.filter(pa.array(good)), records.filter(pa.array(good)), lines[good]
-    columns: dict[str, Any] = {"id": pc.struct_field(found, "id")}
+    columns: dict[str, pa.Array] = {"id": pc.struct_field(found, "id")}
     if layout.windows:
         start = _milliseconds(pc.struct_field(found, "start"), layout.unit_ms)
         has_end = "end" in layout.groups
@@ -207,7 +206,7 @@ def _parse(records: Any, lines: NDArray[np.int32], layout: Format, shown: str) -
     return table, malformed
 
 
-def _milliseconds(values: Any, unit_ms: int) -> NDArray[np.int64]:
+def _milliseconds(values: pa.Array, unit_ms: int) -> NDArray[np.int64]:
     """Times written in units of ``unit_ms`` as whole ms."""
     written: NDArray[np.float64] = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
     return np.rint(written * unit_ms).astype(np.int64)
@@ -222,7 +221,7 @@ def _refuse_foreign(good: int, bad: Sequence[Malformed], layout: Format, raw: by
         )
 
 
-def _refuse_instants(rows: Any, layout: Format, shown: str) -> None:
+def _refuse_instants(rows: pa.Table, layout: Format, shown: str) -> None:
     """UsageError when most windows are far under 1 s: the times are in another unit, and nothing would overlap."""
     if _instants(rows, layout):
         raise UsageError(
@@ -231,7 +230,7 @@ def _refuse_instants(rows: Any, layout: Format, shown: str) -> None:
         )
 
 
-def _instants(rows: Any, layout: Format) -> bool:
+def _instants(rows: pa.Table, layout: Format) -> bool:
     """Whether most windows of a table of rows are far under 1 s."""
     if not layout.windows or not len(rows):
         return False

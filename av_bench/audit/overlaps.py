@@ -12,15 +12,19 @@ and several times by clip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow.compute as pc
 
 from av_bench.audit.cliplist import ClipList, Malformed, clip_name, clip_names, distinct, distinct_rows, key_columns
 from av_bench.contracts import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 Rule = Literal["id", "overlap", "segment"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -132,10 +136,11 @@ def counts(test: ClipList, train: ClipList) -> dict[Rule, tuple[int, int]]:
     return {rule: (len(hit[key].drop_duplicates()), hit["id"].nunique()) for rule, hit in found.items()}
 
 
-def _against(test: ClipList, rows: Any, train: ClipList, rule: Rule) -> TrainResult:
+def _against(test: ClipList, rows: pa.Table, train: ClipList, rule: Rule) -> TrainResult:
     _comparable(test, train, rule)
     findings = []
-    for r in _under(_id_pairs(rows, train), rule).itertuples(index=False):
+    pairs: Iterator[Any] = iter(_under(_id_pairs(rows, train), rule).itertuples(index=False))
+    for r in pairs:
         a = OverlapRow(test.files[r.file], r.line, *_times(r, "start", "end"))
         b = OverlapRow(train.files[r.file_train], r.line_train, *_times(r, "start_train", "end_train"))
         findings.append(Finding(clip_name(r.id, a.start), r.id, train.name, a, b))
@@ -166,16 +171,16 @@ def _comparable(test: ClipList, train: ClipList, rule: Rule) -> None:
         )
 
 
-def _id_pairs(rows: Any, train: ClipList) -> Any:
+def _id_pairs(rows: pa.Table, train: ClipList) -> pd.DataFrame:
     """Pandas frame of (test row, training row) pairs of one id; training columns end in ``_train``."""
     known = pc.is_in(train.rows["id"], value_set=pc.unique(rows["id"]))
     candidates = distinct_rows(train.rows.filter(known))
-    left = rows.select([*key_columns(rows), "file", "line"]).to_pandas()
+    left: pd.DataFrame = rows.select([*key_columns(rows), "file", "line"]).to_pandas()
     right = candidates.select([*key_columns(candidates), "file", "line"]).to_pandas()
     return left.merge(right.rename(columns={c: f"{c}_train" for c in right.columns if c != "id"}), on="id")
 
 
-def _under(pairs: Any, rule: Rule) -> Any:
+def _under(pairs: pd.DataFrame, rule: Rule) -> pd.DataFrame:
     """The pairs that also satisfy the rule about windows."""
     if rule == "segment":
         return pairs[pairs["start"] == pairs["start_train"]]

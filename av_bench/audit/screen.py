@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from rich.table import Table
 
 from av_bench.audit.alignment import Alignment
 from av_bench.audit.cliplist import Malformed
@@ -15,10 +16,8 @@ from av_bench.audit.report import seconds
 from av_bench.audit.tables import Cell, TableA4
 
 
-def summary_table(result: ListAudit) -> Any:
+def summary_table(result: ListAudit) -> Table:
     """A rich table: one line per training list, then union and intersection."""
-    from rich.table import Table
-
     table = Table(title=f"{result.test} ({result.n_clips:,} clips, {result.n_ids:,} ids), rule {result.rule}")
     table.add_column("training list")
     for head in ("its clips", "test clips in it", "share", "test ids in it"):
@@ -35,10 +34,8 @@ def summary_table(result: ListAudit) -> Any:
     return table
 
 
-def findings_table(findings: Sequence[Finding], limit: int) -> Any:
+def findings_table(findings: Sequence[Finding], limit: int) -> Table:
     """A rich table of the first ``limit`` findings with file and line of both rows."""
-    from rich.table import Table
-
     table = Table(title=f"findings ({min(limit, len(findings)):,} of {len(findings):,}; --csv or --json holds all)")
     for head in ("test clip", "test row", "training row", "training start (s)"):
         table.add_column(head, overflow="fold")
@@ -55,10 +52,8 @@ def malformed_lines(rows: Sequence[Malformed], limit: int = 20) -> list[str]:
     return [f"{len(rows)} malformed rows were not audited:", *lines]
 
 
-def a4_table(result: TableA4) -> Any:
+def a4_table(result: TableA4) -> Table:
     """A rich table: the paper's counts and ours by rule, clips and (ids)."""
-    from rich.table import Table
-
     table = Table(title="Table A4: test clips found in training lists; ours as clips (ids), share of the test list")
     table.add_column("test list")
     table.add_column("training list")
@@ -91,10 +86,8 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
-def matches_table(result: ContentAudit, limit: int = 200) -> Any:
+def matches_table(result: ContentAudit, limit: int = 200) -> Table:
     """A rich table: one line per match with offset, length and confidence of sound and picture."""
-    from rich.table import Table
-
     sizes = ", ".join(f"{name}: {count:,} files" for name, count in result.counts.items())
     shown = f", the first {limit:,} shown" if len(result.matches) > limit else ""
     title = f"{len(result.matches):,} content matches{shown} ({sizes})"

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -17,6 +17,9 @@ from av_bench.audit import sound
 from av_bench.audit.shapes import FPS
 from av_bench.contracts import MediaError
 from av_bench.media.stream import Wish, stream
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 _HEIGHT = 84  # pixels of a moment
 _COLUMNS = 480  # of a spectrogram, at most
@@ -34,7 +37,7 @@ def moments(path: Path, times: tuple[float, ...]) -> tuple[str, ...]:
         return ()
 
 
-def _frames(container: Any, times: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
+def _frames(container: InputContainer, times: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         return
@@ -45,16 +48,16 @@ def _frames(container: Any, times: Sequence[float]) -> Iterator[NDArray[np.uint8
             container.seek(int((max(0.0, time) + zero) * av.time_base))
             frames = container.decode(streams[0])
         while at < time and (frame := next(frames, None)) is not None:
-            if frame.pts is not None:
+            if frame.pts is not None and frame.time_base is not None:
                 shown, at = frame, float(frame.pts * frame.time_base) - zero
         if shown is not None:
             yield _small(shown)
 
 
-def _small(frame: Any) -> NDArray[np.uint8]:
+def _small(frame: av.VideoFrame) -> NDArray[np.uint8]:
     width = max(2, round(_HEIGHT * frame.width / frame.height))
-    array: NDArray[np.uint8] = frame.reformat(width=width, height=_HEIGHT, format="rgb24").to_ndarray()
-    return np.rot90(array, round(frame.rotation / 90) % 4)
+    array = frame.reformat(width=width, height=_HEIGHT, format="rgb24").to_ndarray()
+    return np.rot90(np.asarray(array, np.uint8), round(frame.rotation / 90) % 4)
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from av_bench.contracts import UsageError, unknown_name
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from av_bench.pipeline.clip_media import ClipMedia
@@ -124,7 +125,7 @@ def _known(chosen: list[str], names: list[str]) -> None:
             raise UsageError(f"--clip: {unknown_name('clip', name, names)}")
 
 
-def _save(figure: Any, out: list[Path]) -> None:
+def _save(figure: Figure, out: list[Path]) -> None:
     from reports import figures
 
     figures.save(figure, out)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import av
 import torch
@@ -26,6 +26,10 @@ from av_bench.media.headers import OPTIONS, check_complete, check_riff, refuse_l
 from av_bench.media.picture import Picker, resize
 from av_bench.media.resample import resample
 from av_bench.media.sound import FAR_SECONDS, Sound
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.stream import Stream
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -214,7 +218,7 @@ class _Reader:
     def __init__(
         self,
         path: Path,
-        container: Any,
+        container: InputContainer,
         requests: Sequence[VideoRequest],
         seconds: float | None,
         audio: bool,
@@ -247,19 +251,21 @@ class _Reader:
             nothing = packet.size == 0 and packet.pts is not None
             if packet.stream is self.audio_stream:
                 for frame in () if nothing else packet.decode():
-                    self.sound.push(frame)
+                    if isinstance(frame, av.AudioFrame):
+                        self.sound.push(frame)
                 continue
             self._note_end(packet)
             if not nothing and not all(picker.done for picker in self.pickers):
                 for frame in packet.decode():
-                    self._video(frame, by_decoding)
+                    if isinstance(frame, av.VideoFrame):
+                        self._video(frame, by_decoding)
         for picker in self.pickers:
             picker.finish(self.video_end)
         if declares and (self.audio_stream is not None or not self.container.streams.audio):
             # (else the sound may be longer than the picture, and was not read)
             check_complete(self.path, self.container, self.zero, max(self.sound.seconds, self.video_end or 0.0))
 
-    def _note_end(self, packet: Any) -> None:
+    def _note_end(self, packet: av.Packet[Stream]) -> None:
         """End of the picture, from packet times: known without decoding, so it never depends on the requests."""
         if packet.pts is not None and not packet.is_discard:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
@@ -268,9 +274,9 @@ class _Reader:
                 raise MediaError(self.path, Reason.UNREADABLE, f"{jump}: the clock of the file is broken")
             self.video_end = max(end, self.video_end or 0.0)
 
-    def _video(self, frame: Any, by_decoding: bool) -> None:
+    def _video(self, frame: av.VideoFrame, by_decoding: bool) -> None:
         ticks = frame.dts if by_decoding else frame.pts
-        if ticks is not None:
+        if ticks is not None and frame.time_base is not None:
             time = Fraction(ticks) * frame.time_base - Fraction(self.zero).limit_denominator(1_000_000)
         elif by_decoding and self._shown is not None:
             time = self._shown + self._step  # the last frames come after the last packet

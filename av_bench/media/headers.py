@@ -6,11 +6,14 @@ import codecs
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import av
 
 from av_bench.contracts import MediaError, Reason
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 _MISSING_SECONDS = 0.25  # this much less than the header declares means the file is cut off
 _ESTIMATED = {"mp3", "aac", "ogg", "ac3", "eac3", "amr", "mp2"}  # formats whose duration is estimated, not declared
@@ -93,14 +96,14 @@ def refuse_text(path: Path) -> None:
         raise MediaError(path, Reason.UNREADABLE, f"text, not a recording: it begins with {text[:40]!r}")
 
 
-def refuse_lists(path: Path, container: Any) -> None:
+def refuse_lists(path: Path, container: InputContainer) -> None:
     """MediaError for a file that only names others."""
     if set(container.format.name.split(",")) & _LISTS:
         detail = f"a list of other files ({container.format.name}), not a recording"
         raise MediaError(path, Reason.UNREADABLE, detail)
 
 
-def check_complete(path: Path, container: Any, zero: float, found: float) -> None:
+def check_complete(path: Path, container: InputContainer, zero: float, found: float) -> None:
     """MediaError when a header promises clearly more than was decoded: a cut-off file.
 
     ``zero`` is the start of the container and ``found`` the end of what was decoded, counted from there, in s.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
 from av_bench.runtime.files import atomic_path
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+    VideoPacket = av.Packet[VideoStream]
 
 RATES = (8_000, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 BIT_RATE = 128_000
@@ -59,19 +66,19 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
         raise MediaError(video, Reason.UNREADABLE, f"cannot be copied beside {audio.name}: {error}") from error
 
 
-def _zero(source: Any) -> float:
+def _zero(source: InputContainer) -> float:
     """Start of the container in s."""
     return float(max(0, source.start_time or 0) / av.time_base)
 
 
-def _packets(source: Any, seconds: float) -> list[Any]:
+def _packets(source: InputContainer, seconds: float) -> list[VideoPacket]:
     """Packets of the picture shown in [0, ``seconds``), counted from 0; none when they cannot be decoded by themselves.
 
     That is so when the first is no keyframe, or when earlier ones are needed: those before the start of an edit list
     (marked to be discarded after decoding) and those before second 0.
     """
     picture, zero = source.streams.video[0], _zero(source)
-    kept: list[Any] = []
+    kept: list[VideoPacket] = []
     for packet in source.demux(picture):
         if packet.pts is None:
             continue
@@ -85,7 +92,8 @@ def _packets(source: Any, seconds: float) -> list[Any]:
         kept.append(packet)
     for packet in kept:
         shift = round(zero / packet.time_base)
-        packet.pts, packet.dts = packet.pts - shift, None if packet.dts is None else packet.dts - shift
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
     return kept
 
 
@@ -100,21 +108,25 @@ def _frames(video: Path, seconds: float) -> Iterator[tuple[float, NDArray[np.uin
             if time >= seconds:
                 return
             if time >= 0:
-                turns = round(getattr(frame, "rotation", 0) / 90) % 4
+                turns = round(frame.rotation / 90) % 4
                 yield time, np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
-def _picture_stream(sink: Any, first: NDArray[np.uint8], rate: Any) -> Any:
+def _picture_stream(sink: OutputContainer, first: NDArray[np.uint8], rate: Fraction | None) -> VideoStream:
     """H.264 (MPEG-4 where there is no x264) of the first picture's size, cut to even numbers."""
-    name, options = ("libx264", {"crf": "18"}) if "libx264" in av.codecs_available else ("mpeg4", {"qscale": "2"})
-    stream = sink.add_stream(name, rate=rate or 25, options=options)
+    if "libx264" in av.codecs_available:
+        stream = sink.add_stream("libx264", rate=rate or 25, options={"crf": "18"})
+    else:
+        stream = sink.add_stream("mpeg4", rate=rate or 25, options={"qscale": "2"})
     stream.height, stream.width = (size // 2 * 2 for size in first.shape[:2])
     stream.pix_fmt = "yuv420p"
     stream.codec_context.time_base = _TICK
     return stream
 
 
-def _encode_picture(sink: Any, stream: Any, frames: Iterable[tuple[float, NDArray[np.uint8]]]) -> None:
+def _encode_picture(
+    sink: OutputContainer, stream: VideoStream, frames: Iterable[tuple[float, NDArray[np.uint8]]]
+) -> None:
     for time, picture in frames:
         cut = np.ascontiguousarray(picture[: stream.height, : stream.width])
         frame = av.VideoFrame.from_ndarray(cut, format="rgb24")
@@ -123,7 +135,7 @@ def _encode_picture(sink: Any, stream: Any, frames: Iterable[tuple[float, NDArra
     sink.mux(stream.encode(None))
 
 
-def _encode(sink: Any, stream: Any, samples: Any, rate: int) -> None:
+def _encode(sink: OutputContainer, stream: AudioStream, samples: NDArray[np.float32], rate: int) -> None:
     resampler = av.AudioResampler("fltp", "mono", stream.rate)
     for start in range(0, len(samples), _BLOCK):
         block = np.clip(samples[None, start : start + _BLOCK], -1, 1)

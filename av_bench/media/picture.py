@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -34,18 +35,18 @@ class Picker:
         self.count = count
         self.fps = Fraction(request.fps).limit_denominator(1001)
         self.tick = 0
-        self.previous: Any = None
+        self.previous: VideoFrame | None = None
         self._to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
         self._waiting: list[NDArray[np.uint8]] = []
         self._ready: list[torch.Tensor] = []
-        self._last: tuple[Any, NDArray[np.uint8]] | None = None
+        self._last: tuple[VideoFrame, NDArray[np.uint8]] | None = None
 
     @property
     def done(self) -> bool:
         """Whether all ticks have their frame."""
         return self.count is not None and self.tick >= self.count
 
-    def push(self, time: Fraction, frame: Any) -> None:
+    def push(self, time: Fraction, frame: VideoFrame) -> None:
         """Take a frame that is shown from ``time`` (s) on."""
         if self.done:
             return
@@ -62,7 +63,7 @@ class Picker:
         self._flush()
 
     def _emit_until(self, tick: int) -> None:
-        while self.tick < tick and not self.done:
+        while self.previous is not None and self.tick < tick and not self.done:
             self._wait(self._array(self.previous))
             self.tick += 1
 
@@ -74,7 +75,7 @@ class Picker:
         if len(self._waiting) == _RESIZE_CHUNK or len(self._waiting) * largest > _RESIZE_BYTES:
             self._flush()
 
-    def _array(self, frame: Any) -> NDArray[np.uint8]:
+    def _array(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if self._last is None or self._last[0] is not frame:
             array: NDArray[Any] = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
             turns = round(frame.rotation / 90) % 4

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from av import AudioFrame
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
@@ -48,7 +48,7 @@ class Sound:
         """Length so far."""
         return self.samples / (self.rate or 1)
 
-    def push(self, frame: Any) -> None:
+    def push(self, frame: AudioFrame) -> None:
         """Take a frame: what lies before second 0 is dropped, a gap is filled with silence. MediaError."""
         block, rate = float_samples(frame), int(frame.sample_rate)
         if self.rate and rate != self.rate:
@@ -112,7 +112,7 @@ class Sound:
         return self._sum / max(self.samples, 1)
 
 
-def float_samples(frame: Any) -> Block:
+def float_samples(frame: AudioFrame) -> Block:
     """An audio frame as float32 ``(channels, samples)``; integers are divided by their full scale."""
     array = frame.to_ndarray()
     channels = len(frame.layout.channels)

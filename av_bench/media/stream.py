@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -20,6 +20,10 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.stream import Stream
 
 Thumbnail = NDArray[np.uint8]  # (size, size) grey levels
 Sound = NDArray[np.float32]  # (samples,)
@@ -82,7 +86,7 @@ class _Pass:
     def __init__(
         self,
         path: Path,
-        container: Any,
+        container: InputContainer,
         wish: Wish,
         on_picture: Callable[[Thumbnail], None],
         on_sound: Callable[[Sound], None],
@@ -115,7 +119,8 @@ class _Pass:
                     break
                 continue
             for frame in packet.decode():
-                done[id(packet.stream)] = self._frame(frame, packet.stream is self.video) or done[id(packet.stream)]
+                if isinstance(frame, av.VideoFrame | av.AudioFrame) and self._frame(frame):
+                    done[id(packet.stream)] = True
         self.pictures.finish(self.result.video_seconds)
         self.sounds.finish()
         self.result.audio_seconds = self.wish.start + self.sounds.count / self.wish.rate if self.audio else 0.0
@@ -124,16 +129,18 @@ class _Pass:
             self._check_complete()
         return self.result
 
-    def _frame(self, frame: Any, picture: bool) -> bool:
+    def _frame(self, frame: av.VideoFrame | av.AudioFrame) -> bool:
         """Pass a frame on; True when it is after the requested end."""
-        time = None if frame.pts is None else float(frame.pts * frame.time_base) - self.zero
-        if picture:
+        time = None
+        if frame.pts is not None and frame.time_base is not None:
+            time = float(frame.pts * frame.time_base) - self.zero
+        if isinstance(frame, av.VideoFrame):
             self.pictures.push(time, frame)
         else:
             self.sounds.push(time, frame)
         return self.wish.end is not None and time is not None and time > self.wish.end
 
-    def _note_end(self, packet: Any) -> None:
+    def _note_end(self, packet: av.Packet[Stream]) -> None:
         if packet.pts is not None and not packet.is_discard:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
             self.result.video_seconds = max(end, self.result.video_seconds)
@@ -159,12 +166,12 @@ class _Pictures:
         self.tick = round(wish.start * wish.fps)
         self.last = math.inf if wish.end is None else round(wish.end * wish.fps)
         self.shape = (0, 0)  # width, height
-        self.shown: Any = None
+        self.shown: av.VideoFrame | None = None
         self._time = 0.0
-        self._small: tuple[Any, Thumbnail] | None = None
+        self._small: tuple[av.VideoFrame, Thumbnail] | None = None
         self._scale = VideoReformatter()
 
-    def push(self, time: float | None, frame: Any) -> None:
+    def push(self, time: float | None, frame: av.VideoFrame) -> None:
         time = self._time if time is None else time  # without a clock: as it comes
         if time < 0:
             return
@@ -181,11 +188,11 @@ class _Pictures:
             self._until(min(math.floor(end * self.wish.fps + 0.5), self.last))
 
     def _until(self, tick: float) -> None:
-        while self.tick < min(tick, self.last):
+        while self.shown is not None and self.tick < min(tick, self.last):
             self.hand_on(self._thumbnail(self.shown))
             self.tick += 1
 
-    def _thumbnail(self, frame: Any) -> Thumbnail:
+    def _thumbnail(self, frame: av.VideoFrame) -> Thumbnail:
         if self._small is None or self._small[0] is not frame:
             size = self.wish.size
             grey = self._scale.reformat(frame, width=size, height=size, format="gray", interpolation="AREA")
@@ -202,9 +209,9 @@ class _Sounds:
         self.count = 0  # samples handed on
         self.most = math.inf if wish.end is None else round((wish.end - wish.start) * wish.rate)
         self._resampler: AudioResampler | None = None
-        self._format: tuple[Any, ...] = ()
+        self._format: tuple[str, str, int] | None = None
 
-    def push(self, time: float | None, frame: Any) -> None:
+    def push(self, time: float | None, frame: av.AudioFrame) -> None:
         due = self.count if time is None else round((time - self.wish.start) * self.wish.rate)
         gap = due - self.count
         if gap > _FAR_S * self.wish.rate:
@@ -231,7 +238,7 @@ class _Sounds:
         if self._resampler is not None:
             for part in self._resampler.resample(None):
                 self._give(part.to_ndarray()[0])
-            self._resampler, self._format = None, ()
+            self._resampler, self._format = None, None
 
     def _give(self, samples: Sound) -> None:
         samples = samples[: int(min(len(samples), self.most - self.count))]

@@ -50,5 +50,5 @@ def _changed(new: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") 
     return changed
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return "absent" if value is None else str(value)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from av_bench.contracts import UsageError, unknown_name
 from av_bench.results.record import Run, read_run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Per = Literal["run", "clip"]
 PER: tuple[Per, ...] = ("run", "clip")
 
 
-def frame(paths: Sequence[Path | str], per: str = "run") -> Any:
+def frame(paths: Sequence[Path | str], per: str = "run") -> pd.DataFrame:
     """A pandas frame of run folders.
 
     ``per="run"``: one row per run and metric: run, model, set, set_version, protocol, flavour, metric, value, low,
@@ -51,7 +54,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def _clips(run: Run) -> Any:
+def _clips(run: Run) -> pd.DataFrame:
     import pandas as pd
 
     found = pd.read_parquet(run.path / "clips.parquet").rename(columns={"id": "clip"})

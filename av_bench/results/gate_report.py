@@ -59,8 +59,7 @@ def junit(verdict: Verdict) -> bytes:
         else:
             ElementTree.SubElement(case, "system-out").text = text
     ElementTree.indent(suite)
-    payload: Any = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return bytes(payload)
+    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
 def as_json(verdict: Verdict) -> bytes:

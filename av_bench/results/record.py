@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from av_bench.contracts import Reason, UsageError
 from av_bench.results.definition import conflicts
@@ -35,6 +35,9 @@ from av_bench.results.shapes import SCHEMA as SCHEMA
 from av_bench.results.shapes import Info, Inputs, Scores, read_record, refuse_newer
 from av_bench.results.values import PSEUDO, ClipValues, check_values, read_values
 from av_bench.runtime.files import lock, remove_parts, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PACKAGES = ("av-bench", "torch", "numpy", "scipy", "av", "librosa", "pandas", "scikit-learn", "soundfile")
 
@@ -65,7 +68,7 @@ class RunSpec:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: object) -> bytes:
     """Canonical JSON: sorted keys, no NaN (a missing number is absent, so NaN is a programming error)."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
     return text.encode("utf8", "backslashreplace")  # half a surrogate stays a JSON escape
@@ -136,7 +139,7 @@ class RunFolder:
                 raise UsageError(f"{self.path} is being written by another process; wait or choose --out")
             yield
 
-    def log(self, clip: str, stage: str, *, reason: Reason | None = None, detail: str = "", **more: Any) -> None:
+    def log(self, clip: str, stage: str, *, reason: Reason | None = None, detail: str = "", **more: object) -> None:
         """Append one ledger line."""
         self._ledger.write(entry(clip, stage, reason, detail, more))
 
@@ -185,7 +188,7 @@ class Run:
         """The row's name: the model, or the name the user gave."""
         return str(self.info["spec"].get("label") or self.info["spec"]["model"])
 
-    def values(self) -> Any:
+    def values(self) -> pd.DataFrame:
         """Per-clip values as a pandas frame: one row per clip id (with its group), one column per metric."""
         import pandas as pd
 
@@ -201,6 +204,12 @@ class Run:
     def paired_values(self) -> dict[str, ClipValues]:
         """Values per clip of every metric that has them, own or pseudo. UsageError when the files are not right."""
         return read_values(self.path / PSEUDO, required=False) | read_values(self.path / "clips.parquet")
+
+
+def by_clip(column: pd.Series[float]) -> dict[str, float]:
+    """A column of ``Run.values`` by clip id, without the clips that have no value."""
+    known = column.dropna()
+    return {str(clip): float(value) for clip, value in zip(known.index.get_level_values("id"), known, strict=True)}
 
 
 class Unfinished(UsageError):

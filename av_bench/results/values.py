@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from av_bench.contracts import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CLIPS = "clips.parquet"
 PSEUDO = "pseudo_values.parquet"
@@ -80,7 +83,7 @@ def read_values(path: Path, *, required: bool = True) -> dict[str, ClipValues]:
     return found
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text(kind: pa.DataType) -> bool:
     """Whether an arrow type is text; pandas writes large and dictionary-encoded ones."""
     import pyarrow as pa
 

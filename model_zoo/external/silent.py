@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import av
 
 from av_bench.contracts import MediaError, Reason
 from av_bench.runtime.files import atomic_path, file_digest, home
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+    VideoPacket = av.Packet[VideoStream]
 
 _SILENCE_RATE = 44_100
 _BROADCAST = ("mpegts", "mpeg")  # formats whose clock starts anywhere; all others start at 0
@@ -102,7 +109,7 @@ def _encode(source: Path, target: Path, rate: Fraction, silence: bool) -> None:
             _add_silence(made, quiet, float(frames / rate))
 
 
-def _add_silence(made: Any, stream: Any, seconds: float) -> None:
+def _add_silence(made: OutputContainer, stream: AudioStream, seconds: float) -> None:
     """Digital zeros of at least this length."""
     for number in range(int(seconds * _SILENCE_RATE) // 1024 + 2):
         frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
@@ -112,11 +119,11 @@ def _add_silence(made: Any, stream: Any, seconds: float) -> None:
     made.mux(stream.encode(None))
 
 
-def _ready(graph: Any) -> Iterator[Any]:
+def _ready(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
     """Frames that a filter graph has finished."""
     while True:
         try:
-            yield graph.pull()
+            yield graph.vpull()
         except (av.error.BlockingIOError, av.error.EOFError):
             return
 
@@ -136,15 +143,16 @@ def _remux(source: Path, target: Path) -> None:
             made.mux(packet)
 
 
-def _with_decoding_times(packets: Iterator[Any]) -> Iterator[Any]:
+def _with_decoding_times(packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
     """Packets in file order; those Matroska stores without a decoding time get one a frame before the next."""
-    waiting: list[Any] = []
+    waiting: list[VideoPacket] = []
     for packet in packets:
         waiting.append(packet)
-        if packet.dts is None:
+        if (time := packet.dts) is None:
             continue
-        for earlier, later in zip(reversed(waiting[:-1]), reversed(waiting[1:]), strict=True):
-            earlier.dts = later.dts - max(1, earlier.duration or 1)
+        for earlier in reversed(waiting[:-1]):
+            time -= max(1, earlier.duration or 1)
+            earlier.dts = time
         yield from waiting
         waiting = []
     if waiting:  # no packet has one: pictures are stored in the order they are shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,12 +88,14 @@ def read_mp4(path: Path | str) -> tuple[NDArray[np.uint8], NDArray[np.float32], 
     path = Path(path)
     try:
         with av.open(str(path)) as container:
-            video: Any = container.streams.video[0]
+            video = container.streams.video[0]
             video.codec_context.thread_count = 1
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
+            if video.average_rate is None:
+                raise MediaError(path, Reason.UNREADABLE, "its pictures have no rate; render or copy it again")
             fps = float(video.average_rate)
         with av.open(str(path)) as container:
-            sound: Any = container.streams.audio[0]
+            sound = container.streams.audio[0]
             blocks = [frame.to_ndarray() for frame in container.decode(sound)]
             sample_rate = int(sound.rate)
     except (OSError, av.FFmpegError, IndexError) as error:

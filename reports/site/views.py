@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import Clip
-from av_bench.results.record import Run
+from av_bench.results.record import Run, by_clip
 from reports import spectrograms
 from reports.advice import what_to_do
 from reports.site.choose import Choice
@@ -106,10 +106,7 @@ def models(runs: Sequence[Run]) -> list[Model]:
     for i, run in enumerate(runs):
         name = run.name if names.count(run.name) == 1 else f"{run.name} ({run.path.name})"
         frame = run.values()
-        values: dict[str, dict[str, float]] = {}
-        for metric in frame.columns:
-            column = frame[metric].dropna()
-            values[str(metric)] = {str(key[0]): float(v) for key, v in column.items()}
+        values = {str(metric): by_clip(frame[metric]) for metric in frame.columns}
         found.append(Model(f"m{i}", name, run, values))
     return found
 
