@@ -73,5 +73,6 @@ def _reactions(damaged: Run, oracle: Run, metrics: Sequence[str]) -> list[Reacti
 
 def _series(metric: str, models: Sequence[str], runs: Mapping[str, Run]) -> Series:
     entries = [runs[m].scores["metrics"][metric] for m in models]
-    halves = [(e["interval"][1] - e["interval"][0]) / 2 if "interval" in e else 0.0 for e in entries]
+    intervals = [entry.get("interval") for entry in entries]
+    halves = [0.0 if interval is None else (interval[1] - interval[0]) / 2 for interval in intervals]
     return Series(metric, tuple(models), tuple(e["value"] for e in entries), tuple(halves))

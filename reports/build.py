@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from av_bench.contracts import UsageError
 from av_bench.results.compare import half_width, unstated_pack
 from av_bench.results.definition import conflicts
 from av_bench.results.record import Run, read_run
+from av_bench.results.shapes import Described
 from reports.marks import marked_cells
 from reports.model import Cell, Column, Row, Table, params_cell
 from reports.notes import marked, model_notes, scored_list
@@ -167,10 +167,11 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
 
 
 def _remarks(run: Run, metric: str) -> list[str]:
-    return list(run.scores["metrics"].get(metric, {}).get("notes", ()))
+    entry = run.scores["metrics"].get(metric)
+    return [] if entry is None else list(entry["notes"])
 
 
-def _description(described: dict[str, Any]) -> dict[str, Cell]:
+def _description(described: Described) -> dict[str, Cell]:
     """Cells of the columns that describe a model."""
     cells = {}
     if "parameters" in described:

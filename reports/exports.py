@@ -17,8 +17,8 @@ def numbers(run: Run) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, entry in run.scores["metrics"].items():
         found[name] = float(entry["value"])
-        if entry.get("interval"):
-            found[f"{name}/low"], found[f"{name}/high"] = map(float, entry["interval"])
+        if interval := entry.get("interval"):
+            found[f"{name}/low"], found[f"{name}/high"] = map(float, interval)
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from av_bench.results.shapes import Clean
 
 GROUPS = ("bounds", "models", "reported", "difference")
 
@@ -94,11 +97,11 @@ class Row:
     name: str
     group: str  # "bounds", "models", "reported" or "difference"
     cells: dict[str, Cell]
-    counts: dict[str, Any]
+    counts: Mapping[str, Any]
     absent: dict[str, str]
     warnings: tuple[str, ...]
     path: Path | None  # None: not one of our runs
-    clean: dict[str, Any] | None = None
+    clean: Clean | None = None
     said: tuple[str, ...] = ()  # about parameters, seconds and spread
     paper: tuple[tuple[str, str], ...] = ()  # (table, row) of the paper that report the same model
     remarks: tuple[str, ...] = ()  # what metrics say about their own values

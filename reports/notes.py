@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from av_bench.results.record import Run
+from av_bench.results.shapes import Described
 from protocols.known_overlaps import known_overlaps, list_name
 
 
-def model_notes(run: Run, described: dict[str, Any]) -> tuple[str, ...]:
+def model_notes(run: Run, described: Described) -> tuple[str, ...]:
     """Where parameters and seconds come from, how far samples of one clip differ, what went wrong besides."""
     notes = list(run.scores["protocol"].get("notes", ()))
     parameters, seconds = described.get("parameters"), described.get("seconds_per_sample")

@@ -15,7 +15,7 @@ from av_bench.audit.cliplist import ClipList, Malformed, filter_labels
 from av_bench.audit.overlaps import Rule, counts
 from av_bench.audit.sources import Lists
 from av_bench.contracts import MissingRequirement
-from av_bench.schema import load_yaml
+from av_bench.schema import read_yaml
 from protocols.lists.sources import sources
 
 DEFINITION = Path(__file__).with_name("table_a4.yaml")
@@ -88,7 +88,7 @@ class _Opener:
 
 def table_a4(lists: Lists) -> TableA4:
     """Compute every pair whose lists are at hand; the others carry the reason. UsageError on a damaged list."""
-    definition: dict[str, Any] = load_yaml(DEFINITION)
+    definition = read_yaml(DEFINITION, dict)
     opener = _Opener(lists)
     cells = tuple(_cell(pair, opener) for pair in definition["pairs"])
     asked = definition["speech_or_music"]

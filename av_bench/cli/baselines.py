@@ -91,13 +91,13 @@ def show(name: Annotated[str, typer.Argument(help="Baseline by name or YAML file
     """Everything the manifest says; what is not certain is marked."""
     import yaml
 
-    from av_bench.schema import load_yaml
+    from av_bench.schema import read_yaml
     from model_zoo.baselines import load_manifest
     from model_zoo.baselines.load import HERE, obstacles
 
     manifest = load_manifest(name)
     path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
-    data = load_yaml(path)
+    data = read_yaml(path, dict)
     unverified = data.pop("unverified", {})
     typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110).rstrip())
     for key, why in unverified.items():

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from av_bench.contracts import UsageError
+from av_bench.schema import read_json
 
 if TYPE_CHECKING:
+    from av_bench.results.shapes import Timing
     from reports.arrange import Fact, Value
 
 HOUR = 3600.0
@@ -46,7 +48,7 @@ def variants(runs: Sequence[Path] = ()) -> list[Fact]:
     from model_zoo.mmaudio.flow.network import FlowNetwork
     from reports.arrange import Fact
 
-    timed: dict[str, dict[str, Any]] = {}
+    timed: dict[str, Timing] = {}
     for path in runs:
         run = read_run(path)
         if "seconds_per_sample" in run.info.get("generator", {}):
@@ -119,7 +121,7 @@ def audit(path: Path | None) -> list[Fact]:
 
     if path is None:
         raise UsageError("this table is made from the audit: `av-bench audit table-a4 --json FILE`, then --from FILE")
-    data = _json(path)
+    data = read_json(path, dict)
     if data.get("kind") != "table-a4":
         raise UsageError(f"{path} holds no table A4: write it with `av-bench audit table-a4 --json {path.name}`")
     rows: dict[str, dict[str, Value]] = {}
@@ -140,7 +142,7 @@ def study(paths: Sequence[Path]) -> list[Fact]:
     """Tables A1 and A2: mean and standard deviation of the ratings, from `av-bench study score --json FILE`."""
     facts = []
     for path in paths:
-        data = _json(path)
+        data = read_json(path, dict)
         if data.get("kind") != "study":
             raise UsageError(f"{path} holds no scored study: write it with `av-bench study score ... --json FILE`")
         facts += ratings(data)
@@ -156,13 +158,3 @@ def ratings(data: dict[str, Any]) -> list[Fact]:
         means: dict[str, Value] = {question: r["mean"] for question, r in of.items()}
         facts.append(Fact(method, means, {question: r["std"] for question, r in of.items()}))
     return facts
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: a JSON object is expected")
-    return data

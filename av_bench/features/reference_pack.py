@@ -148,7 +148,7 @@ def read(folder: Path) -> Reference:
 
     try:
         path = folder / "reference.json"
-        info: dict[str, Any] = build(_Info, load_json(path), str(path))
+        info = build(_Info, load_json(path), str(path))
     except UsageError as error:
         raise UsageError(
             f"{folder}: not a reference pack ({error}); `av-bench stats make` or `import` writes one"
@@ -174,7 +174,7 @@ def read(folder: Path) -> Reference:
         statistics = {k: GaussianStatistics.from_arrays(v) for k, v in parts.items()}
     except (ValueError, KeyError) as error:
         raise UsageError(f"{folder}: an array is not what a pack holds ({error}); make it again") from error
-    return Reference(info, statistics, features)
+    return Reference(dict(info), statistics, features)
 
 
 def from_rows(

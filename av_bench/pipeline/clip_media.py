@@ -140,10 +140,12 @@ def clip_media(
             )
     asked = first.info.get("request", {})
 
-    def place(name: str, given: Path | None) -> Path | None:
-        return given or (Path(asked[name]) if asked.get(name) else None)
+    def place(given: Path | None, recorded: str | None) -> Path | None:
+        return given or (Path(recorded) if recorded else None)
 
-    request = SetRequest(place("data", data), place("table", table), place("lists", lists))
+    request = SetRequest(
+        place(data, asked.get("data")), place(table, asked.get("table")), place(lists, asked.get("lists"))
+    )
     limit = asked.get("limit") if asked else int(first.scores["counts"]["expected"])
     definition = load_set(str(asked.get("set", first.scores["set"]["name"])))
     clips = read_clips(definition, replace(request, limit=limit))

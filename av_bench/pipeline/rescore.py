@@ -145,7 +145,7 @@ def _computed(
 
 def _metric(run: Run, name: str) -> Metric:
     """The metric as it was defined when the run was made; runs of version 0.1 do not say, so as it is defined now."""
-    options = run.scores.get("definition", {}).get("protocol", {}).get("metrics", {}).get(name)
+    options = (run.scores.get("definition") or {}).get("protocol", {}).get("metrics", {}).get(name)
     if options is None:
         protocol = protocols.load_protocol(run.scores["protocol"]["name"])
         options = {**protocol.optional, **protocol.metrics}.get(name, {"kind": name})

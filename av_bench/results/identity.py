@@ -30,11 +30,12 @@ def unstated_pack(run: Run) -> str | None:
 
 def _clip_list(new: Run, base: Run) -> list[str]:
     problems = []
-    for what, group, key in (("set", "set", "name"), ("set version", "set", "version")):
-        ours, theirs = new.scores[group][key], base.scores[group][key]
-        if ours != theirs:
-            problems.append(f"{what} differs ({ours} against {theirs})")
-    if new.scores["set"]["list_hash"] != base.scores["set"]["list_hash"]:
+    ours, theirs = new.scores["set"], base.scores["set"]
+    if ours["name"] != theirs["name"]:
+        problems.append(f"set differs ({ours['name']} against {theirs['name']})")
+    if ours["version"] != theirs["version"]:
+        problems.append(f"set version differs ({ours['version']} against {theirs['version']})")
+    if ours["list_hash"] != theirs["list_hash"]:
         counts = [run.scores["counts"]["expected"] for run in (new, base)]
         if counts[0] != counts[1]:
             problems.append(f"list of clips differs: {counts[0]} clips against {counts[1]}")
@@ -45,10 +46,11 @@ def _clip_list(new: Run, base: Run) -> list[str]:
 
 def _definition(new: Run, base: Run) -> list[str]:
     problems = []
-    for what, key in (("protocol", "name"), ("protocol version", "version")):
-        ours, theirs = new.scores["protocol"][key], base.scores["protocol"][key]
-        if ours != theirs:
-            problems.append(f"{what} differs ({ours} against {theirs})")
+    ours, theirs = new.scores["protocol"], base.scores["protocol"]
+    if ours["name"] != theirs["name"]:
+        problems.append(f"protocol differs ({ours['name']} against {theirs['name']})")
+    if ours["version"] != theirs["version"]:
+        problems.append(f"protocol version differs ({ours['version']} against {theirs['version']})")
     if not problems:
         fields = conflicts(new.scores.get("definition"), base.scores.get("definition"))
         if fields:

@@ -86,5 +86,6 @@ def _entry(written: str) -> dict[str, Any] | None:
         line = parse_json(written, "ledger")
     except UsageError:
         return None
-    texts = isinstance(line, dict) and all(isinstance(line.get(key), str) for key in ("clip", "stage", "status"))
-    return line if texts else None
+    if not isinstance(line, dict) or not all(isinstance(line.get(key), str) for key in ("clip", "stage", "status")):
+        return None
+    return line

@@ -114,7 +114,7 @@ class RunFolder:
                 )
         write_atomically(known, dumps(ours))
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self) -> Inputs:
         """What an earlier start of the run was made from (``inputs.json``), empty at the first."""
         path = self.path / "inputs.json"
         return read_record(path, Inputs) if path.is_file() else {}
@@ -180,8 +180,8 @@ class Run:
     """A finished run, read back. ``scores`` and ``info`` are the two JSON files."""
 
     path: Path
-    scores: dict[str, Any]
-    info: dict[str, Any]
+    scores: Scores
+    info: Info
 
     @property
     def name(self) -> str:

@@ -33,6 +33,8 @@ class Measured(TypedDict):
     version: str
     metrics: list[str]
     seconds: NotRequired[FiniteFloat]
+    remark: NotRequired[str]
+    notes: NotRequired[list[str]]
 
 
 class Counts(TypedDict):
@@ -84,6 +86,7 @@ class Pack(TypedDict):
 
     digest: str
     networks_stated: bool
+    source: NotRequired[str]
 
 
 class Scores(TypedDict):
@@ -98,6 +101,7 @@ class Scores(TypedDict):
     metrics: dict[str, Entry]
     absent: dict[str, str]
     warnings: list[str]
+    definition: NotRequired[dict[str, Any] | None]
     reference: NotRequired[Pack | None]
     clean: NotRequired[Clean]
 
@@ -107,12 +111,16 @@ class Timing(TypedDict):
 
     mean: FiniteFloat
     n: NonNegativeInt
+    sd: NotRequired[FiniteFloat]
+    how: NotRequired[str]
+    device: NotRequired[str]
 
 
 class Parameters(TypedDict):
     """Weights of a model."""
 
     count: NonNegativeInt
+    source: NotRequired[str]
 
 
 class Described(TypedDict):
@@ -122,6 +130,8 @@ class Described(TypedDict):
     parameters: NotRequired[Parameters]
     seconds_per_sample: NotRequired[Timing]
     paper: NotRequired[list[dict[str, str]]]
+    metric_networks_used: NotRequired[dict[str, str]]
+    problems: NotRequired[list[str]]
 
 
 class SpecOf(TypedDict):
@@ -129,6 +139,22 @@ class SpecOf(TypedDict):
 
     model: str
     label: NotRequired[str | None]
+    set: NotRequired[str]
+    protocol: NotRequired[str]
+    protocol_version: NotRequired[str]
+    seed: NotRequired[int]
+    samples: NotRequired[str | None]
+    samples_per_clip: NotRequired[NonNegativeInt]
+
+
+class Request(TypedDict):
+    """Where the clips of a run came from, as its user said."""
+
+    set: NotRequired[str]
+    data: NotRequired[str | None]
+    table: NotRequired[str | None]
+    lists: NotRequired[str | None]
+    limit: NotRequired[int | None]
 
 
 class Info(TypedDict):
@@ -136,6 +162,7 @@ class Info(TypedDict):
 
     spec: SpecOf
     schema: NotRequired[int]
+    request: NotRequired[Request]
     generator: NotRequired[Described]
 
 
@@ -143,16 +170,15 @@ class Inputs(TypedDict):
     """``inputs.json``: what earlier starts were made from."""
 
     media: NotRequired[dict[str, list[str]]]
+    samples: NotRequired[dict[str, str]]
 
 
-def read_record(path: Path, kind: type[Shape]) -> dict[str, Any]:
+def read_record(path: Path, kind: type[Shape]) -> Shape:
     """A JSON file of a run folder, checked, with printable texts. UsageError says what is wrong and what to do."""
     try:
-        content: dict[str, Any] = build(kind, _checked_schema(load_json(path, LARGEST_TABLE), path), str(path))
+        return build(kind, _printable(_checked_schema(load_json(path, LARGEST_TABLE), path)), str(path))
     except UsageError as error:
         raise UsageError(f"{error}; remove that file and start the run again, or take a copy that is whole") from error
-    cleaned: dict[str, Any] = _printable(content)
-    return cleaned
 
 
 def refuse_newer(path: Path) -> None:
@@ -161,14 +187,14 @@ def refuse_newer(path: Path) -> None:
         _checked_schema(load_json(path, LARGEST_TABLE), path)
 
 
-def _checked_schema(content: Any, path: Path) -> Any:
+def _checked_schema(content: object, path: Path) -> object:
     found = content.get("schema", SCHEMA) if isinstance(content, Mapping) else SCHEMA
     if found != SCHEMA or isinstance(found, bool):
         raise UsageError(f"{path} has schema {found!r}, this version reads {SCHEMA}: use the version that wrote it")
     return content
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: object) -> object:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, list):

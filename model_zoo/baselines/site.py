@@ -9,7 +9,7 @@ from pathlib import Path
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.files import home, write_json
-from av_bench.schema import build, load_json
+from av_bench.schema import build, read_json
 from model_zoo.baselines.schema import Manifest
 from model_zoo.baselines.steps import open_places, read_steps, uses
 
@@ -65,7 +65,7 @@ def read_site(name: str) -> Site:
     """Recorded paths; ``AV_BENCH_<NAME>_PYTHON`` (and so on, one for each field of Site) come first."""
     path = site_file(name)
     try:
-        known = load_json(path) if path.is_file() else {}
+        known = read_json(path, dict) if path.is_file() else {}
     except UsageError as error:
         raise UsageError(f"{error}; remove it and run `av-bench baselines setup`") from error
     prefix = "AV_BENCH_" + "".join(c if c.isalnum() else "_" for c in name.upper())
@@ -73,8 +73,7 @@ def read_site(name: str) -> Site:
         value = os.environ.get(f"{prefix}_{item.name.upper()}")
         if value:
             known[item.name] = value
-    site: Site = build(Site, known, str(path))
-    return site
+    return build(Site, known, str(path))
 
 
 def write_site(name: str, site: Site) -> Path:

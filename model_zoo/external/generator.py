@@ -26,7 +26,7 @@ from av_bench.contracts import (
     unknown_name,
 )
 from av_bench.runtime.files import write_atomically
-from av_bench.schema import build, load_json
+from av_bench.schema import build, load_json, read_json
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
 from model_zoo.external.extras import read_extras
@@ -156,7 +156,7 @@ class ExternalProgram(SampleSource):
                 if result.parameters is not None:
                     said["parameters"] = {"count": result.parameters, "source": "measured"}
         if (folder / "problems.json").is_file():
-            said["problems"] = load_json(folder / "problems.json")
+            said["problems"] = read_json(folder / "problems.json", list)
         return said
 
     # ------------------------------------------------------------------ parts

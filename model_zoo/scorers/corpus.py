@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from av_bench.contracts import MissingRequirement, UsageError, VideoRequest
 from av_bench.media.decode import resize
@@ -164,13 +164,13 @@ def _labels_so_far(part: Path, about: dict[str, Any]) -> list[str]:
     if not part.is_file():
         return []
     try:
-        known = load_json(part, LARGEST_TABLE)
+        known = build(dict, load_json(part, LARGEST_TABLE), str(part))
         return build(list[str], known["labels"], str(part)) if {key: known[key] for key in about} == about else []
     except (UsageError, KeyError, TypeError):
         return []  # damaged: as good as none, the scenes are rendered again
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: Any, go_on: bool) -> NDArray[Any]:
+def _array(path: Path, shape: tuple[int, ...], dtype: DTypeLike, go_on: bool) -> NDArray[Any]:
     """A writable mapped array. Its room on the disk is taken at once: a write to a mapped file cannot fail politely."""
     if go_on:
         return np.lib.format.open_memmap(path, mode="r+")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import UsageError
+from av_bench.schema import read_json
 from reports.study.page import KIND
 
 
@@ -42,7 +42,7 @@ def read_answers(paths: Sequence[Path], key_file: Path, exclude: Sequence[str] =
     the same answer everywhere, or is named in ``exclude`` (PARTICIPANT=REASON). Of two files of one participant the
     one that finished last counts. UsageError for files of another study, and when no participant is left.
     """
-    key = _load(key_file)
+    key = read_json(key_file, dict)
     if key.get("kind") != KIND:
         raise UsageError(f"{key_file} is no key of a study (key.json of `av-bench study make`)")
     questions, steps = tuple(key["questions"]), int(key["steps"])
@@ -79,7 +79,7 @@ def _people(paths: Sequence[Path], key: dict[str, Any]) -> dict[str, dict[str, A
     """Participant -> the answers that finished last."""
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
-        answers = _load(path)
+        answers = read_json(path, dict)
         _check(answers, key, path)
         person = str(answers["participant"])
         if person not in found or (answers["finished"] or "") >= (found[person]["finished"] or ""):
@@ -127,13 +127,3 @@ def _reason_against(answers: dict[str, Any], questions: tuple[str, ...], wrong_c
     if len(given) == 1 and len(answers["answers"]) * len(questions) >= 6:
         return f"the same answer ({given.pop()}) everywhere"
     return None if answers["answers"] else "no answers"
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{path}: a JSON object is expected")
-    return data
