@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from av_bench import extractors, registry
 from av_bench import weights as files
@@ -23,6 +24,7 @@ from av_bench.contracts import (
     AvBenchError,
     Clip,
     ClipSet,
+    Decoded,
     Extractor,
     GenerationJob,
     PairExtractor,
@@ -147,7 +149,7 @@ def _outputs(extractor: Extractor | PairExtractor, clips: tuple[Clip, ...], devi
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _input(extractor: Extractor, clip: Clip) -> Any:
+def _input(extractor: Extractor, clip: Clip) -> Decoded | str:
     """A clip's text, or its file decoded for one extractor."""
     if extractor.modality == "text" or clip.video is None:
         return clip.text or ""
@@ -187,7 +189,7 @@ def _unused_place(clip_id: str, k: int, payload: bytes, suffix: str) -> Path:
     raise RuntimeError(f"a model in this process wrote a file for {clip_id}~{k}{suffix} ({len(payload)} bytes)")
 
 
-def summary(array: Any) -> dict[str, Any]:
+def summary(array: ArrayLike) -> dict[str, Any]:
     """Shape, mean, sd, and a digest of the values rounded to four significant digits of the largest."""
     values = np.asarray(array, dtype=np.float64)
     largest = float(np.abs(values).max()) if values.size else 0.0

@@ -82,14 +82,12 @@ def _weights() -> list[Finding]:
     findings = []
     for name in registry.names("extractors"):
         try:
-            cls = registry.load("extractors", name)
-            cls.weights_hash_of(None)
+            found = registry.load("extractors", name).weights_hash_of(None)
         except ImportError as error:
             findings.append(Finding(f"extractor {name}", "missing", f"{error}"))
         except AvBenchError as error:
             findings.append(Finding(f"extractor {name}", "missing", str(error)))
         else:
-            findings.append(
-                Finding(f"extractor {name}", "ok", "weights present" if cls.weights_name else "no weights needed")
-            )
+            detail = "no weights needed" if found == "none" else "weights present"
+            findings.append(Finding(f"extractor {name}", "ok", detail))
     return findings

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from av_bench import extractors, metrics
 from av_bench.contracts import MetricError, UsageError
@@ -113,7 +113,7 @@ class _Cache:
         return np.stack([_numpy(table[c][key]).reshape(-1) for c in clips])
 
 
-def _numpy(value: Any) -> NDArray[Any]:
+def _numpy(value: ArrayLike | torch.Tensor) -> NDArray[Any]:
     array: NDArray[Any] = torch.as_tensor(value).detach().cpu().float().numpy()
     return array
 

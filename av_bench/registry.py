@@ -13,7 +13,7 @@ import logging
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, overload
 
 from av_bench.contracts import Extractor, Metric, PairExtractor, PluginError, SampleSource, UsageError, unknown_name
 
@@ -93,14 +93,23 @@ def names(group: ClassGroup) -> list[str]:
     return sorted({*OWN[group], *_foreign(group)})
 
 
-def load(group: ClassGroup, name: str) -> Any:
+@overload
+def load(group: Literal["models"], name: str) -> type[SampleSource]: ...
+@overload
+def load(group: Literal["extractors"], name: str) -> type[Extractor] | type[PairExtractor]: ...
+@overload
+def load(group: Literal["metrics"], name: str) -> type[Metric]: ...
+@overload
+def load(group: ClassGroup, name: str) -> type: ...
+def load(group: ClassGroup, name: str) -> type:
     """The class registered under ``name``, checked against the base class of its group.
 
     UsageError for an unknown name; PluginError for another package's entry that cannot be imported or used.
     """
     if name in OWN[group]:
         module, _, attribute = OWN[group][name].partition(":")
-        return vars(import_module(module))[attribute]
+        found: type = vars(import_module(module))[attribute]
+        return found
     foreign = _foreign(group)
     if name not in foreign:
         raise UsageError(unknown_name(group.removesuffix("s"), name, names(group)))
@@ -126,7 +135,7 @@ def origin(group: ClassGroup, name: str) -> str:
     return _package(point) if point is not None else "an unknown package"
 
 
-def _checked(group: ClassGroup, point: EntryPoint) -> Any:
+def _checked(group: ClassGroup, point: EntryPoint) -> type:
     """The class behind an entry point; PluginError says what it lacks."""
     where = _where(group, point)
     try:

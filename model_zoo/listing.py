@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from av_bench import registry
 from av_bench.contracts import AvBenchError
@@ -29,7 +28,7 @@ def listed_models() -> list[ModelEntry]:
 def _registered(name: str) -> ModelEntry:
     provider = registry.origin("models", name)
     try:
-        cls: Any = registry.load("models", name)
+        cls = registry.load("models", name)
     except (ImportError, AvBenchError) as error:
         return ModelEntry(name, f"not usable here: {error}", {}, provider)
     return ModelEntry(name, (cls.__doc__ or "").strip().partition("\n")[0], cls.options, provider)

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from av_bench.cli.process import run_command
 from av_bench.contracts import DEFAULT_SEED, UsageError
+
+if TYPE_CHECKING:
+    from av_bench.pipeline.plan import RunOptions, RunResult
 
 _COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # whatever is wrong with the words of a command
 
@@ -155,7 +158,7 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-def _incomplete(result: Any, min_coverage: float) -> str:
+def _incomplete(result: RunResult, min_coverage: float) -> str:
     """Why a run ends with exit code 3."""
     counts = result.scores["counts"]
     if counts["scored"] >= min_coverage * counts["expected"]:
@@ -246,7 +249,7 @@ def _doctor_for(command: str) -> None:
     raise typer.Exit(4 if found else 0)
 
 
-def _run_options(command: str) -> Any:
+def _run_options(command: str) -> RunOptions:
     """The options that a `run` command line means, without running it. UsageError for another command."""
     from av_bench.pipeline.plan import RunOptions
 

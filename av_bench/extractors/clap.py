@@ -7,7 +7,7 @@ text tower needs no audio weights in memory and nothing is downloaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class ClapText(BaseExtractor):
     modality = "text"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 512)"}
     batch_size = 32
-    _tokenizer: Any = None
+    _tokenizer: tokens.Tokenizer | None = None
 
     @classmethod
     def weights_hash_of(cls, weights: Weights) -> str:

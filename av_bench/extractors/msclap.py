@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class MsClapText(BaseExtractor):
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     flavour_matters = True
     batch_size = 32
-    _tokenizer: Any = None
+    _tokenizer: tokens.Tokenizer | None = None
 
     @classmethod
     def weights_hash_of(cls, weights: Weights) -> str:

@@ -71,10 +71,11 @@ class _Nano(BaseExtractor):
         decoded: Decoded = item
         return decoded.waveform(nano.SAMPLE_RATE, SECONDS, remove_mean=False)
 
-    def run_network(self, batch: torch.Tensor) -> Any:
+    def run_network(self, batch: torch.Tensor) -> torch.Tensor:
         """The module on a batch."""
         assert self.module is not None
-        return self.module(batch)
+        found: torch.Tensor = self.module(batch)
+        return found
 
 
 class NanoTagger(_Nano):
@@ -87,7 +88,8 @@ class NanoTagger(_Nano):
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """``(B, 128000)`` -> embedding, logits."""
-        embedding, logits = self.run_network(batch)
+        assert self.module is not None
+        embedding, logits = self.module(batch)
         return {"embedding": embedding, "logits": logits}
 
 
@@ -116,11 +118,10 @@ class NanoBindVideo(_Nano):
     video_request = VideoRequest(2.0, 64, "center")
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 64)"}
 
-    def prepare(self, item: Any, seconds: float) -> torch.Tensor:
+    def prepare(self, item: Decoded, seconds: float) -> torch.Tensor:
         """uint8 ``(16, 3, 64, 64)``."""
         self.check_seconds(seconds)
-        decoded: Decoded = item
-        return decoded.frames(self.video_request)[: int(2 * SECONDS)]
+        return item.frames(self.video_request)[: int(2 * SECONDS)]
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8 frames -> embedding."""
@@ -138,10 +139,10 @@ class NanoBindText(_Nano):
     modality: ClassVar[Modality] = "text"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 64)"}
 
-    def prepare(self, item: Any, seconds: float) -> torch.Tensor:
+    def prepare(self, item: str, seconds: float) -> torch.Tensor:
         """Word ids ``(32,)``."""
         del seconds
-        return nano.hashed_words(str(item))
+        return nano.hashed_words(item)
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Word ids -> embedding."""
@@ -173,11 +174,10 @@ class NanoSyncVideo(_Nano):
     video_request = VideoRequest(25.0, 48, "center")
     outputs: ClassVar[Mapping[str, str]] = {"tokens": "(B, 200, 64)"}
 
-    def prepare(self, item: Any, seconds: float) -> torch.Tensor:
+    def prepare(self, item: Decoded, seconds: float) -> torch.Tensor:
         """uint8 grey ``(200, 48, 48)``."""
         self.check_seconds(seconds)
-        decoded: Decoded = item
-        return nano.grey(decoded.frames(self.video_request)[: int(nano.FRAME_RATE * SECONDS)])
+        return nano.grey(item.frames(self.video_request)[: int(nano.FRAME_RATE * SECONDS)])
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """uint8 grey frames -> tokens."""

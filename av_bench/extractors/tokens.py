@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,12 +14,19 @@ from av_bench.contracts import MissingRequirement
 LENGTH = 77
 
 
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer of the package transformers."""
+
+    def __call__(self, text: str, *, padding: str, truncation: bool, max_length: int) -> Mapping[str, Sequence[int]]:
+        """``input_ids`` and ``attention_mask`` of a text."""
+
+
 def local_files(kind: str) -> tuple[str, str]:
     """Paths of the vocabulary and the merges. MissingRequirement when they are absent."""
     return str(files.require(f"{kind}-vocab")), str(files.require(f"{kind}-merges"))
 
 
-def tokenizer(kind: str) -> Any:
+def tokenizer(kind: str) -> Tokenizer:
     """The tokenizer ``"roberta-base"`` or ``"gpt2"`` (padding with "!", as MS-CLAP does).
 
     Raises MissingRequirement, with the command that helps, when vocabulary files or transformers are absent.
@@ -29,13 +37,15 @@ def tokenizer(kind: str) -> Any:
     except ImportError as error:
         raise MissingRequirement(f"{kind} tokenizer: {error}; pip install 'av-bench[paper]'") from error
     if kind == "roberta-base":
-        return transformers.RobertaTokenizer(vocabulary, merges)
+        roberta: Tokenizer = transformers.RobertaTokenizer(vocabulary, merges)
+        return roberta
     made = transformers.GPT2Tokenizer(vocabulary, merges)
     made.add_special_tokens({"pad_token": "!"})
-    return made
+    gpt2: Tokenizer = made
+    return gpt2
 
 
-def encode(made: Any, text: str, *, cut: bool) -> Tensor:
+def encode(made: Tokenizer, text: str, *, cut: bool) -> Tensor:
     """int64 ``(2, 77)``: token ids and attention mask, padded at the end.
 
     A longer text is ``cut`` to 77 tokens (LAION-CLAP) or kept at its length (MS-CLAP, whose wrapper names a maximal

@@ -17,12 +17,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from av_bench.contracts import Clip, ClipSet, MediaError, Need, Reason, UsageError
+from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.published_caches import CACHE_FILES
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, media_key
@@ -30,7 +31,19 @@ from av_bench.metrics import GaussianStatistics
 from av_bench.runtime.files import inside, write_atomically, write_json
 from av_bench.schema import FiniteFloat, NonNegativeInt, build, load_json
 
+if TYPE_CHECKING:
+    import torch
+
 SCHEMA = 1
+
+
+class _Protocol(Protocol):
+    """What a pack is checked against (``protocols.definitions.Protocol``)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
 
 
 @dataclass
@@ -59,7 +72,7 @@ class Reference:
         """Whether it says which networks its features came from (published caches do not)."""
         return bool(self.info.get("fingerprints"))
 
-    def check(self, clips: ClipSet, protocol: Any, flavour: str, networks: Any) -> None:
+    def check(self, clips: ClipSet, protocol: _Protocol, flavour: str, networks: ExtractorSet) -> None:
         """UsageError when what the pack says of itself does not fit the run it shall serve."""
         info = self.info
         wrong = []
@@ -81,7 +94,7 @@ class Reference:
             raise UsageError(f"--reference: {'; '.join(wrong)}. Make a pack for this run with `av-bench stats make`")
 
     def media(
-        self, clips: Sequence[Clip], needs: Sequence[Need], store: Store, networks: Any, seconds: float
+        self, clips: Sequence[Clip], needs: Sequence[Need], store: Store, networks: ExtractorSet, seconds: float
     ) -> dict[str, MediaFile]:
         """Stand-ins for the clips' own media: the pack's features are entered into the store under them."""
         wanted = sorted({need.extractor for need in needs if self.covers(need)})
@@ -228,7 +241,7 @@ def import_published(folder: Path, seconds: float, *, keep: bool = True) -> Refe
     return from_rows(info, features, sides, keep=keep)
 
 
-def _array(value: Any, output: str) -> NDArray[np.float32]:
+def _array(value: ArrayLike | torch.Tensor, output: str) -> NDArray[np.float32]:
     import torch
 
     array: NDArray[np.float32] = torch.as_tensor(value).detach().cpu().float().numpy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -58,7 +56,7 @@ def require_same(first: FloatArray, second: FloatArray, metric: str, *, axis: in
         )
 
 
-def require_finite_result(value: Any, metric: str) -> None:
+def require_finite_result(value: ArrayLike, metric: str) -> None:
     """Raise MetricError when finite inputs were so large that the result overflowed."""
     if not np.isfinite(value).all():
         raise MetricError(f"{metric}: the result overflows float64; the inputs are too large to be features or logits")

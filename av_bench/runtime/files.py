@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from av_bench.contracts import MissingRequirement, UsageError, leads_out
 
@@ -124,7 +123,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, text.encode())
 
 
-def write_json(path: Path, content: Any, *, indent: int | None = 1, sort_keys: bool = False) -> None:
+def write_json(path: Path, content: object, *, indent: int | None = 1, sort_keys: bool = False) -> None:
     """Write ``content`` as JSON with a newline at its end, atomically. ValueError for NaN and infinity."""
     write_text(path, json.dumps(content, indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n")
 

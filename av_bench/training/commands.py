@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import protocols
 from av_bench.contracts import UsageError, unknown_name
@@ -20,6 +20,7 @@ from av_bench.schema import load_yaml
 from protocols.definitions import SetRequest
 
 if TYPE_CHECKING:
+    from model_zoo.mmaudio.training.metrics import Evaluation
     from model_zoo.mmaudio.training.recipe import FlowRecipe
     from model_zoo.mmaudio.vae_training.recipes import VAERecipe
 
@@ -139,7 +140,7 @@ def _excluded(path: Path) -> frozenset[str]:
     return audit.training
 
 
-def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: str) -> Any:
+def _evaluation(recipe: FlowRecipe, out: Path, data: Path, limit: int, device: str) -> Evaluation:
     """Sampling and scoring for the training loop, with the published codec and conditions of the config's variant.
 
     MissingRequirement when a weight file of theirs, or of a metric's network, is not there.

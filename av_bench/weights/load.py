@@ -135,7 +135,7 @@ def hash_of_mapping(state_dict: Mapping[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-def _load_safetensors(path: Path, head: bytes) -> Any:
+def _load_safetensors(path: Path, head: bytes) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 from av_bench.contracts import Generator
 from model_zoo.baselines.schema import Manifest
@@ -14,7 +13,7 @@ class InProcessBaseline(Generator):
     """A generator that a manifest names as its ``driver.target``."""
 
     @abstractmethod
-    def __init__(self, manifest: Manifest, site: Site, **options: Any) -> None: ...
+    def __init__(self, manifest: Manifest, site: Site, **options: object) -> None: ...
 
     @staticmethod
     @abstractmethod

@@ -145,15 +145,15 @@ class Manifest:
     steps_digest: str = field(default="", metadata=SET_BY_LOADER)  # sha256 of the user's own steps file
 
 
-def read_manifest(data: Any, where: str) -> Manifest:
+def read_manifest(data: object, where: str) -> Manifest:
     """A parsed YAML document as a manifest. UsageError names file and key."""
-    manifest: Manifest = build(Manifest, data, where)
+    manifest = build(Manifest, data, where)
     for problem in _problems(manifest, data):
         raise UsageError(f"{where}: {problem}")
     return manifest
 
 
-def _problems(manifest: Manifest, data: Mapping[str, Any]) -> list[str]:
+def _problems(manifest: Manifest, data: object) -> list[str]:
     """What the types alone do not catch."""
     found = []
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", manifest.name):
@@ -211,7 +211,7 @@ def _use(manifest: Manifest, condition: str) -> Use:
     return manifest.conditions.video if condition == "video" else manifest.conditions.text
 
 
-def _has(data: Any, path: str) -> bool:
+def _has(data: object, path: str) -> bool:
     """Whether a dotted key path leads somewhere; numbers index lists."""
     for part in path.split("."):
         if isinstance(data, Mapping) and part in data:

@@ -144,7 +144,7 @@ def templates(steps: Steps) -> Iterator[tuple[str, str]]:
             yield place, value
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
     """Texts and numbers in depth-first order; keys that are no names of ours (of files, of columns) count too."""
     if is_dataclass(value):
         value = vars(value)
@@ -178,7 +178,7 @@ def as_yaml(steps: Steps) -> str:
     return text
 
 
-def _without_defaults(value: Any) -> Any:
+def _without_defaults(value: object) -> object:
     if is_dataclass(value):
         return {
             key: _without_defaults(inner)

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +108,7 @@ def _read(payload: bytes, name: str) -> tuple[NDArray[np.float32], int, str]:
     try:
         with soundfile.SoundFile(io.BytesIO(payload)) as handle:
             kind, rate = handle.format, int(handle.samplerate)
-            data: Any = handle.read(dtype="float32", always_2d=True)
+            data: NDArray[np.float32] = handle.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise MediaError(name, Reason.UNREADABLE, f"not a wav or flac file: {error}") from error
     if kind not in _FORMATS:

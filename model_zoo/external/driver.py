@@ -136,7 +136,7 @@ class Job:
         payload = json.dumps({"id": item["id"], "k": item["k"], "at": time.time()}).encode("utf8")
         _replace(self.folder / "started.json", payload)
 
-    def write(self, item: dict[str, Any], audio: Any, rate: int, notes: Sequence[str] = (), **more: Any) -> None:
+    def write(self, item: dict[str, Any], audio: Any, rate: int, notes: Sequence[str] = (), **more: object) -> None:
         """Write one sample (temporary name, then rename) and its row."""
         name = f"{hashlib.sha256(item['id'].encode('utf8')).hexdigest()[:20]}~{item['k']}"
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Job:
         """Say that the model cannot be asked for an item, and why."""
         self.row(item, "skipped", reason=reason)
 
-    def row(self, item: dict[str, Any], status: str, **more: Any) -> None:
+    def row(self, item: dict[str, Any], status: str, **more: object) -> None:
         """Append one row with a single write."""
         line = dict({"id": item["id"], "k": item["k"], "status": status, "fingerprint": self._stamp}, **more)
         self._counts[status] += 1

@@ -9,7 +9,7 @@ from av_bench.contracts import UsageError
 from av_bench.rows import json_lines, read_table
 
 
-def read_extras(path: Any, keys: tuple[str, ...], name: str) -> dict[str, dict[str, Any]]:
+def read_extras(path: object, keys: tuple[str, ...], name: str) -> dict[str, dict[str, Any]]:
     """More inputs per clip from a JSONL file: ``{"id": ..., "struct_prompt": ...}``."""
     if path is None:
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Codec(Protocol):
     def decode(self, latent: Tensor) -> Tensor:
         """Latents ``(B, N, C)``, not normalised -> waves ``(B, T)``."""
 
-    def to(self, device: torch.device) -> Any:
+    def to(self, device: torch.device) -> object:
         """Move the networks."""
 
 
@@ -49,5 +49,5 @@ class Conditioner(Protocol):
     def text(self, text: str) -> Tensor:
         """Text tokens ``(Lt, Dt)``."""
 
-    def to(self, device: torch.device) -> Any:
+    def to(self, device: torch.device) -> object:
         """Move the networks."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +150,7 @@ def polygon(u: Floats, v: Floats, corners: Sequence[tuple[float, float]]) -> Flo
     return distance.astype(np.float32)
 
 
-def noise(rng: np.random.Generator, u: Any, v: Any, cell_u: float, cell_v: float) -> Floats:
+def noise(rng: np.random.Generator, u: Floats, v: Floats, cell_u: float, cell_v: float) -> Floats:
     """Smooth random field in 0..1 with these cell sizes, the same at every resolution."""
     lattice = rng.random((64, 64), np.float32)
     points = np.stack([v / cell_v, u / cell_u]).astype(np.float32)

@@ -145,7 +145,7 @@ def _shown(value: object) -> str:
     return shortened(repr(value), 60)
 
 
-def _onsets(value: Any, where: str) -> tuple[float, ...] | None:
+def _onsets(value: object, where: str) -> tuple[float, ...] | None:
     """Seconds as a JSON list or separated by spaces or semicolons."""
     if value is None or value == "":
         return None

@@ -7,15 +7,18 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from av_bench.contracts import UsageError, unknown_name
+from av_bench.contracts import Clip, UsageError, unknown_name
 from av_bench.results.record import Run
 from av_bench.runtime.progress import Reporter
 from reports.model import Cell, Table
 from reports.site import views
 from reports.site.choose import Choice, choose
 from reports.site.statistics import chart_data, duels
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HERE = Path(__file__).parent
 MARKER = "report.json"
@@ -134,7 +137,7 @@ def _every(found: Sequence[views.Model]) -> list[str]:
     return sorted({c for m in found for values in m.values.values() for c in values})
 
 
-def _known(media: views.Media, clip_id: str) -> Any:
+def _known(media: views.Media, clip_id: str) -> Clip | None:
     try:
         return media.clip(clip_id)
     except KeyError:
@@ -173,13 +176,13 @@ def _plotly(out: Path) -> bool:
     return True
 
 
-def script_json(value: Any) -> str:
+def script_json(value: object) -> str:
     """JSON that can be embedded in a script: nothing in it ends the element or the line."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _environment() -> Any:
+def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     made = Environment(

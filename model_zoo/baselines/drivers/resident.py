@@ -26,10 +26,13 @@ import random
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_kept: dict[str, list[Any]] = {}
+Function = Callable[..., Any]
+
+_kept: dict[str, list[object]] = {}
 _calls: dict[str, int] = {}
 _hooked: set[str] = set()
 _seed = 0
@@ -84,7 +87,7 @@ def run(order: dict[str, Any]) -> None:
     module.__file__ = script
     sys.modules["__main__"] = module
     names, flags = vars(module), 0
-    wrapped: dict[str, Any] = {}
+    wrapped: dict[str, object] = {}
     for statement in ast.parse(source, script).body:
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             for alias in statement.names:
@@ -109,12 +112,12 @@ def hook(target: str, sets_seed: bool) -> None:
     parents, _, name = path.rpartition(".")
     owner: Any = operator.attrgetter(parents)(module) if parents else module
     found = operator.attrgetter(path)(module)
-    wrapped: Any = seeded(found) if sets_seed else kept(target, found)
+    wrapped = seeded(found) if sets_seed else kept(target, found)
     setattr(owner, name, staticmethod(wrapped) if isinstance(owner, type) else wrapped)
     _hooked.add(target)
 
 
-def kept(name: str, function: Any) -> Any:
+def kept(name: str, function: Function) -> Function:
     """A function whose n-th result of the first item is the n-th result of every item."""
 
     def again(*arguments: Any, **more: Any) -> Any:
@@ -129,7 +132,7 @@ def kept(name: str, function: Any) -> Any:
     return again
 
 
-def seeded(function: Any) -> Any:
+def seeded(function: Function) -> Function:
     """A function of a fixed seed, given the item's in its place."""
 
     def instead(*arguments: Any, **more: Any) -> Any:

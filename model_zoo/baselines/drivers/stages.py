@@ -26,7 +26,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avbench_driver import Job  # type: ignore[import-not-found]
 
@@ -106,7 +106,7 @@ def write_inputs(work: Path, values: dict[str, Any]) -> None:
         below(extra["jsonl"]["file"]).write_bytes((json.dumps(line) + "\n").encode("utf8"))
 
 
-def filled(value: Any, values: dict[str, Any]) -> Any:
+def filled(value: object, values: dict[str, Any]) -> object:
     """Texts inside a JSON value filled in; the rest stays what it is."""
     if isinstance(value, dict):
         return {key: filled(inner, values) for key, inner in value.items()}
@@ -137,7 +137,7 @@ def run(step: dict[str, Any], number: int, title: str, values: dict[str, Any]) -
         raise RuntimeError(f"{title}: {ended(code)}; {log_end(last)}")
 
 
-def start(title: str, argv: list[str], folder: str, variables: dict[str, str]) -> Any:
+def start(title: str, argv: list[str], folder: str, variables: dict[str, str]) -> subprocess.Popen[bytes]:
     """A child process. The lock of the job is inherited, so that nothing of this outlives it unseen."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "AV_BENCH_REQUEST")}
     environment.update(variables)
@@ -219,7 +219,7 @@ class Resident:
         return int(self.child.wait())
 
 
-def forward(pipe: Any, last: deque[str]) -> None:
+def forward(pipe: IO[bytes], last: deque[str]) -> None:
     """Copy what a command prints, and remember its last lines."""
     for line in iter(pipe.readline, b""):
         sys.stdout.buffer.write(line)

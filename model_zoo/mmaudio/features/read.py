@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from model_zoo.mmaudio.features.shard_file import DTYPES, read_index, shard_fold
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _ITEM_BYTES = {torch.bfloat16: 2, torch.float32: 4}
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -142,7 +145,7 @@ class FeatureSet:
             else:
                 out[torch.from_numpy(places)] = stored.index_select(0, source)
 
-    def _same(self, what: str, found: Sequence[tuple[Path, Any]]) -> Any:
+    def _same(self, what: str, found: Sequence[tuple[Path, T]]) -> T:
         for folder, value in found:
             if value != found[0][1]:
                 raise UsageError(f"shard {folder}: {what} is {value}, {found[0][0]} has {found[0][1]}; they don't mix")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from av_bench.contracts import MissingRequirement
 from av_bench.weights import file_sha256
@@ -36,7 +36,7 @@ class MMAudioNano(MMAudio):
     beside: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
     options: ClassVar[Mapping[str, str]] = {key: text for key, text in OPTIONS.items() if key != "window"}
 
-    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: Any) -> None:
+    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: object) -> None:
         settings = read_settings("mmaudio-nano", options, fixed=("window",), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(

@@ -195,7 +195,7 @@ def read_weights(module: nn.Module, file: Path) -> None:
     fill(module, state.tensors, state.source, copy=True)
 
 
-def save_json(file: Path, content: Any) -> None:
+def save_json(file: Path, content: object) -> None:
     """Write a log."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, content)

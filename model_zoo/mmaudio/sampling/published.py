@@ -89,7 +89,7 @@ class PublishedMMAudio(MMAudio):
     variant: ClassVar[str]
     options: ClassVar[Mapping[str, str]] = {**OPTIONS, "vae": "a trained VAE in place of the published one"}
 
-    def __init__(self, weights: str | None = None, vae: str | None = None, **options: Any) -> None:
+    def __init__(self, weights: str | None = None, vae: str | None = None, **options: object) -> None:
         found = variant(self.variant)
         chosen = read_settings(self.variant, options, window=LONGEST)
         own = None if weights is None else load_trained(Path(weights), found.network, found.name)

@@ -66,7 +66,7 @@ class Settings:
             raise UsageError(f"cfg must be a number, got {self.cfg}")
 
 
-def read_settings(name: str, options: Mapping[str, Any], fixed: tuple[str, ...] = (), **defaults: Any) -> Settings:
+def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ...] = (), **defaults: Any) -> Settings:
     """Options of a model spec (``mmaudio-l:steps=10,cfg=3``) as settings; those in ``fixed`` cannot be set.
 
     UsageError names an unknown option, and a value that is not of its type.
@@ -77,10 +77,11 @@ def read_settings(name: str, options: Mapping[str, Any], fixed: tuple[str, ...] 
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
     if "steps" in options and options.get("solver") == "adaptive":
         raise UsageError(f"{name}: steps are those of solver=euler; the adaptive solver chooses its own")
-    return Settings(**{**defaults, **{key: _typed(name, key, value) for key, value in options.items()}})
+    chosen: dict[str, Any] = {key: _typed(name, key, value) for key, value in options.items()}
+    return Settings(**{**defaults, **chosen})
 
 
-def _typed(name: str, key: str, value: Any) -> Any:
+def _typed(name: str, key: str, value: object) -> object:
     """An option as its own type. Specs give what looks like a number as one that knows its ``text``."""
     if key in ("steps", "batch") and isinstance(value, int | float) and float(value).is_integer():
         return int(value)
@@ -103,7 +104,7 @@ def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Ten
         return torch.compile(function)
     recorded = torch.compile(function, mode="reduce-overhead")
 
-    def replayed(*inputs: Any) -> Tensor:
+    def replayed(*inputs: Tensor) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return recorded(*inputs).clone()  # the next replay writes into the same memory, and solvers keep velocities
 

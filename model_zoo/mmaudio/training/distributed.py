@@ -34,7 +34,7 @@ class Cluster:
     rank: int
     world: int
     device: torch.device
-    waiting: Any = None  # a gloo group, None for a single process
+    waiting: dist.ProcessGroup | None = None  # a gloo group, None for a single process
 
     @property
     def first(self) -> bool:

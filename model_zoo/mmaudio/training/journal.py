@@ -7,10 +7,13 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from av_bench.contracts import MissingRequirement
 from av_bench.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
 
 
-def _tensorboard(folder: Path, step: int) -> Any:
+def _tensorboard(folder: Path, step: int) -> SummaryWriter | None:
     """A TensorBoard writer, None where the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -34,7 +34,7 @@ from model_zoo.mmaudio.training.distributed import (
 )
 from model_zoo.mmaudio.training.journal import Journal, read_log
 from model_zoo.mmaudio.training.metrics import Evaluation
-from model_zoo.mmaudio.training.mix import Loader
+from model_zoo.mmaudio.training.mix import Batch, Loader
 from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
 from model_zoo.mmaudio.training.recipe import FlowRecipe
 from model_zoo.mmaudio.training.validation import validate
@@ -171,7 +171,7 @@ class Trainer:
         network.load_state_dict(state)
         return network.to(self.cluster.device).eval()
 
-    def _batch(self, step: int) -> Any:
+    def _batch(self, step: int) -> Batch:
         return self.mix.batch(step, self.recipe.batch, self.recipe.dropout, self.cluster.rank, self.cluster.world)
 
     def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:

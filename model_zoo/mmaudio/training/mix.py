@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from operator import itemgetter
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -103,13 +104,13 @@ class Batch:
         cuts = [slice(k * size, (k + 1) * size) for k in range(parts)]
         return [
             self._map(
-                lambda value, cut=cut: value[cut],
+                itemgetter(cut),
                 Rows(**{name: value[cut] for name, value in vars(self.rows).items()}),
             )
             for cut in cuts
         ]
 
-    def _map(self, change: Any, rows: Rows) -> Batch:
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor], rows: Rows) -> Batch:
         names = ("eps", "noise", "t", "drop_video", "drop_text")
         return replace(self, rows=rows, **{name: change(vars(self)[name]) for name in names})
 
@@ -243,15 +244,25 @@ def draw(seed: int, stream: tuple[int, int], positions: Ints, shape: tuple[int, 
     return Draws(torch.from_numpy(eps), torch.from_numpy(noise), t, uniform)
 
 
-class Loader:
+class Pinned(Protocol):
+    """What a loader prepares."""
+
+    def pin(self) -> Self:
+        """In page-locked memory."""
+
+
+P = TypeVar("P", bound=Pinned)
+
+
+class Loader(Generic[P]):
     """Batches in order, prepared ahead by ``threads`` threads (0: made when asked for)."""
 
-    def __init__(self, make: Any, threads: int, pin: bool = False) -> None:
+    def __init__(self, make: Callable[[int], P], threads: int, pin: bool = False) -> None:
         self._make, self._pin, self._ahead = make, pin, 2 * threads
         self._pool = ThreadPoolExecutor(threads, "batches") if threads else None
-        self._coming: dict[int, Future[Batch]] = {}
+        self._coming: dict[int, Future[P]] = {}
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> P:
         """Batch of ``step``."""
         if self._pool is None:
             return self._prepare(step)
@@ -260,8 +271,8 @@ class Loader:
                 self._coming[ahead] = self._pool.submit(self._prepare, ahead)
         return self._coming.pop(step).result()
 
-    def _prepare(self, step: int) -> Batch:
-        batch: Batch = self._make(step)
+    def _prepare(self, step: int) -> P:
+        batch = self._make(step)
         return batch.pin() if self._pin else batch
 
     def close(self) -> None:

@@ -243,7 +243,7 @@ def with_changes(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str
     return found
 
 
-def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+def _nested(keys: Sequence[str], value: object) -> dict[str, object]:
     return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
 
 

@@ -169,7 +169,7 @@ def _empty_text(recipe: FlowRecipe, mix: Mix) -> torch.Tensor:
 def _empty_text_of_file(path: str, where: str, mix: Mix) -> torch.Tensor:
     """The tensor ``empty_string_feat`` of a file, or the first item of a batch as the official file holds it."""
     try:
-        content: Any = weights.load_checkpoint(path)
+        content = weights.load_checkpoint(path)
     except AvBenchError as error:
         raise UsageError(f"{where}: {error}") from error
     found = content.get("empty_string_feat") if isinstance(content, Mapping) else content

@@ -75,7 +75,7 @@ class VAETrainer:
     def step(self) -> Losses:
         """One step on this process's share of the batch; losses are means over the whole batch."""
         step, recipe = self.done + 1, self.recipe
-        prepared: Any = self._loader(step)
+        prepared = self._loader(step)
         windows, noise = prepared.windows, prepared.noise
         size = recipe.micro_batch or len(windows)
         adversarial = recipe.adversarial and step >= recipe.disc_start
