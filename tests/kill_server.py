@@ -1,17 +1,14 @@
-"""Whole runs in processes that kill themselves at a chosen point. Imports once, then forks one process for each run.
+"""Whole runs in processes that kill themselves at a chosen point, forked by ``tests.forks``.
 
-Reads one JSON list of jobs per line, runs them at once and answers with their wait statuses. A job: ``options`` of
-``av_bench.run``, ``home`` (cache folder), ``watch`` (folder whose changes are counted), ``point`` (kill before the
-n-th change, 0 for never) and ``report`` (file for the number of changes).
+A job: ``options`` of ``av_bench.run``, ``home`` (cache folder), ``watch`` (folder whose changes are counted), ``point``
+(kill before the n-th change, 0 for never) and ``report`` (file for the number of changes).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -64,37 +61,19 @@ def run(job: dict[str, Any]) -> int:
 
 def serve() -> None:
     """Fork for each job; nothing has computed yet, so no threads but the allocator's are there."""
-    from importlib import import_module
+    from tests import forks  # not in ``drive``, which runs under interpreters that do not know this package
 
-    import torch
-
-    for name in (
-        "pandas",
-        "pyarrow.parquet",
-        "av_bench.pipeline.run",
-        "av_bench.metrics.columns",
-        "av_bench.extractors.nano",
-    ):
-        import_module(name)
-    import_module("model_zoo.external.generator")
-    torch.set_num_threads(1)
-    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-    print(json.dumps([name for name in threads if name != "jemalloc_bg_thd"]), flush=True)
-    for line in sys.stdin:
-        pids = []
-        for job in json.loads(line):
-            pid = os.fork()
-            if pid == 0:
-                code = 99
-                try:
-                    code = run(job)
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    sys.stderr.flush()
-                    os._exit(code)
-            pids.append(pid)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+    forks.serve(
+        (
+            "pandas",
+            "pyarrow.parquet",
+            "av_bench.pipeline.run",
+            "av_bench.metrics.columns",
+            "av_bench.extractors.nano",
+            "model_zoo.external.generator",
+        ),
+        run,
+    )
 
 
 def drive() -> None:

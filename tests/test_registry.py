@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,6 +20,7 @@ from av_bench.contracts import (
     Score,
     UsageError,
 )
+from av_bench.doctor import examine
 
 
 @pytest.mark.parametrize("group", ["models", "metrics"])
@@ -62,6 +63,13 @@ class Nameless(Extractor):
 
     def forward(self, batch: Any) -> Any:
         raise NotImplementedError
+
+
+class Named(Nameless):
+    """An extractor with nothing but what the contract asks for."""
+
+    name = "named"
+    outputs: ClassVar[dict[str, str]] = {"embedding": "(B, 1)"}
 
 
 class NoCompute(Metric):
@@ -108,6 +116,14 @@ def test_what_another_package_offers_must_be_what_its_group_holds(
     offer(monkeypatch, theirs=value)
     with pytest.raises(PluginError, match=f"'theirs' .*{message}"):
         registry.load(group, "theirs")
+
+
+def test_the_doctor_examines_extractors_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, theirs="Named")
+    found = {finding.what: (finding.status, finding.detail) for finding in examine()}
+    assert found["extractor theirs"] == ("ok", "no weights needed")
+    assert found["extractor nano-tagger"] == ("ok", "weights present")
+    assert found["extractor onsets"] == ("ok", "no weights needed")
 
 
 def test_of_two_packages_with_one_name_the_first_is_kept_and_said(

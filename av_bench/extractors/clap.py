@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from av_bench.contracts import Decoded, Flavour, MediaError, MissingRequirement, Reason
-from av_bench.extractors import frontends, tokens
+from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor
+from av_bench.extractors.tokens import TokenExtractor
 from av_bench.networks.packages import model_file, quiet, uninitialised
 from av_bench.weights.fill import Weights, check_stored, load_into, read
 
@@ -95,23 +96,13 @@ class ClapAudio(BaseExtractor):
         return {"embedding": self.module(mel[:, None])}
 
 
-class ClapText(BaseExtractor):
+class ClapText(TokenExtractor):
     """A caption -> unit embedding of 512."""
 
     name = "clap-text"
     weights_name = "laion-clap"
-    modality = "text"
+    vocabulary = "roberta-base"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 512)"}
-    batch_size = 32
-    _tokenizer: tokens.Tokenizer | None = None
-
-    @classmethod
-    def weights_hash_of(cls, weights: Weights) -> str:
-        """As for every extractor; absent vocabulary files are reported here, before any clip is decoded."""
-        digest = super().weights_hash_of(weights)
-        if weights is None:
-            tokens.local_files("roberta-base")
-        return digest
 
     @classmethod
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> ClapText:
@@ -128,15 +119,13 @@ class ClapText(BaseExtractor):
         ignore = rf"{UNUSED}|audio_(branch|projection)\."
         extractor = cls(network, load_into(network, checkpoint, ignore=ignore), device, flavour)
         if weights is None:
-            extractor._tokenizer = tokens.tokenizer("roberta-base")
+            extractor.tokenizer()
         return extractor
 
     def prepare(self, item: str, seconds: float) -> Tensor:
         """int64 ``(2, 77)``: token ids and attention mask."""
         del seconds
-        if self._tokenizer is None:
-            self._tokenizer = tokens.tokenizer("roberta-base")
-        return tokens.encode(self._tokenizer, item, cut=True)
+        return self.encode(item, cut=True)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """``(B, 2, 77)`` -> embedding."""

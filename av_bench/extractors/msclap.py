@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import Decoded, Flavour, MediaError, MissingRequirement, Reason, UsageError
-from av_bench.extractors import tokens
 from av_bench.extractors.base import BaseExtractor
+from av_bench.extractors.tokens import TokenExtractor
 from av_bench.networks.packages import model_file, quiet, uninitialised
 from av_bench.weights.fill import Weights, load_into, read
 
@@ -77,7 +77,7 @@ class MsClapAudio(BaseExtractor):
         return {"embedding": embedding.view(*batch.shape[:2], -1).mean(dim=1)}
 
 
-class MsClapText(BaseExtractor):
+class MsClapText(TokenExtractor):
     """A caption -> embedding of 1024 (not normalised, as published).
 
     The published wrapper finds the last token by counting ids that are not 0, the padding id; 0 is also "!", so a
@@ -86,19 +86,9 @@ class MsClapText(BaseExtractor):
 
     name = "msclap-text"
     weights_name = "ms-clap"
-    modality = "text"
+    vocabulary = "gpt2"
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, 1024)"}
     flavour_matters = True
-    batch_size = 32
-    _tokenizer: tokens.Tokenizer | None = None
-
-    @classmethod
-    def weights_hash_of(cls, weights: Weights) -> str:
-        """As for every extractor; absent vocabulary files are reported here, before any clip is decoded."""
-        digest = super().weights_hash_of(weights)
-        if weights is None:
-            tokens.local_files("gpt2")
-        return digest
 
     @classmethod
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> MsClapText:
@@ -117,7 +107,7 @@ class MsClapText(BaseExtractor):
         ignore = rf"{UNUSED}|audio_encoder\."
         extractor = cls(network, load_into(network, checkpoint, ignore=ignore), device, flavour)
         if weights is None:
-            extractor._tokenizer = tokens.tokenizer("gpt2")
+            extractor.tokenizer()
         return extractor
 
     def prepare(self, item: str, seconds: float) -> Tensor:
@@ -126,9 +116,7 @@ class MsClapText(BaseExtractor):
         UsageError for a caption that GPT-2's 1024 positions cannot hold.
         """
         del seconds
-        if self._tokenizer is None:
-            self._tokenizer = tokens.tokenizer("gpt2")
-        encoded = tokens.encode(self._tokenizer, f"{item} <|endoftext|>", cut=False)
+        encoded = self.encode(f"{item} <|endoftext|>", cut=False)
         if encoded.shape[1] > POSITIONS:
             raise UsageError(f"msclap-text: {item[:40]!r}... has {encoded.shape[1]} tokens; GPT-2 reads {POSITIONS}")
         return encoded

@@ -1,15 +1,17 @@
-"""Byte-pair tokenizers of the text towers, from local vocabulary files of the lock."""
+"""Text towers behind a byte-pair tokenizer, whose vocabulary files are local files of the lock."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from av_bench import weights as files
-from av_bench.contracts import MissingRequirement
+from av_bench.contracts import MissingRequirement, Modality
+from av_bench.extractors.base import BaseExtractor
+from av_bench.weights.fill import Weights
 
 LENGTH = 77
 
@@ -53,3 +55,30 @@ def encode(made: Tokenizer, text: str, *, cut: bool) -> Tensor:
     """
     out = made(text, padding="max_length", truncation=cut, max_length=LENGTH)
     return torch.tensor([out["input_ids"], out["attention_mask"]])
+
+
+class TokenExtractor(BaseExtractor):
+    """A text extractor whose captions pass through the tokenizer ``vocabulary`` before the network sees them."""
+
+    vocabulary: ClassVar[str]
+    modality: ClassVar[Modality] = "text"
+    batch_size = 32
+    _tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def weights_hash_of(cls, weights: Weights) -> str:
+        """As for every extractor; absent vocabulary files are reported here, before any clip is decoded."""
+        digest = super().weights_hash_of(weights)
+        if weights is None:
+            local_files(cls.vocabulary)
+        return digest
+
+    def encode(self, text: str, *, cut: bool) -> Tensor:
+        """Token ids and attention mask of a text (see ``encode``)."""
+        return encode(self.tokenizer(), text, cut=cut)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, read from its files when it is first asked for."""
+        if self._tokenizer is None:
+            self._tokenizer = tokenizer(self.vocabulary)
+        return self._tokenizer

@@ -9,8 +9,7 @@ from av_bench.results.record import Run
 def incomparable(new: Run, base: Run) -> list[str]:
     """Why two runs cannot be compared, one text per reason; empty when they can. Seeds and models may differ."""
     problems = _clip_list(new, base) + _definition(new, base)
-    if new.scores["flavour"] != base.scores["flavour"]:
-        problems.append(f"flavour differs ({new.scores['flavour']} against {base.scores['flavour']})")
+    problems += _differs("flavour", new.scores["flavour"], base.scores["flavour"])
     packs = [unstated_pack(run) for run in (new, base)]
     if packs[0] != packs[1]:
         problems.append("the reference packs differ, and do not both say which networks they came from")
@@ -28,13 +27,14 @@ def unstated_pack(run: Run) -> str | None:
     return None if pack is None or pack["networks_stated"] else str(pack["digest"])
 
 
+def _differs(what: str, ours: str, theirs: str) -> list[str]:
+    return [] if ours == theirs else [f"{what} differs ({ours} against {theirs})"]
+
+
 def _clip_list(new: Run, base: Run) -> list[str]:
-    problems = []
     ours, theirs = new.scores["set"], base.scores["set"]
-    if ours["name"] != theirs["name"]:
-        problems.append(f"set differs ({ours['name']} against {theirs['name']})")
-    if ours["version"] != theirs["version"]:
-        problems.append(f"set version differs ({ours['version']} against {theirs['version']})")
+    problems = _differs("set", ours["name"], theirs["name"])
+    problems += _differs("set version", ours["version"], theirs["version"])
     if ours["list_hash"] != theirs["list_hash"]:
         counts = [run.scores["counts"]["expected"] for run in (new, base)]
         if counts[0] != counts[1]:
@@ -45,12 +45,9 @@ def _clip_list(new: Run, base: Run) -> list[str]:
 
 
 def _definition(new: Run, base: Run) -> list[str]:
-    problems = []
     ours, theirs = new.scores["protocol"], base.scores["protocol"]
-    if ours["name"] != theirs["name"]:
-        problems.append(f"protocol differs ({ours['name']} against {theirs['name']})")
-    if ours["version"] != theirs["version"]:
-        problems.append(f"protocol version differs ({ours['version']} against {theirs['version']})")
+    problems = _differs("protocol", ours["name"], theirs["name"])
+    problems += _differs("protocol version", ours["version"], theirs["version"])
     if not problems:
         fields = conflicts(new.scores.get("definition"), base.scores.get("definition"))
         if fields:

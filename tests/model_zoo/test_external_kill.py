@@ -45,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {f"AV_BENCH_FAKE_{name}_PYTHON": python for name in names}
     environment["AV_BENCH_FAKE_STAGES_REPO"] = str(folder)
     with kill_server(folder, environment) as started:
-        yield Server(folder, started.process)
+        yield Server(folder, started.forks)
 
 
 def content(run: Path) -> dict[str, bytes]:
