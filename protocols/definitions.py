@@ -217,7 +217,7 @@ def _find(kind: str, name: str, names: Callable[[], dict[str, Path]]) -> Path:
     return known[name]
 
 
-def recorded(protocol: Protocol, definition: SetDefinition) -> dict[str, Any]:
+def recorded(protocol: Protocol, definition: SetDefinition) -> dict[str, object]:
     """What decides the numbers in both definitions, as plain data ``{"protocol": ..., "set": ...}``.
 
     A run keeps it, since a file may be edited under the same name and version. Titles, notes, licences and paths are

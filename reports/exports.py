@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from av_bench.contracts import MissingRequirement
 from av_bench.results.record import Run
@@ -22,7 +21,7 @@ def numbers(run: Run) -> dict[str, float]:
     return found
 
 
-def settings(run: Run) -> dict[str, Any]:
+def settings(run: Run) -> dict[str, object]:
     """What the numbers depend on."""
     scores = run.scores
     counts = {name: scores["counts"][name] for name in ("expected", "scored")}

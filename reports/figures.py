@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def save(figure: Figure, paths: Sequence[Path]) -> None:
             raise UsageError(f"{path}: figures are written as .png, .pdf or .svg")
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        dates: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
+        dates: dict[str, dict[str, None]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
         figure.savefig(path, dpi=200, metadata=dates[path.suffix])
 
 

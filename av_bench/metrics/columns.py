@@ -33,7 +33,7 @@ class PerClipMetric(Metric):
     def values(self, inputs: MetricInputs) -> NDArray[np.float64]:
         """``(n,)`` unscaled values, one per clip; NaN marks a clip for which the value is undefined."""
 
-    def details(self, inputs: MetricInputs) -> dict[str, Any]:
+    def details(self, inputs: MetricInputs) -> dict[str, object]:
         """More numbers about the same inputs."""
         del inputs
         return {}
@@ -219,7 +219,7 @@ class DeSync(PerClipMetric):
         """Per clip, mean over crops of |offset of the winning class|."""
         return metrics.desync(inputs.stacked(self.logits))
 
-    def details(self, inputs: MetricInputs) -> dict[str, Any]:
+    def details(self, inputs: MetricInputs) -> dict[str, object]:
         """Signed histogram over the 21 classes, softmax-expected |offset|, share of crops within one class of 0.
 
         The last is the part that does not move with the version of the video decoder.

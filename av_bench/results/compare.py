@@ -6,7 +6,7 @@ metric's own values, or the pseudo-values of FD, IS and KAD (``av_bench.metrics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from av_bench.contracts import UsageError
 from av_bench.results.identity import incomparable, unstated_pack
 from av_bench.results.record import Run
+from av_bench.results.shapes import Entry
 from av_bench.results.values import ClipValues
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def alike(
     return paired_effect(joint.new, joint.base, joint.units).p_value(1.0, 2) > alpha
 
 
-def half_width(entry: Mapping[str, Any]) -> float | None:
+def half_width(entry: Entry) -> float | None:
     """Half width of a metric's 95 % interval; from the record where a bound of the interval stops early."""
     details = entry["details"]
     if "half_width" in details:

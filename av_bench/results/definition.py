@@ -14,7 +14,7 @@ from typing import Any
 LONGEST = 80  # characters of both values, beyond which a message names the field alone
 
 
-def digest(content: Mapping[str, Any]) -> str:
+def digest(content: Mapping[str, object]) -> str:
     """sha256 of a recorded definition, 64 hex digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -36,7 +36,7 @@ def conflicts(new: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> 
     return found
 
 
-def _changed(new: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _changed(new: Mapping[str, object], base: Mapping[str, object], prefix: str = "") -> list[str]:
     changed = []
     for key in sorted(set(new) | set(base)):
         ours, theirs = new.get(key), base.get(key)

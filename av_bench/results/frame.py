@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from av_bench.contracts import UsageError, unknown_name
 from av_bench.results.record import Run, read_run
@@ -35,11 +35,11 @@ def frame(paths: Sequence[Path | str], per: str = "run") -> pd.DataFrame:
     return pd.concat([_clips(run) for run in runs], ignore_index=True)
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: Run) -> dict[str, str]:
     return {"run": str(run.path), "model": run.name, "set": run.scores["set"]["name"]}
 
 
-def _rows(run: Run) -> list[dict[str, Any]]:
+def _rows(run: Run) -> list[dict[str, object]]:
     scores = run.scores
     about = _about(run) | {
         "set_version": scores["set"]["version"],

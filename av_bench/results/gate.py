@@ -9,16 +9,16 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from av_bench.contracts import UsageError, printable
 from av_bench.results.compare import Difference, Joint, Values, difference, incomparable, join, read_sides
 from av_bench.results.record import Run, read_run
 from av_bench.results.rules import Rule, Rules, read_rules
+from av_bench.results.shapes import Counts, Entry
 
 SEEN = 0.8  # the loss that is named as visible is seen in this share of runs
 
@@ -175,7 +175,7 @@ def _coverage(new: Sequence[Run], base: Sequence[Run], rules: Rules) -> Check:
     return Check("clips", not failed, Outcome.REGRESSION if failed else Outcome.SAME, detail)
 
 
-def _scored(counts: Mapping[str, Any]) -> int:
+def _scored(counts: Counts) -> int:
     return int(counts["scored"])
 
 
@@ -220,7 +220,7 @@ def _shared_level(
     return level_of_each(members, rules.alpha)
 
 
-def _only_new(name: str, rule: Rule, entry: Mapping[str, Any]) -> list[Check]:
+def _only_new(name: str, rule: Rule, entry: Entry) -> list[Check]:
     """A rule on a metric that the baseline lacks: its limit can be judged, a tolerance cannot."""
     if rule.ignore:
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 from xml.etree import ElementTree
 
 from av_bench.results.gate import Check, Verdict
@@ -76,8 +75,8 @@ def as_json(verdict: Verdict) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-def _check(check: Check) -> dict[str, Any]:
-    content: dict[str, Any] = {
+def _check(check: Check) -> dict[str, object]:
+    content: dict[str, object] = {
         "name": check.name,
         "passed": check.passed,
         "outcome": str(check.outcome),

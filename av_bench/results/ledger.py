@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,7 @@ class Ledger:
         self.path = path
         self._file: BinaryIO | None = None
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: Mapping[str, object]) -> None:
         """Append one line at once. OSError names the file."""
         payload = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf8", "backslashreplace")
         try:
@@ -43,10 +43,10 @@ class Ledger:
             self._file = None
 
 
-def entry(clip: str, stage: str, reason: Reason | None, detail: str, more: dict[str, Any]) -> dict[str, Any]:
+def entry(clip: str, stage: str, reason: Reason | None, detail: str, more: dict[str, object]) -> dict[str, object]:
     """A line as it is written: the reason's text printable and not longer than a reader can use."""
     status = "ok" if reason is None else ("excluded" if reason.excludes else "flagged")
-    line: dict[str, Any] = {"clip": clip, "stage": stage, "status": status}
+    line: dict[str, object] = {"clip": clip, "stage": stage, "status": status}
     if reason is not None:
         line |= {"reason": reason.value, "detail": shortened(printable(detail), LONGEST_DETAIL)}
     return line | more

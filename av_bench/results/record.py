@@ -155,7 +155,7 @@ class RunFolder:
                 found[line["clip"], line["k"]] = line
         return found
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, value: Mapping[str, object]) -> None:
         """Write one of the JSON files, whole or not at all."""
         write_atomically(self.path / name, dumps(value))
 

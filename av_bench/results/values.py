@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from av_bench.contracts import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from av_bench.results.shapes import Scores
 
 CLIPS = "clips.parquet"
 PSEUDO = "pseudo_values.parquet"
@@ -28,7 +29,7 @@ class ClipValues:
     unit: dict[str, str]
 
 
-def check_values(path: Path, scores: Mapping[str, Any]) -> None:
+def check_values(path: Path, scores: Scores) -> None:
     """UsageError when values per clip of a run cannot be read, or when ``scores.json`` does not follow from them.
 
     Every metric that has values per clip, own or pseudo, must be their mean, over as many clips as it says.
@@ -46,7 +47,8 @@ def check_values(path: Path, scores: Mapping[str, Any]) -> None:
                     f"in {name} have the mean {mean:.6g} over {count}: one of them was changed; {_FIX}"
                 )
     for metric, entry in scores["metrics"].items():
-        if entry.get("interval") is not None and len(entry["interval"]) != 2:
+        interval = entry.get("interval")
+        if interval is not None and len(interval) != 2:
             raise UsageError(f"{path}/scores.json: the interval of {metric} has not two bounds; {_FIX}")
 
 

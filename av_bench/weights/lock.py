@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
 
 from av_bench.contracts import UsageError, unknown_name
 from av_bench.runtime.files import home
@@ -65,7 +65,7 @@ def folder() -> Path:
 class LockFile:
     """The document: entries by name."""
 
-    files: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, Mapping[str, object]]
 
 
 def load_lock() -> dict[str, LockEntry]:
@@ -81,7 +81,7 @@ def load_lock() -> dict[str, LockEntry]:
     return lock
 
 
-def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> LockEntry:
+def _entry(name: str, raw: Mapping[str, object], lock: Path) -> LockEntry:
     where = f"{lock}: entry {name!r}"
     if "name" in raw:
         raise UsageError(

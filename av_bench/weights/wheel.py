@@ -101,7 +101,7 @@ def _tensors(content: Any, where: str) -> tuple[dict[str, torch.Tensor], list[st
     return {key: value.detach().contiguous() for key, value in state.items()}, [str(name) for name in heads]
 
 
-def _save(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any], part: Path) -> None:
+def _save(tensors: Mapping[str, torch.Tensor], about: Mapping[str, object], part: Path) -> None:
     """One key of metadata only: the format does not order several, and the file's hash must be the same everywhere."""
     from safetensors.torch import save
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from av_bench.contracts import UsageError
 from av_bench.rows import json_lines, read_table
@@ -63,7 +63,7 @@ def _total(split: str, count: int | None) -> int:
     return total
 
 
-def _with_earlier(out: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_earlier(out: Path, rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """The rows and those of a longer build into the same folder, which may be running beside this one."""
     table = out / "clips.jsonl"
     if not table.exists():
@@ -99,7 +99,7 @@ def counterfactual_pairs(
     return write_table(out / "pairs.jsonl", pairs)
 
 
-def row(scene: Scene) -> dict[str, Any]:
+def row(scene: Scene) -> dict[str, object]:
     """One line of ``clips.jsonl``."""
     return {
         "id": scene.id, "file": f"{scene.id}.mp4", "text": scene.caption, "label": scene.label,
@@ -113,7 +113,7 @@ def render_clip(scene: Scene, out_dir: Path) -> Path:
     return write_mp4(out_dir / f"{scene.id}.mp4", frames, audio, SAMPLE_RATE, FPS)
 
 
-def write_table(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
     """Writes one JSON object per line, whole or not at all."""
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rows))
     return path

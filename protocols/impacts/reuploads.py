@@ -10,7 +10,6 @@ import string
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +64,7 @@ def plant_reuploads(split: Split, out_dir: Path | str, count: int, seed: int) ->
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     indices = stream(seed, f"reuploads.{split}").choice(min(SPLIT_CLIPS[split], 4 * count), count, replace=False)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for number, index in enumerate(indices):
         rng = stream(seed, f"reuploads.{split}.{number}")
         new_id = "".join(rng.choice(list(ID_LETTERS), 11))

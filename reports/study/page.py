@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from av_bench.contracts import UsageError
 from reports.site.pages import script_json
@@ -22,7 +21,7 @@ Write = Callable[[Sample, Path], Path | None]
 
 def write_study(
     made: Design, words: Words, rules: Rules, out: Path, write: Write, *, post: str | None = None, single: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write ``out``/page (for participants) and ``out``/key.json (for the author); returns the key.
 
     ``write`` puts the media of a sample beside a path without suffix. UsageError when ``out`` is not empty.
@@ -71,7 +70,7 @@ def _media(sample: Sample, page: Path, write: Write, single: bool) -> str:
     return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _key(made: Design, words: Words, rules: Rules) -> dict[str, Any]:
+def _key(made: Design, words: Words, rules: Rules) -> dict[str, object]:
     """What the author keeps: which token is which sample, by which rules, with which gain."""
     content = {
         "rules": asdict(rules),
@@ -84,7 +83,7 @@ def _key(made: Design, words: Words, rules: Rules) -> dict[str, Any]:
     return {"kind": KIND, "study": digest, **content}
 
 
-def _html(words: Words, study: dict[str, Any]) -> str:
+def _html(words: Words, study: dict[str, object]) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
