@@ -48,8 +48,7 @@ class Record:
 
 
 def record(**content: Any) -> Record:
-    made: Record = build(Record, {"name": "x", **content}, "doc")
-    return made
+    return build(Record, {"name": "x", **content}, "doc")
 
 
 def test_values_arrive_as_their_types() -> None:

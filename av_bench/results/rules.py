@@ -69,5 +69,4 @@ class Rules:
 
 def read_rules(path: Path) -> Rules:
     """Rules from a YAML file. UsageError names what is unknown or out of range, and the nearest known key."""
-    rules: Rules = build(Rules, load_yaml(path), f"--rules {path}")
-    return rules
+    return build(Rules, load_yaml(path), f"--rules {path}")

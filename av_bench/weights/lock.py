@@ -87,7 +87,7 @@ def _entry(name: str, raw: Mapping[str, object], lock: Path) -> LockEntry:
         raise UsageError(
             f"{where}: {unknown_name('key', 'name', [f.name for f in fields(LockEntry) if f.name != 'name'])}"
         )
-    entry: LockEntry = build(LockEntry, {"name": name, **raw}, where)
+    entry = build(LockEntry, {"name": name, **raw}, where)
     place = PurePosixPath(entry.file)
     if place.is_absolute() or ".." in place.parts or place.parts[:1] == (".records",):
         raise UsageError(f"{where}: file: {entry.file!r} must lie inside the weights folder, and not in .records")

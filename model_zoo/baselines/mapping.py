@@ -87,8 +87,7 @@ def _rule(manifest: Manifest, mapping: str | None) -> PublishedSamples:
     if mapping is not None:
         data = load_yaml(Path(mapping))
         known = asdict(manifest.samples) if manifest.samples else {"source": "the user's"}
-        rule: PublishedSamples = build(PublishedSamples, known | data if isinstance(data, dict) else data, mapping)
-        return rule
+        return build(PublishedSamples, known | data if isinstance(data, dict) else data, mapping)
     if manifest.samples is None:
         raise UsageError(
             f"baseline {manifest.name} has no mapping rule; give one: --model {manifest.name}:mapping=FILE"

@@ -139,5 +139,4 @@ def key_of(line: str) -> tuple[str, int] | None:
 
 
 def _read(kind: type[Record], text: str, where: str) -> Record:
-    record: Record = build(kind, parse_json(text, where), where)
-    return record
+    return build(kind, parse_json(text, where), where)

@@ -26,7 +26,7 @@ from av_bench.contracts import (
     unknown_name,
 )
 from av_bench.runtime.files import write_atomically
-from av_bench.schema import build, load_json, read_json
+from av_bench.schema import read_json
 from model_zoo.external.checks import check, common_level
 from model_zoo.external.contract import Item, Request, read_result, write_lines
 from model_zoo.external.extras import read_extras
@@ -238,7 +238,7 @@ class ExternalProgram(SampleSource):
         path = folder / "request.json"
         if not path.is_file():
             return
-        old = build(dict, load_json(path), str(path))
+        old = read_json(path, dict)
         new = {"model": dict(request.model), "generation": dict(request.generation), "seconds": request.seconds}
         differs = [key for key, value in new.items() if old.get(key) != json.loads(json.dumps(value))]
         if differs:

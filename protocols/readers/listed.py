@@ -187,7 +187,7 @@ class _Prompt(TypedDict):
 def _moviegen(text: str, where: str) -> Iterator[ListEntry]:
     """JSON lines with id and audio_prompt."""
     for line, value in json_lines(text, where):
-        row: _Prompt = build(_Prompt, value, f"{where}, line {line}")
+        row = build(_Prompt, value, f"{where}, line {line}")
         check_id(row["id"], f"{where}, line {line}")
         yield ListEntry(row["id"], text=row["audio_prompt"])
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import Clip
+from av_bench.results.ledger import read_ledger
 from av_bench.results.record import Run, by_clip
 from reports import spectrograms
 from reports.advice import what_to_do
@@ -126,26 +126,12 @@ def failures(found: Sequence[Model]) -> list[Failure]:
     """What the ledgers say of clips that are left out or flagged, once each."""
     lines = []
     for model in found:
-        for line in ledger(model.run.path):
+        for _, line in read_ledger(model.run.path / "ledger.jsonl"):
             if line.get("status") in ("excluded", "flagged"):
                 reason, detail = str(line.get("reason", "")), str(line.get("detail", ""))
                 about = (str(line.get("clip", "")), str(line.get("stage", "")), reason, detail, what_to_do(reason))
                 lines.append(Failure(model.name, *about, line["status"] == "excluded"))
     return sorted(dict.fromkeys(lines), key=lambda f: (not f.excluded, f.model, f.reason, f.clip))
-
-
-def ledger(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ledger; torn ones are left out."""
-    path = run / "ledger.jsonl"
-    lines = []
-    for text in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
 
 
 def clip_view(

@@ -30,8 +30,7 @@ def header_config(file: Path) -> NetworkConfig:
         raise weights.BadWeights(f"{file}: not a readable safetensors file ({error}); get or train it again") from error
     if "network" not in header:
         raise UsageError(f"{file}: its header has no network sizes; use weights that this package's training wrote")
-    config: NetworkConfig = build(NetworkConfig, parse_json(header["network"], str(file)), str(file))
-    return config
+    return build(NetworkConfig, parse_json(header["network"], str(file)), str(file))
 
 
 def load_trained(file: Path, like: NetworkConfig, name: str) -> FlowNetwork:

@@ -228,8 +228,7 @@ def snapshots_at_end(steps: int, every: int, limit: int) -> list[int]:
 def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> FlowRecipe:
     """Read a config file, or a config of this package by name, and apply ``key.key=value`` changes (YAML values)."""
     content = with_changes(_read(_find(path, Path.cwd()).resolve(), ()), changes)
-    recipe: FlowRecipe = build(FlowRecipe, content, str(path))
-    return recipe
+    return build(FlowRecipe, content, str(path))
 
 
 def with_changes(content: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:

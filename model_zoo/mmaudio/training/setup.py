@@ -37,11 +37,9 @@ def network_config(recipe: FlowRecipe) -> NetworkConfig:
             raise UsageError(f"config {recipe.name}: network: {unknown_name('key', key, sorted([*known, 'variant']))}")
     where = f"config {recipe.name}: network"
     if name is None:
-        config: NetworkConfig = build(NetworkConfig, given, where)
-        return config
+        return build(NetworkConfig, given, where)
     base = variant(str(name)).network
-    checked: NetworkConfig = build(NetworkConfig, vars(base) | given, where)
-    return checked
+    return build(NetworkConfig, vars(base) | given, where)
 
 
 def row_shapes(config: NetworkConfig) -> Shapes:

@@ -122,8 +122,7 @@ def read_recipe(name_or_file: str | Path, changes: Sequence[str] = ()) -> VAERec
         base, differs = _of_file(path)
     else:
         raise UsageError(f"{path}: neither a recipe ({', '.join(RECIPES)}) nor a YAML file")
-    recipe: VAERecipe = build(VAERecipe, with_changes(merge(asdict(base), differs), changes), str(path))
-    return recipe
+    return build(VAERecipe, with_changes(merge(asdict(base), differs), changes), str(path))
 
 
 def _of_file(path: Path) -> tuple[VAERecipe, dict[str, Any]]:

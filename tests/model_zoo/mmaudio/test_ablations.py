@@ -66,8 +66,7 @@ def shrunken(name: str, features: tuple[Path, Path]) -> FlowRecipe:
         "every": {"log": 1, "validate": 2, "metrics": 0, "snapshot": 1, "checkpoint": 0},
         "run": {"device": "cpu", "compile": False, "tensorboard": False}, "data": {"threads": 0},
     }  # fmt: skip
-    made: FlowRecipe = build(FlowRecipe, merge(content, small), name)
-    return made
+    return build(FlowRecipe, merge(content, small), name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -79,8 +79,7 @@ def tiny_recipe(path: Path, **changes: Any) -> FlowRecipe:
         "every": {"log": 1, "validate": 3, "metrics": 0, "snapshot": 2, "checkpoint": 2},
         "run": {"precision": "fp32", "compile": False, "device": "cpu", "tensorboard": False},
     }
-    recipe: FlowRecipe = build(FlowRecipe, merge(content, changes), "tiny")
-    return recipe
+    return build(FlowRecipe, merge(content, changes), "tiny")
 
 
 def config_file(path: Path, recipe: FlowRecipe) -> Path:
