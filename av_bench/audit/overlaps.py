@@ -154,7 +154,7 @@ def _against(test: ClipList, rows: pa.Table, train: ClipList, rule: Rule) -> Tra
     )
 
 
-def _times(row: Any, start: str, end: str) -> tuple[int | None, int | None]:
+def _times(row: Any, start: str, end: str) -> tuple[int | None, int | None]:  # noqa: ANN401 - a row of pandas
     return (int(getattr(row, start)), int(getattr(row, end))) if hasattr(row, start) else (None, None)
 
 

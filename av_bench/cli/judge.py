@@ -15,7 +15,7 @@ from av_bench.contracts import UsageError
 class ManyAfterAgainst(TyperCommand):
     """Lets ``--against`` take all that a shell makes of ``base/seed*``, when the new run stands before it."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - of click or typer, by version
         """Repeat the option before each of its values."""
         rest: list[str] = []
         repeating = False

@@ -58,7 +58,7 @@ class Extractor(ABC):
         """Build the network and load ``weights``; None means the extractor's own."""
 
     @abstractmethod
-    def prepare(self, item: Any, seconds: float) -> torch.Tensor:
+    def prepare(self, item: Any, seconds: float) -> torch.Tensor:  # noqa: ANN401 - a subclass narrows it
         """One ``Decoded`` (a ``str`` for modality text) -> network input without batch axis, on the CPU.
 
         MediaError excludes the clip with its reason.

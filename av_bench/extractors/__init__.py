@@ -20,7 +20,7 @@ def load(
     weights: str | Path | Mapping[str, torch.Tensor] | None = None,
     device: str = "cpu",
     flavour: Flavour = "paper",
-) -> Any:
+) -> Any:  # noqa: ANN401 - the name decides
     """Build an extractor (or pair extractor) by name.
 
     Parameters

@@ -65,7 +65,7 @@ class _Nano(BaseExtractor):
         """sha256 of the file, without building."""
         return nano_hash(weights, cls.file)
 
-    def prepare(self, item: Any, seconds: float) -> torch.Tensor:
+    def prepare(self, item: Any, seconds: float) -> torch.Tensor:  # noqa: ANN401 - a subclass narrows it
         """Mono 16 kHz ``(128000,)``."""
         self.check_seconds(seconds)
         decoded: Decoded = item

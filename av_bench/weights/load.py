@@ -71,7 +71,7 @@ def wrong_kind(head: bytes, *, text_is_fine: bool = False) -> str | None:
     return None
 
 
-def load_checkpoint(path: str | Path) -> Any:
+def load_checkpoint(path: str | Path) -> Any:  # noqa: ANN401 - unpickled
     """Everything a weight file holds, as tensors in plain containers on the CPU (memory-mapped where possible).
 
     Numpy objects of old checkpoints come back as ``Discarded``. Raises MissingRequirement when the file is absent
@@ -148,7 +148,7 @@ def _load_safetensors(path: Path, head: bytes) -> dict[str, torch.Tensor]:
         raise BadWeights(f"{path}: damaged safetensors file ({error}); get the file again") from None
 
 
-def _load_torch(path: Path, *, zipped: bool) -> Any:
+def _load_torch(path: Path, *, zipped: bool) -> Any:  # noqa: ANN401 - unpickled
     import torch
 
     allowed: list[Any] = [(Discarded, name) for name in INERT_GLOBALS]

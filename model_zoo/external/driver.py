@@ -136,7 +136,14 @@ class Job:
         payload = json.dumps({"id": item["id"], "k": item["k"], "at": time.time()}).encode("utf8")
         _replace(self.folder / "started.json", payload)
 
-    def write(self, item: dict[str, Any], audio: Any, rate: int, notes: Sequence[str] = (), **more: object) -> None:
+    def write(
+        self,
+        item: dict[str, Any],
+        audio: Any,  # noqa: ANN401 - of numpy, torch or lists
+        rate: int,
+        notes: Sequence[str] = (),
+        **more: object,
+    ) -> None:
         """Write one sample (temporary name, then rename) and its row."""
         name = f"{hashlib.sha256(item['id'].encode('utf8')).hexdigest()[:20]}~{item['k']}"
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -217,7 +224,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _interleaved(audio: Any) -> tuple[int, int, bytes]:
+def _interleaved(audio: Any) -> tuple[int, int, bytes]:  # noqa: ANN401 - of numpy, torch or lists
     """Audio of any kind -> channels, samples, little-endian float32 bytes."""
     if hasattr(audio, "detach"):  # a torch tensor
         audio = audio.detach().float().cpu().numpy()
@@ -243,7 +250,7 @@ def _chunk(name: bytes, payload: bytes) -> bytes:
     return name + struct.pack("<I", len(payload)) + payload + b"\0" * (len(payload) % 2)
 
 
-def _cuda() -> Any:
+def _cuda() -> Any:  # noqa: ANN401 - torch may be absent
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_available() else None
 

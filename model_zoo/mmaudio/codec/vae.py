@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         return out
 
 
-def _run(level: Any, x: Tensor, resampling: str) -> Tensor:
+def _run(level: Any, x: Tensor, resampling: str) -> Tensor:  # noqa: ANN401 - modules by name have no type
     for block in level["block"]:
         x = block(x)
     return level[resampling](x) if resampling in level else x

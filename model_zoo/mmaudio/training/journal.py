@@ -92,7 +92,7 @@ def _tensorboard(folder: Path, step: int) -> SummaryWriter | None:
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def _wandb(out: Path, project: str) -> Any:
+def _wandb(out: Path, project: str) -> Any:  # noqa: ANN401 - wandb may be absent
     try:
         import wandb  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
