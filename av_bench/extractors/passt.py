@@ -34,7 +34,7 @@ class Passt(BaseExtractor):
         package = model_file("hear21passt.models.passt")
         with quiet(), uninitialised():
             network = package.get_model("passt_s_swa_p16_128_ap476", pretrained=False)
-        vars(package)["first_RUN"] = False  # the package prints every shape of its first forward
+        package.first_RUN = False  # the package prints every shape of its first forward
         return cls(network, load_into(network, checkpoint), device, flavour)
 
     def prepare(self, item: Decoded, seconds: float) -> torch.Tensor:

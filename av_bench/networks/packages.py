@@ -14,7 +14,7 @@ import io
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +27,7 @@ from av_bench.contracts import MissingRequirement
 _lock = threading.RLock()  # sys.modules and torch.nn.init are changed for a moment: one build at a time
 
 
-def model_file(name: str) -> ModuleType:
+def model_file(name: str) -> Any:
     """Import ``package.sub.module`` without running the ``__init__`` of ``package`` and ``package.sub``.
 
     The stand-ins are removed afterwards, so a later ``import package`` of somebody else runs as usual.
@@ -87,7 +87,7 @@ _DRAWS = (
 def uninitialised() -> Iterator[None]:
     """Inside, weight initialisers do nothing: memory is reserved, not written. Every tensor must be loaded after."""
 
-    def untouched(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    def untouched(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return tensor
 
     with _lock:
@@ -104,13 +104,7 @@ def uninitialised() -> Iterator[None]:
 class _NumbersOnCpu(TorchFunctionMode):
     """Ranges of plain numbers (drop-path rates) are made on the CPU even where tensors are not."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> object:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.linspace:
             kwargs["device"] = "cpu"

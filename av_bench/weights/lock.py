@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from av_bench.contracts import UsageError, unknown_name
 from av_bench.runtime.files import home
@@ -65,7 +65,7 @@ def folder() -> Path:
 class LockFile:
     """The document: entries by name."""
 
-    files: Mapping[str, Mapping[str, object]]
+    files: Mapping[str, Mapping[str, Any]]
 
 
 def load_lock() -> dict[str, LockEntry]:
@@ -81,13 +81,13 @@ def load_lock() -> dict[str, LockEntry]:
     return lock
 
 
-def _entry(name: str, raw: Mapping[str, object], lock: Path) -> LockEntry:
+def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> LockEntry:
     where = f"{lock}: entry {name!r}"
     if "name" in raw:
         raise UsageError(
             f"{where}: {unknown_name('key', 'name', [f.name for f in fields(LockEntry) if f.name != 'name'])}"
         )
-    entry = build(LockEntry, {"name": name, **raw}, where)
+    entry: LockEntry = build(LockEntry, {"name": name, **raw}, where)
     place = PurePosixPath(entry.file)
     if place.is_absolute() or ".." in place.parts or place.parts[:1] == (".records",):
         raise UsageError(f"{where}: file: {entry.file!r} must lie inside the weights folder, and not in .records")
