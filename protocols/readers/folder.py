@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from av_bench.contracts import Clip, ClipSet, UsageError, check_id, printable, shortened
 from av_bench.media.folder import VIDEO_SUFFIXES, Folder, by_stem, list_folder, only_one
@@ -99,7 +100,7 @@ def _named(folder: Path, clip_id: str, videos: Mapping[str, list[Path]]) -> Path
     return found or folder / f"{clip_id}.mp4"
 
 
-def _id(row: Mapping[str, object], where: str) -> str:
+def _id(row: Mapping[str, Any], where: str) -> str:
     """The id of a row: its text (a whole number counts as one), else the name of its file."""
     value = row.get("id")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -111,13 +112,13 @@ def _id(row: Mapping[str, object], where: str) -> str:
     return clip_id
 
 
-def _rows(table: Path) -> list[tuple[int, Mapping[str, object]]]:
+def _rows(table: Path) -> list[tuple[int, Mapping[str, Any]]]:
     """(line number, row) of a jsonl, csv or tsv table; UsageError names the line that is off."""
     try:
         text, where = read_table(table), str(table)
     except UsageError as error:
         raise UsageError(f"--table {error}") from error
-    rows: list[tuple[int, Mapping[str, object]]]
+    rows: list[tuple[int, Mapping[str, Any]]]
     if table.suffix.lower() == ".jsonl":
         rows = list(json_lines(text, where))
         for line, row in rows:
@@ -132,7 +133,7 @@ def _rows(table: Path) -> list[tuple[int, Mapping[str, object]]]:
     return rows
 
 
-def _text(row: Mapping[str, object], key: str, where: str) -> str | None:
+def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:
     """A text of a row, None where it is absent or empty."""
     value = row.get(key)
     if value is not None and not isinstance(value, str):
