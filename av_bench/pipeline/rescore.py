@@ -23,6 +23,7 @@ from av_bench.pipeline.score import mean_over_samples
 from av_bench.results.compare import refuse_incomparable
 from av_bench.results.ledger import read_ledger
 from av_bench.results.record import Run, read_run
+from av_bench.results.shapes import Entry
 from av_bench.results.values import ClipValues, read_values
 
 ELSEWHERE = "not scored in every row"
@@ -101,7 +102,7 @@ def _on(run: Run, media: Mapping[str, Mapping[str, Any]], common: Sequence[str],
     return CommonRun(run.path, scores, run.info, series)
 
 
-def _restricted(series: ClipValues, clips: Sequence[Clip], entry: Mapping[str, Any]) -> Score:
+def _restricted(series: ClipValues, clips: Sequence[Clip], entry: Entry) -> Score:
     """The mean of a metric's own values on the common clips for which it is defined."""
     kept = [clip for clip in clips if clip.id in series.value]
     if not kept:
@@ -115,7 +116,7 @@ def _restricted(series: ClipValues, clips: Sequence[Clip], entry: Mapping[str, A
 def _computed(
     run: Run,
     name: str,
-    entry: Mapping[str, Any],
+    entry: Entry,
     clips: tuple[Clip, ...],
     media: Mapping[str, Mapping[str, Any]],
     store: Store,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, TypeVar
 
-from av_bench.contracts import UsageError, printable
+from av_bench.contracts import Flavour, UsageError, printable
 from av_bench.rows import LARGEST_TABLE
 from av_bench.schema import FiniteFloat, NonNegativeInt, build, load_json
 
@@ -56,6 +56,7 @@ class Entry(TypedDict):
     extractors: dict[str, str]
     notes: list[str]
     details: dict[str, Any]
+    flavour: NotRequired[Flavour]
     interval: NotRequired[list[FiniteFloat] | None]
 
 

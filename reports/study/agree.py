@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import UsageError
-from av_bench.results.record import Run
+from av_bench.results.record import Run, by_clip
 from reports.study.answers import Answers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPLICATES = 1000
 SEED = 14159265
@@ -57,16 +61,13 @@ def agreements(answers: Answers, runs: Sequence[Run]) -> list[Agreement]:
     return found
 
 
-def _per_clip(answers: Answers, frames: Sequence[object], metric: str) -> NDArray[np.float64] | None:
+def _per_clip(answers: Answers, frames: Sequence[pd.DataFrame], metric: str) -> NDArray[np.float64] | None:
     """Values ``(clips, methods)``, NaN where there is none; None for metrics of whole sets."""
-    import pandas as pd
-
     values = np.full((len(answers.clips), len(answers.methods)), np.nan)
     for m, frame in enumerate(frames):
-        assert isinstance(frame, pd.DataFrame)
         if metric not in frame:
             return None
-        column = {str(key[0]): float(v) for key, v in frame[metric].dropna().items()}  # type: ignore[index]
+        column = by_clip(frame[metric])
         for c, clip in enumerate(answers.clips):
             values[c, m] = column.get(clip, np.nan)
     return values if np.isfinite(values).any() else None
