@@ -42,9 +42,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     later = pytest.mark.skip(reason="takes minutes; ask for it with -m slow, -m paper, -m parity or by file")
     for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(later)
-        elif item.path.parent.name in ("extractors", "golden") and any(map(item.get_closest_marker, SLOW)):
+        networks = item.path.parent.name in ("extractors", "golden") and any(map(item.get_closest_marker, SLOW))
+        if networks or item.get_closest_marker("slow"):
             item.add_marker(later)
 
 
