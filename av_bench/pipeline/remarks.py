@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from av_bench.contracts import Clip, ClipSet
 from av_bench.features.sides import Sides
+from av_bench.pipeline.needed import entries_for
+from av_bench.weights.lock import not_released
 
 FAR_ABOVE = 10.0  # full scale is 1; decoded AAC or MP3 of loud music passes it by a little
 
@@ -31,3 +33,14 @@ def left_out(clips: ClipSet) -> list[str]:
     name, why = clips.left_out[0]
     count = len(clips.left_out)
     return [f"set {clips.name}: {count} files of its folder are left out, e.g. {name} ({why}); the ledger has all"]
+
+
+def not_the_released_weights(names: Iterable[str]) -> list[str]:
+    """A warning when extractors or the model of these names are loaded from other files than the released ones."""
+    found = not_released(entries_for(names))
+    if not found:
+        return []
+    return [
+        f"weights of {', '.join(found)}: the lock file of AV_BENCH_WEIGHTS_LOCK pins other files than the released "
+        "ones; numbers of these networks are not those of the published networks of this name"
+    ]

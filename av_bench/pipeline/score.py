@@ -32,7 +32,7 @@ from av_bench.pipeline import clean_subset
 from av_bench.pipeline.feature_arrays import FeatureArrays
 from av_bench.pipeline.measure import needs_of
 from av_bench.pipeline.plan import RunPlan
-from av_bench.pipeline.remarks import far_above_full_scale, left_out
+from av_bench.pipeline.remarks import far_above_full_scale, left_out, not_the_released_weights
 from av_bench.results.definition import digest
 from av_bench.results.record import SCHEMA
 from av_bench.weights.lock import load_lock
@@ -273,7 +273,8 @@ def _warnings(plan: RunPlan, sides: Sides, scored: tuple[Clip, ...], arrays: Fea
     silent = sum(r is Reason.SILENT for c in scored for stage, r, _ in sides.flags(c.id) if stage == "generated")
     if silent:
         warnings.append(f"{silent} generated samples are silent; they are scored as they are")
-    return warnings + far_above_full_scale(sides, scored) + left_out(plan.clips)
+    names = [*plan.extractors.names, str(plan.spec.model).partition(":")[0]]
+    return [*warnings, *not_the_released_weights(names), *far_above_full_scale(sides, scored), *left_out(plan.clips)]
 
 
 def _rests_on(metric: Metric, network: str) -> bool:

@@ -68,17 +68,39 @@ class LockFile:
     files: Mapping[str, Mapping[str, Any]]
 
 
+OWN = Path(__file__).with_name("lock.yaml")
+"""The package's lock file."""
+
+
 def load_lock() -> dict[str, LockEntry]:
     """Entries by name, from ``$AV_BENCH_WEIGHTS_LOCK`` (a mirror, private weights) or the package's own lock file.
 
     Raises UsageError, naming file and entry, for anything but well-formed entries.
     """
-    path = Path(os.environ.get("AV_BENCH_WEIGHTS_LOCK") or Path(__file__).with_name("lock.yaml"))
+    return _load(Path(os.environ.get("AV_BENCH_WEIGHTS_LOCK") or OWN))
+
+
+def _load(path: Path) -> dict[str, LockEntry]:
     lock = {name: _entry(name, raw, path) for name, raw in read_yaml(path, LockFile).files.items()}
     places = [entry.file for entry in lock.values()]
     if len(set(places)) != len(places):
         raise UsageError(f"{path}: two entries have the same file; every file needs its own place")
     return lock
+
+
+def not_released(entries: Iterable[LockEntry]) -> list[str]:
+    """Names of entries that ``$AV_BENCH_WEIGHTS_LOCK`` pins to other files than the package's lock file does."""
+    if not os.environ.get("AV_BENCH_WEIGHTS_LOCK"):
+        return []
+    own = _load(OWN)
+    return [e.name for e in entries if e.name not in own or not _same_file(e, own[e.name])]
+
+
+def _same_file(entry: LockEntry, own: LockEntry) -> bool:
+    """Whether two entries pin the same content; one without any hash is the same only when neither has one."""
+    if own.sha256 is not None:
+        return entry.sha256 == own.sha256
+    return entry.md5 == own.md5 if own.md5 is not None else (entry.sha256, entry.md5) == (None, None)
 
 
 def _entry(name: str, raw: Mapping[str, Any], lock: Path) -> LockEntry:
