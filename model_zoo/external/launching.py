@@ -22,8 +22,10 @@ _DRIVERS = Path(__file__).resolve().parents[1] / "baselines/drivers"
 def launch(manifest: Manifest, site: Site, folder: Path, device: str = "cpu") -> Launch:
     """The command of a manifest. Placeholders: python, python2, repo, weights, drivers, request, job.
 
-    Official code often says "cuda" and means the first device, so with ``cuda:N`` only the N-th one is shown to it.
+    Official code often says "cuda", or takes every device it sees, so only the one that it was given is shown to it.
     """
+    if ":" in str(folder):  # separates the folders of PYTHONPATH, and the parts of a mount
+        raise UsageError(f"{folder}: models in another environment need a path without a colon; choose another --out")
     values = {"request": str(folder / "request.json"), "job": str(folder), "drivers": str(_DRIVERS)}
     values |= {"repo": site.repo or "", "weights": site.weights or "", "python": site.python or "python"}
     values["python2"] = site.python2 or ""
@@ -40,13 +42,18 @@ def launch(manifest: Manifest, site: Site, folder: Path, device: str = "cpu") ->
 
 
 def one_device(device: str) -> dict[str, str]:
-    """The variable that shows a child ``cuda:N`` alone, empty for other devices."""
-    number = re.fullmatch(r"cuda:(\d+)", device)
+    """The variable that shows a child ``cuda:N`` alone (``cuda``: the first one), empty for other devices.
+
+    N counts what this process sees, in the order in which it sees it.
+    """
+    number = re.fullmatch(r"cuda(?::(\d+))?", device)
     if number is None:
         return {}
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    index = int(number[1])
-    return {"CUDA_VISIBLE_DEVICES": visible[index] if index < len(visible) else str(index)}
+    index = int(number[1] or 0)
+    found = {"CUDA_VISIBLE_DEVICES": visible[index] if index < len(visible) else str(index)}
+    order = os.environ.get("CUDA_DEVICE_ORDER")
+    return found if order is None else found | {"CUDA_DEVICE_ORDER": order}
 
 
 def _container(

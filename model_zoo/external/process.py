@@ -20,8 +20,9 @@ from av_bench.runtime.files import lock_handle, write_atomically
 _REQUEST = "AV_BENCH_REQUEST"
 _GRACE = 3.0  # seconds between asking a child to end and ending it
 _KEPT = (
-    *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME"),
-    *("NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "DOCKER_HOST"),
+    *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    *("HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "DOCKER_HOST"),
 )
 
 

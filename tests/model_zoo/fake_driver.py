@@ -112,11 +112,14 @@ def by_hand(item: dict[str, Any]) -> None:
 
 
 HONEST = ("sine", "copy", "silence", "cheat", "nan", "short", "long", "other-rate", "stereo-list")
-HONEST += ("slow", "crash", "crash-late", "fails", "steady", "gated")
+HONEST += ("sine-and-note", "slow", "crash", "crash-late", "fails", "steady", "gated")
 if KIND == "import-error":
     raise ImportError("No module named 'model_of_the_year'")
 if KIND == "environment":
     Path(MORE[0]).write_text(json.dumps({"numpy": np.__version__, "path": sys.path, "env": dict(os.environ)}))
+if KIND == "sine-and-note":
+    shown = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")}
+    Path(MORE[0]).write_text(json.dumps({**shown, "device": job.request["device"]}))
 if KIND == "hangs-at-load":
     time.sleep(60)
 if KIND == "missing":

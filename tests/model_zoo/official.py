@@ -271,7 +271,7 @@ SCRIPTS: dict[str, dict[str, str]] = {
         "PrismAudio/models/utils.py": UTILS,
         "torch/__init__.py": "",
         "torch/distributed/__init__.py": "",
-        "torch/distributed/run.py": "import runpy\nassert sys.argv.pop(1) == '--nproc_per_node=1'\n"
+        "torch/distributed/run.py": "import runpy\nassert [sys.argv.pop(1) for _ in '12'] == ['--standalone', '--nproc_per_node=1']\n"
         "os.environ['RANK'] = '0'\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n",
     },
     "hunyuanvideo-foley": {
