@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,6 +118,31 @@ def test_a_protocol_that_was_asked_for_is_no_choice(videos: Path, tmp_path: Path
     )
     assert result.scores["protocol"]["name"] == "nano"
     assert "remark" not in result.scores["protocol"]
+
+
+@pytest.mark.usefixtures("with_sfx")
+def test_two_commands_order_several_folders_of_samples(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before is `weights pull sfx`. A row for each folder in one table; the noisier one is worse."""
+    monkeypatch.chdir(tmp_path)
+    folders = [write_samples(tmp_path / f"noise-{noise}", videos, "{id}.wav", noise) for noise in (0.01, 0.1)]
+    words = [word for folder in folders for word in ("--samples", str(folder))]
+    command = ["run", "--set", "clips", "--data", str(videos), "--protocol", "any-length", "--quiet", *words]
+    code, said = run(*command)
+    assert code == 0, said
+    value = {line.split("|")[1].strip(): line.split("|")[2] for line in said.splitlines() if line.startswith("| noise")}
+    assert list(value) == ["noise-0.01", "noise-0.1"]
+    assert "**" in value["noise-0.01"]
+    assert "run folders: runs/clips-noise-0.01-" in said
+    code, said = run("doctor", "--for", " ".join(command))
+    assert (code, said.splitlines()[0]) == (0, "nothing is missing")
+    (tmp_path / "other").mkdir()
+    twin = shutil.copytree(folders[0], tmp_path / "other/noise-0.01")
+    with pytest.raises(UsageError, match=r"two folders are called noise-0\.01"):
+        run(*command, "--samples", str(twin))
+    with pytest.raises(UsageError, match="--label with 2 folders of --samples"):
+        run(*command, "--label", "mine")
 
 
 # --------------------------------------------------------------------------- how long
@@ -244,7 +271,10 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
 def test_doctor_answers_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AV_BENCH_HOME", str(tmp_path / "home"))
     code, said = run("doctor", "--for", f"av-bench run --model oracle --set clips --data {tmp_path}")
-    assert (code, said.strip()) == (0, "nothing is missing")
+    assert (code, said.splitlines()[0]) == (0, "nothing is missing")
+    code, said = run("doctor", "--for", f"run --samples {tmp_path}/nowhere --set clips --data {tmp_path}")
+    assert code == 4
+    assert f"data: samples: {tmp_path}/nowhere: no such folder" in said
     code, said = run("doctor", "--for", "run --model oracle --set clips --protocol sfx")
     assert code == 4
     assert "weights: sfx: 24.9 MB, licence CC-BY-4.0" in said
@@ -252,6 +282,40 @@ def test_doctor_answers_for_one_command(tmp_path: Path, monkeypatch: pytest.Monk
         run("doctor", "--for", "run --modl oracle")
     with pytest.raises(UsageError, match="a run command is expected"):
         run("doctor", "--for", "gate x")
+
+
+def test_a_full_disk_is_foretold(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that a run writes counts, each where it goes."""
+    from av_bench.pipeline import disk
+
+    monkeypatch.setenv("AV_BENCH_HOME", str(tmp_path / "home"))
+    options = RunOptions(set="vggsound", model="mmaudio-l", data=videos, out=tmp_path / "out", samples_per_clip=2)
+    size = {one.what: one.size for one in disk.writes(options, preflight(options))}
+    assert size["samples"] == 15_221 * 2 * 8 * 48_000 * 3
+    assert size["videos to watch"] == 15_221 * 2 * (sum(p.stat().st_size for p in videos.iterdir()) // 3)
+    assert size["features"] > 15_221 * 4 * 768 * 24 * (8 + 6 + 6)  # Synchformer's tokens of video and both sounds
+    assert 15e9 < size["weights"] < 18e9
+    few = {one.what: one.size for one in disk.writes(replace(options, limit=2), preflight(options))}
+    assert few["samples"] == 2 * 2 * 8 * 48_000 * 3
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000_000))
+    (lacking,) = [item for item in preflight(options) if item.kind == "disk"]
+    assert "samples 35.1 GB" in lacking.detail
+    assert "1.0 MB are free" in lacking.detail
+    code, said = run("doctor", "--for", f"run --model mmaudio-nano --set clips --data {videos} --no-videos")
+    assert code == 4
+    assert "writes about" in said.splitlines()[-1]
+    assert "videos to watch" not in said
+
+
+def test_a_published_model_needs_its_packages_whatever_scores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AV_BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("av_bench.pipeline.needed._installed", lambda package: package != "open_clip")
+    found = preflight(RunOptions(set="vggsound", model="mmaudio-l", protocol="sfx"))
+    assert [str(item) for item in found if item.kind == "package"] == [
+        "package: open_clip: not installed, needed by mmaudio-l"
+    ]
 
 
 def test_weights_are_pulled_for_a_protocol_a_set_or_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,13 +57,13 @@ class Comparison:
 
     def _compared(self, item: Item, kind: str) -> Item:
         same = [one for one in self.known if one.what == item.what and dict(one.files) == dict(item.files)]
-        fitting = [one for one in same if kind == "networks" or self._sampled_alike(item, one)]
+        fitting = [one for one in same if self._alike(item, one, kind)]
         if not fitting:
-            return replace(item, compared=self._unknown(item, " on such a device and with such steps" if same else ""))
+            return replace(item, compared=self._unknown(item, " from such a trial" if same else ""))
         told: list[str] = []
         failed: list[str] = []
         for one in fitting:
-            worst, name = max((_deviation(item.given, one.given, key), key) for key in _outputs(one))
+            worst, name = max((self._deviation(item, one, key), key) for key in {**item.given, **one.given})
             said = f"{one.source} ({_kind(one.device)}): {name} deviates by {worst:.1e} of its size"
             (told if worst <= LIMITS[kind] else failed).append(said)
         if failed:
@@ -71,8 +71,17 @@ class Comparison:
             return replace(item, status="failed", detail=detail, compared="; ".join(failed))
         return replace(item, compared=f"agrees with {'; '.join(told)}")
 
-    def _sampled_alike(self, item: Item, one: Known) -> bool:
-        return _kind(one.device) == _kind(self.device) and set(one.given) == set(item.given)
+    def _alike(self, item: Item, one: Known, kind: str) -> bool:
+        """Whether both come from as many clips, or are samples of one length, number of steps and kind of device."""
+        if kind == "models":
+            return _kind(one.device) == _kind(self.device) and set(one.given) == set(item.given)
+        counts = [{_output(known, key)["shape"][0] for key in known.given} for known in (one, item)]
+        return counts[0] == counts[1]
+
+    @staticmethod
+    def _deviation(item: Item, one: Known, key: str) -> float:
+        both = key in item.given and key in one.given
+        return deviation(_output(item, key), _output(one, key)) if both else float("inf")
 
     def _unknown(self, item: Item, where: str) -> str:
         """What to do with outputs that nobody has reported yet."""
@@ -81,20 +90,13 @@ class Comparison:
         return f"no digest is known for these files{where} yet: yours is the first, send this report in"
 
 
-def _outputs(known: Known) -> list[str]:
-    """Names of its outputs. UsageError when one of them is not summarised, or there is none."""
-    for key, value in known.given.items():
-        if not (isinstance(value, dict) and {"shape", "mean", "sd", "sketch"} <= set(value)):
-            raise UsageError(
-                f"{known.source}: {known.what}: {key} is no summary of an output (shape, mean, sd, sketch)"
-            )
-    if not known.given:
-        raise UsageError(f"{known.source}: {known.what} is ok and has no outputs")
-    return list(known.given)
-
-
-def _deviation(ours: Mapping[str, Any], known: Mapping[str, Any], key: str) -> float:
-    return deviation(ours[key], known[key]) if key in ours else float("inf")
+def _output(known: Known | Item, key: str) -> dict[str, Any]:
+    """One summarised output. UsageError when it is none."""
+    value = known.given[key]
+    if isinstance(value, dict) and {"shape", "mean", "sd", "sketch"} <= set(value) and value["shape"]:
+        return value
+    source = known.source if isinstance(known, Known) else "this report"
+    raise UsageError(f"{source}: {known.what}: {key} is no summary of an output (shape, mean, sd, sketch)")
 
 
 def _kind(device: str) -> str:

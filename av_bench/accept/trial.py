@@ -22,13 +22,14 @@ from av_bench.contracts import (
     Generated,
     GenerationJob,
     PairExtractor,
+    UsageError,
+    unknown_name,
 )
 from av_bench.media.decode import decode
 from av_bench.pipeline.needed import entries_for
 from av_bench.weights.lock import LockEntry, load_lock, not_released
 
 SECONDS = 8.0
-CLIPS = 3
 Say = Callable[[str], Any]
 
 
@@ -39,24 +40,36 @@ def accept(
     say: Say = str,
     known: Sequence[Known] = (),
     steps: int | None = None,
+    seconds: float = SECONDS,
+    only: Sequence[str] = (),
 ) -> Report:
     """Check every file that is here, run every network and sample every variant whose files are here.
 
     ``clips`` are the rendered clips; sample files go below ``out``; ``say`` is told each item as it is done. Outputs
-    are compared with those ``known``. ``steps`` of the sampler, by default each model's own.
+    are compared with those ``known``. ``steps`` of the sampler, by default each model's own, and ``seconds`` of a
+    sample: fewer of both make a trial on a CPU affordable, which is then compared with such trials only. ``only`` these
+    networks and models; UsageError for a name that is neither.
     """
+    names = _chosen(_networks(), _models(), only)
     from av_bench.results.record import environment
 
-    clips = ClipSet(clips.name, clips.version, clips.clips[:CLIPS])
     lock = load_lock().values()
     others = not_released(entry for entry in lock if entry.path.is_file())
     comparison = Comparison(known, device, others)
     found = tuple(_each(map(_file, lock), say))
-    tried = (_network(name, clips.clips, device) for name in _networks())
+    tried = (_network(name, clips.clips, device) for name in _networks() if name in names)
     networks = tuple(_each(comparison.of(tried, "networks"), say))
-    sampled = (_model(name, clips, out, device, steps) for name in _models())
+    sampled = (_model(name, clips, out, device, steps, seconds) for name in _models() if name in names)
     models = tuple(_each(comparison.of(sampled, "models"), say))
     return Report(found, networks, models, environment(device), tuple(others))
+
+
+def _chosen(networks: list[str], models: list[str], only: Sequence[str]) -> set[str]:
+    known = [*networks, *models]
+    for name in only:
+        if name not in known:
+            raise UsageError(f"--only {name}: {unknown_name('network or model', name, known)}")
+    return set(only or known)
 
 
 def _each(items: Iterable[Item], say: Say) -> Iterator[Item]:
@@ -133,14 +146,14 @@ def _input(extractor: Extractor, clip: Clip) -> Any:
     return decode(clip.video, requests, SECONDS)
 
 
-def _model(name: str, clips: ClipSet, out: Path, device: str, steps: int | None) -> Item:
+def _model(name: str, clips: ClipSet, out: Path, device: str, steps: int | None, seconds: float) -> Item:
     """One sample of the first clip."""
     lacking = _lacking(name)
     if lacking:
         return Item(name, "absent", lacking)
     one = ClipSet(clips.name, clips.version, clips.clips[:1])
     try:
-        sample = _sample(name if steps is None else f"{name}:steps={steps}", one, out, device)
+        sample = _sample(name if steps is None else f"{name}:steps={steps}", one, out, device, seconds)
     except (AvBenchError, RuntimeError, ValueError, ImportError) as error:
         return Item(name, "failed", f"{type(error).__name__}: {error}")
     if sample.audio is None:
@@ -148,21 +161,21 @@ def _model(name: str, clips: ClipSet, out: Path, device: str, steps: int | None)
     audio = sample.audio.cpu().numpy()
     if not np.isfinite(audio).all():
         return Item(name, "failed", "the sample holds NaN or infinity")
-    seconds = audio.shape[1] / float(sample.sample_rate or 1)
-    if abs(seconds - SECONDS) > 0.1:
-        return Item(name, "failed", f"{seconds:.2f} s came, {SECONDS:g} s were asked for")
-    told = f"{seconds:.2f} s at {sample.sample_rate} Hz, peak {np.abs(audio).max():.3f}"
-    key = "audio" if steps is None else f"audio of {steps} steps"
+    length = audio.shape[1] / float(sample.sample_rate or 1)
+    if abs(length - seconds) > 0.1:
+        return Item(name, "failed", f"{length:.2f} s came, {seconds:g} s were asked for")
+    told = f"{length:.2f} s at {sample.sample_rate} Hz, peak {np.abs(audio).max():.3f}"
+    key = f"audio of {seconds:g} s" if steps is None else f"audio of {seconds:g} s in {steps} steps"
     return Item(name, "ok", told, {key: summary(audio)}, _hashes(name))
 
 
-def _sample(model: str, clips: ClipSet, out: Path, device: str) -> Generated:
+def _sample(model: str, clips: ClipSet, out: Path, device: str, seconds: float) -> Generated:
     """A model's sample of the one clip."""
     import model_zoo
 
     source = model_zoo.load(model)
     source.place(device)
-    source.setup(clips, SECONDS, DEFAULT_SEED)
+    source.setup(clips, seconds, DEFAULT_SEED)
     folder = out / model.partition(":")[0]
     job = GenerationJob(clips.clips, ((clips.clips[0], 0),), DEFAULT_SEED, 1, device, folder, _unused_place)
     (sample,) = list(source.produce(job))

@@ -26,11 +26,19 @@ def accept(
     steps: Annotated[
         int | None, typer.Option(help="Steps of the variants' sampler, for a CPU \\[default: each model's own].", min=1)
     ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(help="Seconds of the variants' sample; 1 makes a trial on a CPU affordable.", min=1.0, max=8.0),
+    ] = 8.0,
+    clips: Annotated[int, typer.Option(help="Rendered clips that the networks run on.", min=1, max=3)] = 3,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this network or variant; may be repeated. Files are all checked.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Check every released file that is here, run every network and variant on known clips, and write a report."""
-    from av_bench.accept import CLIPS, load_known, markdown
     from av_bench.accept import accept as run_all
+    from av_bench.accept import load_known, markdown
     from av_bench.runtime.devices import check_device
     from av_bench.runtime.files import write_atomically
     from protocols import load_set
@@ -39,8 +47,9 @@ def accept(
 
     check_device(device)
     known = load_known(against or [])
-    clips = read_clips(load_set("impacts"), SetRequest(limit=CLIPS))
-    report = run_all(clips, out, device, str if quiet else partial(typer.echo, err=True), known, steps)
+    rendered = read_clips(load_set("impacts"), SetRequest(limit=clips))
+    say = str if quiet else partial(typer.echo, err=True)
+    report = run_all(rendered, out, device, say, known, steps, seconds, only or [])
     write_atomically(out / "accept.json", report.as_json().encode())
     write_atomically(out / "accept.md", markdown(report).encode())  # kept, whatever becomes of the long run
     if table1 is not None:

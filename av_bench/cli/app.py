@@ -67,7 +67,10 @@ def root(
 def run(
     set_: Annotated[str, typer.Option("--set", help="Set by name (`av-bench list sets`) or a YAML file.")],
     model: Annotated[str | None, typer.Option(help="Model, e.g. oracle, shuffled, oracle:shift=0.4.")] = None,
-    samples: Annotated[Path | None, typer.Option(help="Folder of generated files named after the clip ids.")] = None,
+    samples: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of generated files named after the clip ids; several make several rows."),
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Name of the row in tables.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
     table_file: Annotated[Path | None, typer.Option("--table", help="Table of id, file, text, label, onsets.")] = None,
@@ -142,17 +145,18 @@ def run(
         "dedup": dedup,
         "quiet": quiet,
     }
+    from av_bench.cli.folders import one_for_each
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.seeds import run_seeds
 
-    own = RunOptions(model=model, samples=samples, label=label, out=out, videos=videos, pattern=pattern, **common)
-    results = run_seeds(own, seeds)
+    own = RunOptions(model=model, label=label, out=out, videos=videos, pattern=pattern, **common)
+    results = [found for options in one_for_each(own, samples or []) for found in run_seeds(options, seeds)]
     result = max(results, key=lambda found: found.exit_code)
     others = _others(beside, model, set_)
     paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
     _print_tables([*paths, *(found.path for found in results)])
-    where = result.path if seeds == 1 else result.path.parent
-    typer.echo(f"\nrun folder: {where}")
+    where = [result.path.parent] if seeds > 1 else [found.path for found in results]
+    typer.echo(f"\nrun folder{'s' * (len(where) > 1)}: {', '.join(map(str, where))}")
     if result.exit_code:
         typer.echo(_incomplete(result, min_coverage), err=True)
     raise typer.Exit(result.exit_code)
@@ -242,15 +246,19 @@ def doctor(
 
 def _doctor_for(command: str) -> None:
     """Everything one `run` command lacks; exit code 4 when that is anything."""
+    from av_bench.pipeline import disk
     from av_bench.pipeline.preflight import preflight, told
 
-    found = preflight(_run_options(command))
+    runs = _run_options(command)
+    found = list(dict.fromkeys(item for options in runs for item in preflight(options)))
     typer.echo(told(found))
+    typer.echo(disk.told(disk.writes(runs[0], found)))
     raise typer.Exit(4 if found else 0)
 
 
-def _run_options(command: str) -> RunOptions:
-    """The options that a `run` command line means, without running it. UsageError for another command."""
+def _run_options(command: str) -> list[RunOptions]:
+    """The options of each run that a command line means, without running it. UsageError for another command."""
+    from av_bench.cli.folders import one_for_each
     from av_bench.pipeline.plan import RunOptions
 
     words = [word for word in shlex.split(command) if word != "av-bench"]
@@ -262,15 +270,21 @@ def _run_options(command: str) -> RunOptions:
     except _COMMAND_LINE_ERROR as error:
         raise UsageError(f"--for {command!r}: {error}") from error
     metrics = given["metrics"]
-    return RunOptions(
+    options = RunOptions(
         set=given["set_"],
         model=given["model"],
-        samples=given["samples"],
         data=given["data"],
         lists=given["lists"],
+        limit=given["limit"],
+        samples_per_clip=given["samples_per_clip"],
         protocol=given["protocol"],
+        seconds=given["seconds"],
+        out=given["out"],
+        store=given["store"],
+        videos=given["videos"],
         metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else None,
     )
+    return one_for_each(options, given["samples"] or [])
 
 
 @app.command()

@@ -6,7 +6,6 @@ import protocols
 from av_bench.pipeline.needed import lacking_for
 
 PAPER = "vggsound-8s"
-_GET_PACKAGES = 'pip install -c constraints/paper.txt "av-bench[paper]"'
 
 
 def choose_protocol(definition: protocols.SetDefinition, wanted: str | None) -> tuple[protocols.Protocol, str]:
@@ -36,7 +35,7 @@ def remark(name: str) -> str:
 def paper_command() -> str:
     """One command that gets everything the paper's protocol needs and this installation lacks."""
     lacking = lacking_for(protocols.load_protocol(PAPER))
-    steps = [_GET_PACKAGES] if any(item.kind == "package" for item in lacking) else []
+    steps = list(dict.fromkeys(item.command for item in lacking if item.kind == "package"))
     if any(item.kind == "weights" for item in lacking):
         steps.append(f"av-bench weights pull --for {PAPER} --accept-licence")
     return " && ".join(steps)

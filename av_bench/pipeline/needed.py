@@ -27,6 +27,8 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "msclap-text": ("msclap", "transformers"),
 }
 """Packages of the extra ``paper`` that an extractor's network comes from."""
+_CONDITIONS = "dfn5b-clip"  # models that need this file read it with open_clip
+_GET_PACKAGES = 'pip install -c constraints/paper.txt "av-bench[paper]"'
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,15 @@ def lacking_for(protocol: protocols.Protocol, wanted: Sequence[str] | None = Non
     """Packages and weights that the metrics of a protocol need and this installation lacks."""
     names = extractors_for(protocol, wanted)
     packages = dict.fromkeys(package for name in names for package in _PACKAGES.get(name, ()))
-    get = 'pip install -c constraints/paper.txt "av-bench[paper]"'
-    found = [
-        Missing("package", package, f"not installed, needed by {_users(package, names)}", get)
-        for package in packages
-        if util.find_spec(package) is None
-    ]
+    found = [missing_package(package, _users(package, names)) for package in packages if not _installed(package)]
     return [*found, *lacking_weights(names)]
+
+
+def lacking_for_model(name: str) -> list[Missing]:
+    """Packages and weights that a published model needs and this installation lacks."""
+    packages = ["open_clip"] if name in load_lock()[_CONDITIONS].needed_by else []
+    found = [missing_package(package, name) for package in packages if not _installed(package)]
+    return [*found, *lacking_weights([name])]
 
 
 def lacking_weights(names: Iterable[str]) -> list[Missing]:
@@ -86,6 +90,15 @@ def missing_file(entry: LockEntry) -> Missing:
     terms = f"{entry.licence}{' (non-commercial)' if entry.non_commercial else ''}"
     told = f"{'about ' if not entry.bytes else ''}{readable_size(size)}" if size else "size unknown"
     return Missing("weights", entry.name, f"{told}, licence {terms}", f"av-bench weights pull {entry.name}", size)
+
+
+def missing_package(package: str, users: str) -> Missing:
+    """A package that is not installed, with who needs it and the command for all of the extra."""
+    return Missing("package", package, f"not installed, needed by {users}", _GET_PACKAGES)
+
+
+def _installed(package: str) -> bool:
+    return util.find_spec(package) is not None
 
 
 def _users(package: str, names: Sequence[str]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import protocols
 from av_bench.contracts import MissingRequirement
 from av_bench.pipeline.choose import choose_protocol
-from av_bench.pipeline.needed import Missing, lacking_for, lacking_weights
+from av_bench.pipeline.disk import shortages, writes
+from av_bench.pipeline.needed import Missing, lacking_for, lacking_for_model
 from av_bench.pipeline.plan import RunOptions
-from av_bench.weights.lock import folder as weights_folder
 from av_bench.weights.lock import load_lock, readable_size
 from protocols.lists.sources import default_folder, list_file, locate
 
@@ -25,8 +24,10 @@ def preflight(options: RunOptions) -> list[Missing]:
         found += _model(options.model)
     found += _list(definition, options.lists)
     found += _data(definition, options.data)
+    if options.samples is not None and not options.samples.is_dir():
+        found.append(Missing("data", "samples", f"{options.samples}: no such folder"))
     found = list(dict.fromkeys(found))
-    return [*found, *_disk(found)]
+    return [*found, *shortages(writes(options, found))]
 
 
 def refuse_missing(options: RunOptions) -> None:
@@ -66,12 +67,14 @@ def _model(spec: str) -> list[Missing]:
     """Weights of a published model, or the obstacles of a baseline."""
     from model_zoo.baselines import is_baseline, load_manifest
     from model_zoo.baselines.load import obstacles
+    from model_zoo.mmaudio.config import ALIASES, VARIANTS, variant
 
     name, _, given = spec.partition(":")
     if is_baseline(name):
         command = f"av-bench baselines setup {name} --print"
         return [Missing("model", name, text, command) for text in obstacles(load_manifest(name))]
-    return [] if "weights=" in given else lacking_weights([name])
+    own = {variant(name).weights} if name in (*VARIANTS, *ALIASES) and "weights=" in given else set()
+    return [item for item in lacking_for_model(name) if item.name not in own]
 
 
 def _list(definition: protocols.SetDefinition, lists: Path | None) -> list[Missing]:
@@ -90,16 +93,3 @@ def _data(definition: protocols.SetDefinition, data: Path | None) -> list[Missin
         return []
     said = "give --data DIR" if data is None else f"{data}: no such folder"
     return [Missing("data", f"media of set {definition.name}", f"{said} (docs/sets.md says what and from where)")]
-
-
-def _disk(found: Sequence[Missing]) -> list[Missing]:
-    """Room for the weights that are still to come."""
-    needed = sum(item.size for item in found if item.kind == "weights")
-    place = next((p for p in (weights_folder(), *weights_folder().parents) if p.exists()), Path("/"))
-    free = shutil.disk_usage(place).free
-    if needed <= free:
-        return []
-    detail = (
-        f"{readable_size(needed)} are needed, {place} has {readable_size(free)} free; AV_BENCH_HOME moves the folder"
-    )
-    return [Missing("disk", str(weights_folder()), detail)]
