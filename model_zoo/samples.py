@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -46,6 +47,7 @@ class SampleFolder(SampleSource):
         """Match names with the list; a folder that matches nothing is refused."""
         del seconds, seed
         ids = {clip.id for clip in clips.clips}
+        self._compose(ids)
         if self._named:
             self._prefer_ids(ids)
         strangers = [(stem, path) for (stem, _), path in self.files.items() if stem not in ids]
@@ -111,6 +113,17 @@ class SampleFolder(SampleSource):
             raise UsageError(f"--samples {self.folder}: {both} are samples of the same clip; remove one")
         self.files = numbered | whole
 
+    def _compose(self, ids: set[str]) -> None:
+        """An id and a name that differ only in how accents are encoded (file systems do that) are the same name."""
+        known = {unicodedata.normalize("NFC", clip_id): clip_id for clip_id in ids}
+        if len(known) < len(ids):
+            return  # the set itself tells them apart
+        files: dict[Key, Path] = {}
+        for (stem, k), path in self.files.items():
+            same = stem if stem in ids else known.get(unicodedata.normalize("NFC", stem), stem)
+            _add(files, (same, k), path, self.folder)
+        self.files = files
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
@@ -158,10 +171,18 @@ def _expression(pattern: str) -> re.Pattern[str]:
         elif part == "{k}":
             text += "(?P=k)" if "(?P<k>" in text else r"(?P<k>\d+)"
         else:
-            text += "[^/]*" if part == "*" else re.escape(part)
+            text += "[^/]*" if part == "*" else _literal(part)
     if not re.search(r"\.\w+$|\*$", pattern):
         text += r"\.\w+"
     return re.compile(text)
+
+
+def _literal(part: str) -> str:
+    """A part of a pattern as it stands; a suffix of audio or video fits in capitals too."""
+    suffix = Path(part).suffix or (part if part.startswith(".") else "")
+    if part.endswith(suffix) and suffix.lower() in AUDIO_SUFFIXES | VIDEO_SUFFIXES:
+        return f"{re.escape(part.removesuffix(suffix))}(?i:{re.escape(suffix)})"
+    return re.escape(part)
 
 
 def suggested(folder: Path, ids: set[str]) -> str:

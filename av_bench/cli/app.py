@@ -252,7 +252,8 @@ def _doctor_for(command: str) -> None:
     runs = _run_options(command)
     found = list(dict.fromkeys(item for options in runs for item in preflight(options)))
     typer.echo(told(found))
-    typer.echo(disk.told(disk.writes(runs[0], found)))
+    if not any(item.kind == "disk" for item in found):
+        typer.echo(disk.told(disk.writes(runs[0], found)))
     raise typer.Exit(4 if found else 0)
 
 

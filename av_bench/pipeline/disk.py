@@ -16,11 +16,12 @@ from pathlib import Path
 import protocols
 from av_bench.media.folder import VIDEO_SUFFIXES, media_files
 from av_bench.pipeline.measure import extractors_for
-from av_bench.pipeline.needed import Missing
+from av_bench.pipeline.needed import Missing, entries_for
 from av_bench.pipeline.plan import RunOptions
 from av_bench.runtime.files import home
 from av_bench.weights.lock import folder as weights_folder
 from av_bench.weights.lock import readable_size
+from model_zoo.baselines import is_baseline
 
 PACKAGES = 6_000_000_000  # bytes of the extra ``paper`` with torch and its matched trio (README)
 RATE, BYTES = 48_000, 3  # of a sample, when the model does not say
@@ -63,11 +64,14 @@ def writes(options: RunOptions, missing: Sequence[Missing]) -> list[Writes]:
     out = options.out or Path("runs")
     if options.model is not None and options.samples is None:
         found.append(Writes("samples", out, int(clips * per_clip * seconds * RATE * BYTES)))
-        generates = options.model.partition(":")[0] not in _BOUNDS
+        name = options.model.partition(":")[0]
+        generates = name not in _BOUNDS
         if generates if options.videos is None else options.videos:
             found.append(Writes("videos to watch", out, clips * per_clip * video))
-        if generates:
-            found.append(Writes("silent copies and conditions", home(), clips * max(video, CONDITIONS)))
+        if is_baseline(name):
+            found.append(Writes("silent copies", home(), clips * video))
+        elif entries_for([name]):
+            found.append(Writes("conditions", options.store or home() / "store", clips * CONDITIONS))
     found.append(Writes("features", options.store or home() / "store", clips * _features(definition, options, seconds)))
     return [one for one in found if one.size]
 

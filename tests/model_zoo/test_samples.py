@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,23 @@ def test_a_folder_that_cannot_be_meant_is_refused(names: tuple[str, ...], messag
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         SampleFolder(tmp_path / "nowhere")
+
+
+def test_accents_and_capitals_of_a_suffix_do_not_hide_a_file(tmp_path: Path) -> None:
+    """One file system keeps é as one character, another as two; the pattern's suffix fits in capitals too."""
+    one, two = (unicodedata.normalize(form, "café ö.x") for form in ("NFC", "NFD"))
+    assert one != two
+    clips = (Clip(one), Clip("b"))
+    for pattern, name in ((None, f"{two}.wav"), ("pred_{id}.flac", f"pred_{two}.FLAC"), ("{id}/y.wav", f"{two}/y.WAV")):
+        home = tmp_path / str(pattern is None) / name
+        home.parent.mkdir(parents=True, exist_ok=True)
+        home.write_bytes(b"not looked into")
+        source = SampleFolder(tmp_path / str(pattern is None), pattern=pattern)
+        source.setup(ClipSet("s", "1", clips), 8.0, 0)
+        assert next(iter(source.produce(job_for(clips)))).path == home
+        home.unlink()
+    home.parent.rmdir()
+    both = folder(tmp_path / "both", f"{one}.wav", f"{two}.wav")
+    source = SampleFolder(both)
+    with pytest.raises(UsageError, match="samples of the same clip; remove one"):
+        source.setup(ClipSet("s", "1", clips), 8.0, 0)
