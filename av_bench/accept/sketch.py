@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 SUMS = 16
 DIGITS = 4  # significant ones, of the largest value, that count in the digest
 _SEED = 20241215
 
 
-def summary(array: Any) -> dict[str, Any]:
+def summary(array: ArrayLike) -> dict[str, Any]:
     """Shape, mean, sd, sketch, and a digest of the values rounded to four significant digits of the largest."""
     values = np.asarray(array, dtype=np.float64)
     largest = float(np.abs(values).max()) if values.size else 0.0

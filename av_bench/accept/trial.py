@@ -18,6 +18,7 @@ from av_bench.contracts import (
     AvBenchError,
     Clip,
     ClipSet,
+    Decoded,
     Extractor,
     Generated,
     GenerationJob,
@@ -138,7 +139,7 @@ def _outputs(extractor: Extractor | PairExtractor, clips: tuple[Clip, ...], devi
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def _input(extractor: Extractor, clip: Clip) -> Any:
+def _input(extractor: Extractor, clip: Clip) -> Decoded | str:
     """A clip's text, or its file decoded for one extractor."""
     if extractor.modality == "text" or clip.video is None:
         return clip.text or ""
