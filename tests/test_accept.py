@@ -112,7 +112,7 @@ def test_outputs_are_compared_with_those_of_the_same_files(
     for name in ("sfx", "mmaudio-nano"):
         assert result(again, name)[2].startswith(f"agrees with {kept} (cpu)")
     (sample,) = (item for item in again.models if item.what == "mmaudio-nano")
-    of_more_steps = replace(sample, given={"audio of 8 s": sample.given["audio of 8 s in 1 steps"]})
+    of_more_steps = replace(sample, given={"audio of 8 s": sample.given["audio of 8 s, steps=1"]})
     (compared,) = Comparison(load_known([kept]), "cpu").of([of_more_steps], "models")
     assert "agrees" not in compared.compared
 

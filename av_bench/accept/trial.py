@@ -49,7 +49,7 @@ def accept(
     ``clips`` are the rendered clips; sample files go below ``out``; ``say`` is told each item as it is done. Outputs
     are compared with those ``known``. ``steps`` of the sampler, by default each model's own, and ``seconds`` of a
     sample: fewer of both make a trial on a CPU affordable, which is then compared with such trials only. ``only`` these
-    networks and models; UsageError for a name that is neither.
+    networks, and models with their options; UsageError for a name that is neither.
     """
     names = _chosen(_networks(), _models(), only)
     from av_bench.results.record import environment
@@ -60,17 +60,23 @@ def accept(
     found = tuple(_each(map(_file, lock), say))
     tried = (_network(name, clips.clips, device) for name in _networks() if name in names)
     networks = tuple(_each(comparison.of(tried, "networks"), say))
-    sampled = (_model(name, clips, out, device, steps, seconds) for name in _models() if name in names)
+    specs = [spec for spec in only if spec.partition(":")[0] in _models()] or [n for n in _models() if n in names]
+    sampled = (_model(_with_steps(spec, steps), clips, out, device, seconds) for spec in specs)
     models = tuple(_each(comparison.of(sampled, "models"), say))
     return Report(found, networks, models, environment(device), tuple(others))
 
 
 def _chosen(networks: list[str], models: list[str], only: Sequence[str]) -> set[str]:
     known = [*networks, *models]
-    for name in only:
+    names = [spec.partition(":")[0] for spec in only]
+    for name in names:
         if name not in known:
             raise UsageError(f"--only {name}: {unknown_name('network or model', name, known)}")
-    return set(only or known)
+    return set(names or known)
+
+
+def _with_steps(spec: str, steps: int | None) -> str:
+    return spec if steps is None else f"{spec}{',' if ':' in spec else ':'}steps={steps}"
 
 
 def _each(items: Iterable[Item], say: Say) -> Iterator[Item]:
@@ -147,14 +153,15 @@ def _input(extractor: Extractor, clip: Clip) -> Decoded | str:
     return decode(clip.video, requests, SECONDS)
 
 
-def _model(name: str, clips: ClipSet, out: Path, device: str, steps: int | None, seconds: float) -> Item:
-    """One sample of the first clip."""
+def _model(spec: str, clips: ClipSet, out: Path, device: str, seconds: float) -> Item:
+    """One sample of the first clip; ``spec`` is a model's name with its options."""
+    name, _, options = spec.partition(":")
     lacking = _lacking(name)
     if lacking:
         return Item(name, "absent", lacking)
     one = ClipSet(clips.name, clips.version, clips.clips[:1])
     try:
-        sample = _sample(name if steps is None else f"{name}:steps={steps}", one, out, device, seconds)
+        sample = _sample(spec, one, out, device, seconds)
     except (AvBenchError, RuntimeError, ValueError, ImportError) as error:
         return Item(name, "failed", f"{type(error).__name__}: {error}")
     if sample.audio is None:
@@ -166,7 +173,7 @@ def _model(name: str, clips: ClipSet, out: Path, device: str, steps: int | None,
     if abs(length - seconds) > 0.1:
         return Item(name, "failed", f"{length:.2f} s came, {seconds:g} s were asked for")
     told = f"{length:.2f} s at {sample.sample_rate} Hz, peak {np.abs(audio).max():.3f}"
-    key = f"audio of {seconds:g} s" if steps is None else f"audio of {seconds:g} s in {steps} steps"
+    key = f"audio of {seconds:g} s{f', {options}' if options else ''}"
     return Item(name, "ok", told, {key: summary(audio)}, _hashes(name))
 
 

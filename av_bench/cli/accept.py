@@ -32,7 +32,10 @@ def accept(
     ] = 8.0,
     clips: Annotated[int, typer.Option(help="Rendered clips that the networks run on.", min=1, max=3)] = 3,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this network or variant; may be repeated. Files are all checked.")
+        list[str] | None,
+        typer.Option(
+            help="Only this network or variant, with options if you like; may be repeated. Files are all checked."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
