@@ -11,7 +11,7 @@ from av_bench.accept.report import Item, read_items
 from av_bench.accept.sketch import deviation
 from av_bench.contracts import UsageError
 
-SENT_IN = Path(__file__).parent / "known"
+SENT_IN = Path(__file__).parent / "reports"
 """Reports of released files, one JSON each; none has been sent in so far."""
 LIMITS = {"networks": 1e-3, "models": 5e-2}
 """Largest deviation, as a share of the root mean square. Sampling repeats a network's rounding 25 times."""
