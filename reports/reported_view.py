@@ -107,8 +107,8 @@ def plot(model: str, on: str | None, spreads: Sequence[Spread], own: dict[str, l
             style = {"marker": "x", "color": "#8a94a1"} if not n.evidence else {"marker": "o", "color": "#2563a8"}
             hollow = {"markerfacecolor": "white"} if n.evidence and not n.checked else {}
             axes.plot([n.value], [at], linestyle="none", markersize=7, **style, **hollow)
-            told = f", {n.clips} clips" if n.clips else ""
-            names.append(f"{n.model}{'?' if how == 'family' else ''} ({n.paper}{told})")
+            clips = f", {n.clips} clips" if n.clips else ""
+            names.append(f"{n.model}{'?' if how == 'family' else ''} ({n.paper}{clips})")
         for o in own.get(spread.metric, ()):
             axes.plot([o.value], [len(names)], linestyle="none", marker="D", color="#b3431e", markersize=7)
             names.append(f"{o.name} (this run)")

@@ -60,16 +60,16 @@ class Comparison:
         fitting = [one for one in same if self._alike(item, one, kind)]
         if not fitting:
             return replace(item, compared=self._unknown(item, " from such a trial" if same else ""))
-        told: list[str] = []
+        agreed: list[str] = []
         failed: list[str] = []
         for one in fitting:
             worst, name = max((self._deviation(item, one, key), key) for key in {**item.given, **one.given})
             said = f"{one.source} ({_kind(one.device)}): {name} deviates by {worst:.1e} of its size"
-            (told if worst <= LIMITS[kind] else failed).append(said)
+            (agreed if worst <= LIMITS[kind] else failed).append(said)
         if failed:
             detail = f"other outputs than known for these files: {'; '.join(failed)} (limit {LIMITS[kind]:g})"
             return replace(item, status="failed", detail=detail, compared="; ".join(failed))
-        return replace(item, compared=f"agrees with {'; '.join(told)}")
+        return replace(item, compared=f"agrees with {'; '.join(agreed)}")
 
     def _alike(self, item: Item, one: Known, kind: str) -> bool:
         """Whether both come from as many clips, or are samples of one length, number of steps and kind of device."""
@@ -84,7 +84,7 @@ class Comparison:
         return deviation(_output(item, key), _output(one, key)) if both else float("inf")
 
     def _unknown(self, item: Item, where: str) -> str:
-        """What to do with outputs that nobody has reported yet."""
+        """What to do with outputs without any report so far."""
         if set(item.files) & set(self.others):
             return "not the released files: no digest can be known, except from --against"
         return f"no digest is known for these files{where} yet: yours is the first, send this report in"

@@ -46,7 +46,7 @@ def accept(
 ) -> Report:
     """Check every file that is here, run every network and sample every variant whose files are here.
 
-    ``clips`` are the rendered clips; sample files go below ``out``; ``say`` is told each item as it is done. Outputs
+    ``clips`` are the rendered clips; sample files go below ``out``; ``say`` receives each item when it is done. Outputs
     are compared with those ``known``. ``steps`` of the sampler, by default each model's own, and ``seconds`` of a
     sample: fewer of both make a trial on a CPU affordable, which is then compared with such trials only. ``only`` these
     networks, and models with their options; UsageError for a name that is neither.
@@ -172,9 +172,9 @@ def _model(spec: str, clips: ClipSet, out: Path, device: str, seconds: float) ->
     length = audio.shape[1] / float(sample.sample_rate or 1)
     if abs(length - seconds) > 0.1:
         return Item(name, "failed", f"{length:.2f} s came, {seconds:g} s were asked for")
-    told = f"{length:.2f} s at {sample.sample_rate} Hz, peak {np.abs(audio).max():.3f}"
+    shown = f"{length:.2f} s at {sample.sample_rate} Hz, peak {np.abs(audio).max():.3f}"
     key = f"audio of {seconds:g} s{f', {options}' if options else ''}"
-    return Item(name, "ok", told, {key: summary(audio)}, _hashes(name))
+    return Item(name, "ok", shown, {key: summary(audio)}, _hashes(name))
 
 
 def _sample(model: str, clips: ClipSet, out: Path, device: str, seconds: float) -> Generated:

@@ -247,13 +247,13 @@ def doctor(
 def _doctor_for(command: str) -> None:
     """Everything one `run` command lacks; exit code 4 when that is anything."""
     from av_bench.pipeline import disk
-    from av_bench.pipeline.preflight import preflight, told
+    from av_bench.pipeline.preflight import describe, preflight
 
     runs = _run_options(command)
     found = list(dict.fromkeys(item for options in runs for item in preflight(options)))
-    typer.echo(told(found))
+    typer.echo(describe(found))
     if not any(item.kind == "disk" for item in found):
-        typer.echo(disk.told(disk.writes(runs[0], found)))
+        typer.echo(disk.describe(disk.writes(runs[0], found)))
     raise typer.Exit(4 if found else 0)
 
 

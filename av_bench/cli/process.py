@@ -21,7 +21,7 @@ ENVIRONMENT, FAULT, INTERRUPTED = 4, PluginError.exit_code, 130
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command and end the process with its exit code. Errors that a user can cure are one line on stderr."""
+    """Run a command and end the process with its exit code. Errors that a user can fix are one line on stderr."""
     _use_forgiving_streams()
     with interrupt.remembered():
         try:

@@ -92,7 +92,7 @@ def shortages(found: Sequence[Writes]) -> list[Missing]:
     return lacking
 
 
-def told(found: Sequence[Writes]) -> str:
+def describe(found: Sequence[Writes]) -> str:
     """One line: what will be written, at most, and what is free there."""
     if not found:
         return ""

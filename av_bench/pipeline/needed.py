@@ -88,8 +88,8 @@ def missing_file(entry: LockEntry) -> Missing:
     """A weight file that is not here, with size and licence."""
     size = entry.bytes or entry.about or 0
     terms = f"{entry.licence}{' (non-commercial)' if entry.non_commercial else ''}"
-    told = f"{'about ' if not entry.bytes else ''}{readable_size(size)}" if size else "size unknown"
-    return Missing("weights", entry.name, f"{told}, licence {terms}", f"av-bench weights pull {entry.name}", size)
+    shown = f"{'about ' if not entry.bytes else ''}{readable_size(size)}" if size else "size unknown"
+    return Missing("weights", entry.name, f"{shown}, licence {terms}", f"av-bench weights pull {entry.name}", size)
 
 
 def missing_package(package: str, users: str) -> Missing:

@@ -1,4 +1,4 @@
-"""Everything that a run lacks, told at once and before any work, with one command that gets what can be got."""
+"""Everything that a run lacks, in one message before any work, with one command that gets what can be got."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def refuse_missing(options: RunOptions) -> None:
     """MissingRequirement that names everything at once, when anything is missing that can be fetched."""
     found = preflight(options)
     if any(item.kind in ("package", "weights", "list") for item in found):
-        raise MissingRequirement(told(found))
+        raise MissingRequirement(describe(found))
 
 
-def told(found: Sequence[Missing]) -> str:
+def describe(found: Sequence[Missing]) -> str:
     """One line for each missing thing, and one command for all."""
     if not found:
         return "nothing is missing"
