@@ -21,7 +21,7 @@ from av_bench.accept import accept, markdown
 from av_bench.cli.app import app
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError
 from av_bench.pipeline.plan import RunOptions
-from av_bench.pipeline.preflight import preflight, told
+from av_bench.pipeline.preflight import describe, preflight
 from av_bench.weights import lock
 from tests.extractors.test_sfx import derived_state
 from tests.media_files import write_video
@@ -255,7 +255,7 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
     assert {("weights", name) for name in weights} <= names
     assert {("list", "mmaudio-vgg-test"), ("data", "media of set vggsound")} <= names
     assert len(found) == len(set(found))
-    text = told(found)
+    text = describe(found)
     assert "imagebind: 4.8 GB, licence CC-BY-NC-SA-4.0 (non-commercial)" in text
     command = text.splitlines()[-1]
     assert "av-bench lists pull mmaudio-vgg-test" in command

@@ -187,7 +187,7 @@ def _completed(sides: Sequence[Sequence[ClipValues]]) -> list[list[ClipValues]]:
 def alike(
     metric: str, a: tuple[Run, dict[str, ClipValues]], b: tuple[Run, dict[str, ClipValues]], alpha: float
 ) -> bool:
-    """Whether the difference of two runs, given with their values, is within noise; False where that cannot be decided."""
+    """Whether the difference of two runs, given with their values, is within noise; False where that is unknown."""
     from av_bench.metrics.paired import paired_effect
 
     joint = join(metric, [a[0]], [b[0]], ([a[1]], [b[1]]))
