@@ -24,7 +24,9 @@ from av_bench.features.published_caches import (
     PASST,
     SYNCHFORMER_AUDIO,
 )
-from av_bench.media.decode import AUDIO_SUFFIXES, decode, media_files
+from av_bench.media.decode import decode
+from av_bench.media.folder import media_files
+from av_bench.media.suffixes import AUDIO_SUFFIXES
 from av_bench.runtime.files import atomic_path
 from av_bench.runtime.prefetch import default_workers, prefetch_map
 

@@ -3,8 +3,8 @@
 lists       Table A4 with the whole of AudioSet in this process: seconds and peak memory.
 reuploads   Recall of every kind of copy (``reuploads.KINDS``) of real clips, and wrong matches, as the table of
             docs/audit.md. Give clips to tune on and others to report on.
-lookalikes  Wrong matches among clips none of which is a copy of another: rendered scenes of one kind (--rendered), and
-            pieces of real recordings that follow one another (--clips).
+lookalikes  Wrong matches among clips none of which is a copy of another: real recordings (--clips), pieces of them that
+            follow one another, and rendered scenes of one kind (--rendered).
 scale       Index and query time and memory with many files: real fingerprints and perturbed real ones.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import resource
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -103,27 +104,34 @@ def measure_lookalikes(
     piece: float = 3.0,
     work: Folder = Path("build/audit-benchmark"),
 ) -> None:
-    """Wrong matches among rendered scenes of one kind, and among pieces of ``piece`` s of real recordings."""
-    import audit_clips
+    """Wrong matches among real recordings, among pieces of ``piece`` s of them, and among rendered scenes of one kind.
 
-    from av_bench.audit.content import audit_content
-    from av_bench.features.store import Store
+    Every match is printed with its offset: whether two files are one recording after all is for a person to see.
+    """
+    import audit_clips
 
     folders = []
     if rendered:
         folders.append(audit_clips.scenes(work / "scenes", first, rendered))
     if clips is not None:
-        folders.append(audit_clips.pieces(sorted(clips.glob("*.mp4")), work / "pieces", piece))
+        folders.append(clips)
+        folders.append(audit_clips.pieces(sorted(clips.iterdir()), work / f"pieces of {clips.name}", piece))
     for folder in folders:
-        started = time.perf_counter()
-        result = audit_content(folder, [folder], Store(work / "store"), workers=1)
-        count = result.counts[str(folder)]
-        print(f"{folder.name}: {count} files, {count * (count - 1) // 2:,} pairs: {len(result.matches)} wrong matches, "
-              f"{time.perf_counter() - started:.0f} s, peak {_peak_mb():.0f} MB")  # fmt: skip
-        for match in result.matches:
-            print(
-                f"  {match.test.name} = {match.train.name}: {match.kind} {match.change}, {match.sound} {match.picture}"
-            )
+        _compared_with_itself(folder, work)
+
+
+def _compared_with_itself(folder: Path, work: Path) -> None:
+    from av_bench.audit.content import audit_content
+    from av_bench.features.store import Store
+
+    started = time.perf_counter()
+    result = audit_content(folder, [folder], Store(work / "store"), workers=1)
+    count, kinds = result.counts[str(folder)], Counter(match.kind for match in result.matches)
+    print(f"{folder.name}: {count} files, {count * (count - 1) // 2:,} pairs: {len(result.matches)} matches "
+          f"{dict(kinds)}, {len(result.not_compared)} not compared, {time.perf_counter() - started:.0f} s, "
+          f"peak {_peak_mb():.0f} MB", flush=True)  # fmt: skip
+    for match in result.matches:
+        print(f"  {match.test.name} = {match.train.name}: {match.kind} {match.change}, {match.sound} {match.picture}")
 
 
 # --------------------------------------------------------------------------- scale

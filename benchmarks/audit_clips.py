@@ -113,15 +113,17 @@ def scenes(folder: Path, first: int, count: int) -> Path:
 
 
 def pieces(sources: Sequence[Path], folder: Path, seconds: float) -> Path:
-    """Pieces of recordings that follow one another, ``seconds`` long each; kept between runs."""
+    """Pieces of recordings that follow one another, ``seconds`` long each; kept between runs. A recording that gives
+    fewer than two is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "26", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    picture = ["-vf", _FIT, "-c:v", "libx264", "-preset", "ultrafast", "-crf", "26", "-pix_fmt", "yuv420p"]
     for source in sources:
         with av.open(str(source)) as container:
-            length = (container.duration or 0) / av.time_base
-        for number in range(int(length / seconds)):
-            target = folder / f"{source.stem}+{number}.mp4"
+            length, seen = (container.duration or 0) / av.time_base, bool(container.streams.video)
+        count = int((length + 0.1) / seconds)
+        for number in range(count if count > 1 else 0):
+            target = folder / f"{source.stem}+{number}.{'mp4' if seen else 'm4a'}"
             if not target.exists():
-                cut = ["-ss", f"{number * seconds:g}", "-t", f"{seconds:g}", "-i", str(source), "-vf", _FIT]
-                run([*cut, *coding, "-ar", "44100", "-ac", "1", str(target)])
+                cut = ["-ss", f"{number * seconds:g}", "-t", f"{seconds:g}", "-i", str(source)]
+                run([*cut, *(picture if seen else ["-vn"]), "-c:a", "aac", "-ar", "44100", "-ac", "1", str(target)])
     return folder

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from av_bench.contracts import ClipSet, Generated, GenerationJob, Reason, SampleSource, UsageError
-from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, list_folder
+from av_bench.media.folder import list_folder
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 Key = tuple[str, int]
 NEAREST = 20  # names for which the nearest one is looked for; it takes time in large folders

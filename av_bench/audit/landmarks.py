@@ -4,6 +4,10 @@ A landmark is two peaks not far from each other: the bin of the first, the dista
 19 bits. A query votes for (file, offset) with each landmark it shares with a file. It is asked again for every change
 of speed and pitch that is looked for: its peaks are moved, nothing is decoded.
 
+All files lie on one clock, one after another: a landmark is stored by its time on that clock, and what a query's
+landmarks agree on is one number, the file's place plus the offset. Votes are counted by the lower bits of that number
+first; the few numbers that gather enough are counted exactly.
+
 Memory a second of sound: about 80 landmarks of 4 bytes, 30 peaks of 5 bytes; plus 4 MiB.
 """
 
@@ -15,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from av_bench.audit.sound import BINS, OCTAVE, Peaks
+from av_bench.audit.sound import BINS, COLUMNS_PER_S, OCTAVE, Peaks
 from av_bench.audit.turns import Change
+from av_bench.contracts import UsageError
 
 _NEXT, _FAR = 3, 63  # columns between the two peaks of a landmark
 _WIDE = 31  # bins between them, at most
@@ -26,7 +31,9 @@ _KEYS = 1 << 19
 _STOP = 64  # a landmark this many times as common as the mean says nothing
 _FEWEST = 8  # votes of a candidate
 _CANDIDATES = 24  # of a query
-_SPAN = 1 << 32
+_SPAN = _CLOCK = 1 << 32  # columns
+_PIECE = 1 << 20  # peaks, or landmarks, that are worked on together
+_FEWEST_SLOTS = 14  # bits of a number by which votes are counted first, at least
 
 Ints = NDArray[np.int64]
 
@@ -59,29 +66,49 @@ class LandmarkIndex:
         return len(self._lengths) - 1
 
     def build(self) -> None:
-        """Sort the landmarks of all files by key."""
+        """Sort the landmarks of all files by key. Raises UsageError when they are too many for one clock."""
         parts = [Peaks(self.times, self.bins), *self._new]
         self.times = np.concatenate([p.times for p in parts])
         self.bins = np.concatenate([p.bins for p in parts])
         self._new = []
         self.first = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-        packed = []
-        for number in range(len(self._lengths)):
-            peaks = self.peaks(number)
-            keys, at = landmarks(peaks.times.astype(np.int64), peaks.bins.astype(np.int64), _FAN)
-            packed.append((keys.astype(np.uint64) << np.uint64(32)) | (at + self.first[number]).astype(np.uint64))
-        whole = np.concatenate([np.zeros(0, np.uint64), *packed])
-        del packed
-        whole.sort()
+        self.begins = self._places()
+        packed = self._packed()
         counts = np.zeros(_KEYS + 1, np.int64)
-        step = 1 << 22  # keys are counted piece by piece: no second copy of them all
-        for start in range(0, len(whole), step):
-            keys = (whole[start : start + step] >> np.uint64(32)).astype(np.int64)
+        for start in range(0, len(packed), _PIECE):  # keys are counted piece by piece: no second copy of them all
+            keys = (packed[start : start + _PIECE] >> np.uint64(32)).astype(np.int64)
             counts[1:] += np.bincount(keys, minlength=_KEYS)
         self.bounds = np.cumsum(counts)
-        self.posts = whole.astype(np.uint32)  # the lower half: the number of the first peak
+        self.posts = packed.astype(np.uint32)  # the lower half: when the first peak is
         self._longest = _STOP * (1 + len(self.posts) // _KEYS)
         self._built = True
+
+    def _places(self) -> Ints:
+        """Columns at which the files begin on the clock of all; no landmark reaches from one file to the next."""
+        filled = np.diff(self.first) > 0
+        spans = np.zeros(len(filled), np.int64)
+        spans[filled] = self.times[self.first[1:][filled] - 1].astype(np.int64) + 1
+        ends = np.cumsum(spans + _FAR + 1)
+        if len(ends) and ends[-1] >= _CLOCK:
+            hours = ends[-1] / COLUMNS_PER_S / 3600
+            raise UsageError(f"{hours:,.0f} hours of sound are too many for one audit; give fewer training folders")
+        return ends - spans - _FAR - 1
+
+    def _packed(self) -> NDArray[np.uint64]:
+        """Key (upper half) and time (lower half) of every landmark, sorted."""
+        packed = [np.zeros(0, np.uint64)]
+        start, files = 0, len(self._lengths)
+        while start < files:
+            stop = int(np.searchsorted(self.first, self.first[start] + _PIECE, "right")) - 1
+            stop = min(files, max(stop, start + 1))
+            part = slice(self.first[start], self.first[stop])
+            clock = self.times[part].astype(np.int64) + np.repeat(self.begins[start:stop], self._lengths[start:stop])
+            keys, at = landmarks(clock, self.bins[part].astype(np.int64), _FAN)
+            packed.append((keys.astype(np.uint64) << np.uint64(32)) | clock[at].astype(np.uint64))
+            start = stop
+        whole = np.concatenate(packed)
+        whole.sort()
+        return whole
 
     def peaks(self, number: int) -> Peaks:
         """The peaks of a file."""
@@ -91,7 +118,7 @@ class LandmarkIndex:
     @property
     def nbytes(self) -> int:
         """Bytes held after ``build``."""
-        arrays = (self.times, self.bins, self.first, self.bounds, self.posts)
+        arrays = (self.times, self.bins, self.first, self.begins, self.bounds, self.posts)
         return sum(array.nbytes for array in arrays)
 
     def query(self, peaks: Peaks, changes: Sequence[Change]) -> list[Heard]:
@@ -113,11 +140,15 @@ class LandmarkIndex:
         low, size, at = low[use], size[use], at[use]
         if not len(low):
             return []
-        inside = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        peak = self.posts[np.repeat(low, size) + inside].astype(np.int64)
-        owner = np.searchsorted(self.first, peak, "right") - 1
-        offset = self.times[peak].astype(np.int64) - np.repeat(times[at].astype(np.int64), size)
+        inside = np.arange(size.sum()) + np.repeat(low - np.cumsum(size) + size, size)
+        clock, asked = self.posts[inside].astype(np.int64), np.repeat(times[at], size)
+        crowded = _crowded(clock - asked, _FEWEST)
+        clock, asked = clock[crowded], asked[crowded]
+        owner = np.searchsorted(self.begins, clock, "right") - 1
+        offset = clock - self.begins[owner] - asked
         pairs, votes = np.unique(owner * _SPAN + offset + _SPAN // 2, return_counts=True)
+        if not len(pairs):
+            return []
         after = np.minimum(np.arange(len(pairs)) + 1, len(pairs) - 1)  # true offsets lie between two columns
         both = votes + np.where(pairs[after] == pairs + 1, votes[after], 0)
         chosen = np.flatnonzero(both >= _FEWEST)
@@ -125,6 +156,16 @@ class LandmarkIndex:
             Heard(int(p // _SPAN), change, int(p % _SPAN) - _SPAN // 2 + int(2 * later > v), int(v))
             for p, v, later in zip(pairs[chosen], both[chosen], both[chosen] - votes[chosen], strict=True)
         ]
+
+
+def _crowded(values: Ints, least: int) -> NDArray[np.bool_]:
+    """Which values may, with those one above or one below, be ``least``: all that are, and few others."""
+    slots = 1 << max(_FEWEST_SLOTS, len(values).bit_length() + 1)
+    slot = values & (slots - 1)
+    counts = np.bincount(slot, minlength=slots)
+    pair = counts + np.roll(counts, -1) >= least
+    found: NDArray[np.bool_] = (pair | np.roll(pair, 1))[slot]
+    return found
 
 
 def undone(peaks: Peaks, change: Change) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from av_bench.audit import sound
 from av_bench.audit.shapes import FPS
 from av_bench.contracts import MediaError
+from av_bench.media.headers import open_recording
 from av_bench.media.stream import Wish, stream
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ _NEAR_S = 4.0  # a moment less far ahead is reached by decoding on, not by a jum
 def moments(path: Path, times: tuple[float, ...]) -> tuple[str, ...]:
     """The frames shown at ``times`` (s, rising) as JPEG; empty when the file has no picture."""
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_recording(path) as container:
             return tuple(_jpeg(frame) for frame in _frames(container, times))
-    except (av.error.FFmpegError, ValueError, OSError):
+    except (MediaError, av.error.FFmpegError, ValueError, OSError):
         return ()
 
 

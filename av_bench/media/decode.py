@@ -21,8 +21,7 @@ import torch
 
 from av_bench.contracts import MediaError, Reason, VideoRequest, is_out_of_memory
 from av_bench.media.content import Content, changed, is_as_read, read_content
-from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_files
-from av_bench.media.headers import OPTIONS, check_complete, check_riff, refuse_lists, refuse_text, riff
+from av_bench.media.headers import check_complete, check_riff, open_recording, refuse_text, riff
 from av_bench.media.picture import Picker, resize
 from av_bench.media.resample import resample
 from av_bench.media.sound import FAR_SECONDS, Sound
@@ -32,13 +31,10 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 __all__ = [
-    "AUDIO_SUFFIXES",
     "DECODER",
     "SILENCE_PEAK",
-    "VIDEO_SUFFIXES",
     "DecodedMedia",
     "decode",
-    "media_files",
     "resize",
 ]
 
@@ -188,9 +184,7 @@ def _decode(
             check_riff(path, header)
         declares = header is None or not header.streamed
         for by_decoding in (False, True):
-            # absolute: a name such as "take:1.wav" would be taken for a protocol
-            with av.open(str(path.absolute()), metadata_errors="ignore", options=OPTIONS) as container:
-                refuse_lists(path, container)
+            with open_recording(path) as container:
                 reader = _Reader(path, container, requests, seconds, audio, window)
                 try:
                     reader.read(by_decoding=by_decoding, declares=declares)

@@ -14,21 +14,8 @@ from pathlib import Path
 from av_bench.contracts import UsageError
 from av_bench.media import listing
 from av_bench.media.listing import LeftOut
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
-AUDIO_SUFFIXES = frozenset(
-    {
-        ".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".spx", ".m4a",
-        ".m4b", ".mka", ".weba", ".aac", ".ac3", ".eac3", ".dts", ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd",
-        ".caf", ".amr", ".voc", ".wv", ".ape", ".tta",
-    }
-)  # fmt: skip
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".mp4", ".m4v", ".mkv", ".webm", ".mov", ".qt", ".avi", ".divx", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
-        ".m2v", ".vob", ".flv", ".f4v", ".3gp", ".3g2", ".wmv", ".asf", ".ogv", ".ogm", ".mxf", ".rm", ".rmvb",
-        ".nut", ".dv",
-    }
-)  # fmt: skip
 _SYNC = b"G"  # first byte of a packet of an MPEG transport stream; .ts is also the suffix of TypeScript
 
 

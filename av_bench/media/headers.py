@@ -1,4 +1,4 @@
-"""What the header of a file promises, and whether that much was decoded."""
+"""Opening a file, what its header promises, and whether that much was decoded."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _EXTENSIBLE = 0xFFFE  # a kind that says besides how many of the bits are used
 _HEAD = 4096
 # Formats that name other files: what is decoded would not be what was hashed, and might come from the network.
 _LISTS = frozenset({"concat", "dash", "hls", "image2", "imf", "rtsp", "sap", "sdp", "webm_dash_manifest"})
-OPTIONS = {"protocol_whitelist": "file"}
-"""Options for opening a file: it may not fetch anything."""
+_OPTIONS = {"protocol_whitelist": "file"}
 # What programs leave that write into a pipe and cannot come back to fill in the length: 0, or a number near the largest
 # that 31 or 32 bits hold, rounded or less the header.
 _STREAMED = (range(0, 1), range(0x7FFFF000, 0x80000000), range(0xFFFFF000, 0x100000000))
@@ -96,11 +95,19 @@ def refuse_text(path: Path) -> None:
         raise MediaError(path, Reason.UNREADABLE, f"text, not a recording: it begins with {text[:40]!r}")
 
 
-def refuse_lists(path: Path, container: InputContainer) -> None:
-    """MediaError for a file that only names others."""
+def open_recording(path: Path) -> InputContainer:
+    """Open a file for reading, alone: whatever it says, no other file and no address is decoded in its place.
+
+    The container closes itself as a context manager. Raises MediaError for a file that only names others, and what
+    FFmpeg raises (``av.error.FFmpegError``, ``ValueError``, ``OSError``).
+    """
+    # with its protocol: a name such as "take:1.wav" would be taken for one
+    container = av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=_OPTIONS)
     if set(container.format.name.split(",")) & _LISTS:
+        container.close()
         detail = f"a list of other files ({container.format.name}), not a recording"
         raise MediaError(path, Reason.UNREADABLE, detail)
+    return container
 
 
 def check_complete(path: Path, container: InputContainer, zero: float, found: float) -> None:

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import av
 
-from av_bench.contracts import Reason, UsageError
+from av_bench.contracts import MediaError, Reason, UsageError
+from av_bench.media.headers import open_recording
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 _PICTURES = {"image2", "ico", "svg"}  # formats of FFmpeg that hold still pictures; so do all that end in "_pipe"
 _ANIMATED = {"gif", "apng", "webp", "webp_anim"}  # ... and those that may move
@@ -34,12 +36,7 @@ _ARCHIVES = {  # name -> where its mark stands, and the mark
 _TEXT_BYTES = 4096
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # what macOS leaves beside a file on foreign disks
 _OF_THE_SYSTEM = {".ds_store", "thumbs.db", "desktop.ini"}
-# names under which recordings are stored: only to tell a lost recording from a text file
-_MEDIA_NAMES = {
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".flv", ".3gp"),
-    *(".wmv", ".ogv", ".asf", ".f4v", ".mxf", ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma"),
-    *(".aif", ".aiff", ".ac3", ".amr", ".au", ".caf", ".mka"),
-}
+_MEDIA_NAMES = AUDIO_SUFFIXES | VIDEO_SUFFIXES  # only to tell a lost recording from a text file
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +158,10 @@ def probe(path: Path) -> MediaFile | LeftOut:
     if (known := _by_first_bytes(path, head)) is not None:
         return known
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_recording(path) as container:
             return _by_streams(path, container)
+    except MediaError as error:
+        return LeftOut(path, f"{error.reason.value}: {error.detail}", False)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return LeftOut(path, f"{Reason.UNREADABLE.value}: {said}", False)

@@ -14,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
+from av_bench.media.headers import open_recording
 from av_bench.runtime.files import atomic_path
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
     try:
         with (
             atomic_path(target, keep_suffix=True) as temporary,
-            av.open(str(video.absolute())) as source,
+            open_recording(video) as source,
             av.open(str(temporary), "w") as sink,
         ):
             if not source.streams.video:
@@ -99,7 +100,7 @@ def _packets(source: InputContainer, seconds: float) -> list[VideoPacket]:
 
 def _frames(video: Path, seconds: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """(time in s, RGB picture turned upright) of the frames in [0, ``seconds``)."""
-    with av.open(str(video.absolute())) as source:
+    with open_recording(video) as source:
         zero = _zero(source)
         for frame in source.decode(video=0):
             if frame.pts is None or frame.time_base is None:

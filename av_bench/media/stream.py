@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
+from av_bench.media.headers import open_recording
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -74,7 +75,7 @@ def stream(path: Path, wish: Wish, on_picture: Callable[[Thumbnail], None], on_s
     if path.stat().st_size == 0:
         raise MediaError(path, Reason.EMPTY, "the file has zero bytes")
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_recording(path) as container:
             return _Pass(path, container, wish, on_picture, on_sound).run()
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError(path, Reason.UNREADABLE, f"decoder says: {error}") from error

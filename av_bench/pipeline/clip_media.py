@@ -13,8 +13,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from av_bench.contracts import Clip, MediaError, UsageError, VideoRequest
-from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES, decode, media_files
+from av_bench.media.decode import decode
+from av_bench.media.folder import media_files
+from av_bench.media.headers import open_recording
 from av_bench.media.mux import mux
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.results.record import Run
 from protocols.definitions import SetRequest, load_set
 from protocols.readers.read import read_clips
@@ -79,10 +82,10 @@ class ClipMedia:
         if path is None:
             return None
         try:
-            with av.open(str(path)) as container:
+            with open_recording(path) as container:
                 streams = container.streams.video
                 return min(streams[0].width, streams[0].height) if streams else None
-        except (av.error.FFmpegError, OSError):
+        except (MediaError, av.error.FFmpegError, OSError):
             return None
 
     def write(self, name: str, clip_id: str, target: Path, gain: float = 0.0) -> Path | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import protocols
 from av_bench.contracts import Clip, MediaError
 from av_bench.media.decode import decode
-from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, list_folder
+from av_bench.media.folder import list_folder
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.pipeline.choose import choose_protocol
 from av_bench.runtime.prefetch import default_workers, prefetch_map
 from av_bench.runtime.progress import Reporter

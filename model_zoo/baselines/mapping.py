@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import Clip, ClipSet, UsageError
-from av_bench.media.decode import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.rows import read_table, records
 from av_bench.runtime.files import inside
 from av_bench.schema import build, load_yaml

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import av
 
 from av_bench.contracts import MediaError, Reason
+from av_bench.media.headers import open_recording
 from av_bench.runtime.files import atomic_path, file_digest, home
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def at_rate(video: SilentVideo, fps: float, silence: bool = False) -> Path:
 def _encode(source: Path, target: Path, rate: Fraction, silence: bool) -> None:
     with (
         atomic_path(target, keep_suffix=True) as part,
-        av.open(str(source.absolute()), metadata_errors="ignore") as given,
+        open_recording(source) as given,
         av.open(str(part), "w") as made,
     ):
         stream = given.streams.video[0]
@@ -131,7 +132,7 @@ def _ready(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
 def _remux(source: Path, target: Path) -> None:
     with (
         atomic_path(target, keep_suffix=True) as part,
-        av.open(str(source.absolute()), metadata_errors="ignore") as given,
+        open_recording(source) as given,
         av.open(str(part), "w") as made,
     ):
         moving = [s for s in given.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -162,7 +163,7 @@ def _with_decoding_times(packets: Iterator[VideoPacket]) -> Iterator[VideoPacket
 
 
 def _probe(path: Path) -> SilentVideo:
-    with av.open(str(path)) as container:
+    with open_recording(path) as container:
         stream = container.streams.video[0]
         fps = float(stream.average_rate) if stream.average_rate else None
         duration = (container.duration or 0) / av.time_base

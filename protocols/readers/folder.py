@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import Clip, ClipSet, UsageError, check_id, printable, shortened
-from av_bench.media.folder import VIDEO_SUFFIXES, Folder, by_stem, list_folder, only_one
+from av_bench.media.folder import Folder, by_stem, list_folder, only_one
+from av_bench.media.suffixes import VIDEO_SUFFIXES
 from av_bench.rows import json_lines, read_table, records
 from av_bench.runtime.files import inside
 from protocols.definitions import SetDefinition, SetRequest, limited

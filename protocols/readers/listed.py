@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError, check_id, unknown_name
-from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, by_stem, only_one
+from av_bench.media.folder import by_stem, only_one
 from av_bench.media.listing import LeftOut, probe
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.rows import json_lines, read_rows, records
 from av_bench.runtime.files import inside
 from av_bench.schema import NumberAsText, build, read_text

@@ -20,7 +20,8 @@ from av_bench.audit.turns import Change
 from av_bench.cli.audit import app
 from av_bench.contracts import Clip, UsageError
 from av_bench.features.store import Store
-from av_bench.media.decode import VIDEO_SUFFIXES, media_files
+from av_bench.media.folder import media_files
+from av_bench.media.suffixes import VIDEO_SUFFIXES
 from av_bench.pipeline.clean_subset import clean_subset, overlap_hash, warnings
 from protocols.impacts.encode import write_mp4
 from protocols.impacts.picture import render_frames

@@ -15,7 +15,8 @@ import soundfile
 import av_bench
 from av_bench.contracts import UsageError
 from av_bench.media import sound as sounds
-from av_bench.media.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, list_folder
+from av_bench.media.folder import list_folder
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.pipeline.plan import RunResult
 from model_zoo.samples import SampleFolder
 from protocols import load_set

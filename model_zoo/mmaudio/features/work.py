@@ -100,10 +100,12 @@ def duration(path: Path) -> float:
     """Seconds of sound that the file's header declares. MediaError when it says nothing or cannot be read."""
     import av
 
+    from av_bench.media.headers import open_recording
+
     if not path.is_file():
         raise MediaError(path, Reason.MISSING_FILE, "no such file")
     try:
-        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+        with open_recording(path) as container:
             if not container.streams.audio:
                 raise MediaError(path, Reason.NO_AUDIO, "the file has no audio stream")
             stream = container.streams.audio[0]

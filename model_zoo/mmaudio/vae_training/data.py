@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from av_bench.contracts import MediaError, UsageError
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.runtime.files import atomic_path, write_atomically
 from model_zoo.mmaudio.codec.mel import log_mel
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe
@@ -31,7 +32,7 @@ class Items(Protocol):
     def __getitem__(self, row: int, /) -> ArrayLike: ...
 
 
-AUDIO = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm"})
+_RECORDINGS = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 _PROBES = 64
 PACK_WINDOWS = 2  # a packed item is at most this many training windows long, so that an epoch hears most of it
 
@@ -161,7 +162,7 @@ class Pack:
 
 
 def _pack(folder: Path, recipe: VAERecipe, work: Path, report: Callable[[str], None] | None) -> Items:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _RECORDINGS)
     window = recipe.frames * recipe.mel.hop
     listing = {
         "sample_rate": recipe.mel.sample_rate,
@@ -208,7 +209,7 @@ def _decoded(files: Sequence[Path], folder: Path, recipe: VAERecipe, raw: Path) 
             out.write(sound.tobytes())
             starts += [starts[-1] + end for end in _ends(len(sound), PACK_WINDOWS * window)]
     if len(starts) == 1:
-        why = f" ({left_out})" if left_out else f"; looked for {', '.join(sorted(AUDIO))}"
+        why = f" ({left_out})" if left_out else f"; looked for {', '.join(sorted(_RECORDINGS))}"
         raise UsageError(f"{folder}: none of {len(files)} audio files holds {window} samples{why}")
     return starts, left_out
 
