@@ -102,9 +102,11 @@ def measure_lookalikes(
     rendered: int = 150,
     first: int = 10_000,
     piece: float = 3.0,
+    most: int = 20,
     work: Folder = Path("build/audit-benchmark"),
 ) -> None:
-    """Wrong matches among real recordings, among pieces of ``piece`` s of them, and among rendered scenes of one kind.
+    """Wrong matches among real recordings, among pieces of ``piece`` s of them (at most ``most`` of
+    one), and among rendered scenes of one kind.
 
     Every match is printed with its offset: whether two files are one recording after all is for a person to see.
     """
@@ -115,7 +117,7 @@ def measure_lookalikes(
         folders.append(audit_clips.scenes(work / "scenes", first, rendered))
     if clips is not None:
         folders.append(clips)
-        folders.append(audit_clips.pieces(sorted(clips.iterdir()), work / f"pieces of {clips.name}", piece))
+        folders.append(audit_clips.pieces(sorted(clips.iterdir()), work / f"pieces of {clips.name}", piece, most))
     for folder in folders:
         _compared_with_itself(folder, work)
 
@@ -145,7 +147,8 @@ def measure_scale(
     queries: int = 1000,
     seed: int = 7,
 ) -> None:
-    """Candidates of the copies that ``reuploads`` made, their originals among ``files`` fingerprints.
+    """Candidates of the copies that ``reuploads`` made of the clips in ``sources``, their originals among ``files``
+    fingerprints, and among the originals alone.
 
     Of a candidate only the sound is verified here; those of the picture are counted, since perturbed fingerprints have
     no media.

@@ -112,15 +112,15 @@ def scenes(folder: Path, first: int, count: int) -> Path:
     return folder
 
 
-def pieces(sources: Sequence[Path], folder: Path, seconds: float) -> Path:
-    """Pieces of recordings that follow one another, ``seconds`` long each; kept between runs. A recording that gives
-    fewer than two is left out."""
+def pieces(sources: Sequence[Path], folder: Path, seconds: float, most: int) -> Path:
+    """Pieces of recordings that follow one another, ``seconds`` long each, at most ``most`` of one recording; kept
+    between runs. A recording that gives fewer than two is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = ["-vf", _FIT, "-c:v", "libx264", "-preset", "ultrafast", "-crf", "26", "-pix_fmt", "yuv420p"]
     for source in sources:
         with av.open(str(source)) as container:
             length, seen = (container.duration or 0) / av.time_base, bool(container.streams.video)
-        count = int((length + 0.1) / seconds)
+        count = min(most, int((length + 0.1) / seconds))
         for number in range(count if count > 1 else 0):
             target = folder / f"{source.stem}+{number}.{'mp4' if seen else 'm4a'}"
             if not target.exists():

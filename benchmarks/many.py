@@ -7,10 +7,11 @@ a random speed, both begin somewhere else.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,55 @@ def perturbed(print_: Any, rng: np.random.Generator) -> Any:
     return replace(print_, sound=Peaks(times.astype(np.uint32), bins.astype(np.uint8)), picture=picture)
 
 
+@dataclass
+class Asked:
+    """What queries found: of their originals, and of others; ``slowest`` and the sum of all in s."""
+
+    queries: int = 0
+    sound: int = 0  # originals matched by their sound, which is verified on the fingerprints
+    picture: int = 0  # originals among the candidates by picture
+    either: int = 0
+    wrong: int = 0  # other files matched by their sound
+    others: int = 0  # other candidates by picture
+    seconds: float = 0.0
+    slowest: float = 0.0
+    missed: Counter[str] = field(default_factory=Counter)
+
+    def text(self) -> str:
+        n = self.queries
+        missed = ", ".join(f"{kind} {count}" for kind, count in self.missed.most_common())
+        return (
+            f"  {n} copies asked, one thread: {self.seconds / n:.2f} s each, {self.slowest:.2f} s at most\n"
+            f"  original matched by sound {self.sound}, a candidate by picture {self.picture}, either {self.either}; "
+            f"wrong matches by sound {self.wrong}; other picture candidates {self.others / n:.1f} each\n"
+            f"  originals missed: {missed or 'none'}"
+        )
+
+
+def ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str, int]) -> Asked:
+    """Ask for every copy; ``numbers`` are those of the originals in the library, by the name before the @."""
+    done = Asked()
+    for path, codes in copies:
+        source, _, kind = path.stem.partition("@")
+        original, started = numbers[source], time.perf_counter()
+        heard, seen = library.heard(codes), library.seen(codes)
+        clear = {number for number, candidate in heard.items() if library.is_heard(codes, number, candidate)}
+        took = time.perf_counter() - started
+        done.queries, done.seconds, done.slowest = done.queries + 1, done.seconds + took, max(done.slowest, took)
+        done.sound += original in clear
+        done.picture += original in seen
+        done.either += original in clear or original in seen
+        done.missed[kind] += original not in clear and original not in seen
+        done.wrong += len(clear - {original})
+        done.others += len(seen.keys() - {original})
+        if done.queries % 50 == 0:
+            print(f"    {done.queries} asked, {done.seconds:.0f} s", file=sys.stderr, flush=True)
+    done.missed = +done.missed
+    return done
+
+
 def measure(work: Path, sources: Sequence[Path], files: int, queries: int, seed: int) -> None:
-    """Print time, memory and recall of candidates."""
+    """Print time, memory and recall of candidates, among the originals alone and among ``files``."""
     from av_bench.audit.content import stream
     from av_bench.audit.library import Library
     from av_bench.features.store import Store
@@ -44,38 +92,22 @@ def measure(work: Path, sources: Sequence[Path], files: int, queries: int, seed:
     rng = np.random.default_rng(seed)
     store = Store(work / "store")
     originals = list(stream(sources, store, 1, []))
-    copies = list(stream(sorted((work / "copies").glob("*.mp4")), store, 1, []))
-    library, started = Library(), time.perf_counter()
+    numbers = {path.stem: number for number, (path, _) in enumerate(originals)}
+    made = sorted(p for p in (work / "copies").glob("*.mp4") if p.stem.partition("@")[0] in numbers)
+    copies = list(stream([made[i] for i in sorted(rng.permutation(len(made))[:queries])], store, 1, []))
+    library = Library()
     for path, codes in originals:
         library.add(path, codes)
+    print(f"{len(originals)} real fingerprints\n{ask(library, copies, numbers).text()}", flush=True)
+    started = time.perf_counter()
     kinds = [codes for _, codes in originals if len(codes.sound) and len(codes.picture)]
     for number in range(files - len(originals)):
         library.add(Path(f"perturbed{number}"), perturbed(kinds[number % len(kinds)], rng))
     added = time.perf_counter() - started
     library.build()
     built = time.perf_counter() - started - added
-    made = f"{len(originals)} real and {files - len(originals):,} perturbed fingerprints"
-    print(f"{made}: {added:.0f} s to add, {built:.0f} s to sort", flush=True)
+    made_of = f"{len(originals)} real and {files - len(originals):,} perturbed fingerprints"
+    print(f"{made_of}: {added:.0f} s to perturb and add, {built:.0f} s to sort", flush=True)
     for name, index in (("sound", library.sound), ("picture", library.picture)):
         print(f"  {name}: {index.nbytes / 2**20:.0f} MB, {index.nbytes / files:.0f} bytes a file", flush=True)
-    chosen = [copies[i] for i in rng.permutation(len(copies))[:queries]]
-    numbers = {path.stem: number for number, (path, _) in enumerate(originals)}
-    seconds, found = 0.0, Counter[str]()
-    for path, codes in chosen:
-        original = numbers[path.stem.partition("@")[0]]
-        started = time.perf_counter()
-        heard, seen = library.heard(codes), library.seen(codes)
-        clear = {number for number, candidate in heard.items() if library.is_heard(codes, number, candidate)}
-        seconds += time.perf_counter() - started
-        found["sound"] += original in clear
-        found["picture"] += original in seen
-        found["either"] += original in clear or original in seen
-        found["wrong"] += len(clear - {original})
-        found["others"] += len(seen.keys() - {original})
-    n = len(chosen)
-    print(f"{n} copies of real clips asked, one thread: {1000 * seconds / n:.0f} ms each")
-    print(
-        f"  original matched by sound {found['sound']}, a candidate by picture {found['picture']}, either "
-        f"{found['either']}; wrong matches by sound {found['wrong']}; other picture candidates "
-        f"{found['others'] / n:.1f} each"
-    )
+    print(ask(library, copies, numbers).text())

@@ -142,7 +142,8 @@ def copies(sources: Sequence[Path], work: Path, kinds: Sequence[Kind], backs: Se
             target = work / "copies" / f"{source.stem}@{kind.slug}.mp4"
             if not target.exists():
                 back = base(backs[number % len(backs)], work / "bases")
-                _make(first, target, kind, heard, back, _added(kind, first, work, speech, number))
+                added = _added(kind, first, work, speech, number) if heard else None
+                _make(first, target, kind, heard, back, added)
             yield kind, target, source
 
 

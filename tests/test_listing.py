@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import MediaError, UsageError
 from av_bench.media.listing import LeftOut, MediaFile, list_media, probe
+from av_bench.media.stream import Wish, stream
 from tests.media_files import write_video
 
 # name -> format and codec of FFmpeg; the others hold the mp4
@@ -117,3 +118,31 @@ def test_a_missing_folder_is_refused(clip: Path, tmp_path: Path) -> None:
         list_media(tmp_path / "nothing")
     assert probe(clip) == MediaFile(clip, False, True)
     assert isinstance(probe(tmp_path / "gone.mp4"), LeftOut)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"ffconcat version 1.0\nfile clip.mp4\n#\0\n", b"#EXTM3U\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n#\0\n"],
+)
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8"])
+def test_a_list_of_other_files_is_no_recording(clip: Path, tmp_path: Path, text: bytes, name: str) -> None:
+    """A zero byte makes it binary; what it names must not be compared in its place."""
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    path = tmp_path / name
+    path.write_bytes(text)
+    found = probe(path)
+    assert isinstance(found, LeftOut)
+    assert not found.harmless
+    with pytest.raises(MediaError, match=r"list of other files|decoder says"):
+        stream(path, Wish(8, 64, 11_025), lambda _: None, lambda _: None)
+
+
+def test_a_name_is_not_taken_for_a_protocol(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("take:1.mp4", "http:x.mp4", "%d.mp4", "concat:clip.mp4|clip.mp4"):
+        shutil.copy(clip, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    listing = list_media(Path())
+    assert len(listing.used) == 4
+    assert listing.left_out == ()
+    for media in listing.used:
+        assert stream(media.path, Wish(8, 64, 11_025), lambda _: None, lambda _: None).video

@@ -160,7 +160,7 @@ class LandmarkIndex:
 
 def _crowded(values: Ints, least: int) -> NDArray[np.bool_]:
     """Which values may, with those one above or one below, be ``least``: all that are, and few others."""
-    slots = 1 << max(_FEWEST_SLOTS, len(values).bit_length() + 1)
+    slots = 1 << max(_FEWEST_SLOTS, len(values).bit_length() - 1)
     slot = values & (slots - 1)
     counts = np.bincount(slot, minlength=slots)
     pair = counts + np.roll(counts, -1) >= least
