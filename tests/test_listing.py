@@ -10,11 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from av_bench.audit.snapshots import moments
 from av_bench.contracts import MediaError, UsageError
 from av_bench.media.listing import LeftOut, MediaFile, list_media, probe
 from av_bench.media.stream import Wish, stream
-from tests.media_files import write_video
+from tests.media_files import number_of, numbered_frame, write_video
 
 # name -> format and codec of FFmpeg; the others hold the mp4
 LAYOUTS = {
@@ -135,6 +137,24 @@ def test_a_list_of_other_files_is_no_recording(clip: Path, tmp_path: Path, text:
     assert not found.harmless
     with pytest.raises(MediaError, match=r"list of other files|decoder says"):
         stream(path, Wish(8, 64, 11_025), lambda _: None, lambda _: None)
+
+
+def test_a_part_of_a_transport_stream_without_keyframes_is_shown(tmp_path: Path) -> None:
+    """Its only keyframe is the first picture; a jump behind it would show nothing."""
+    path = tmp_path / "long.ts"
+    with av.open(str(path), "w", format="mpegts") as out:
+        video = out.add_stream("libx264", rate=25, width=64, height=64, options={"g": "1000", "preset": "ultrafast"})
+        for index in range(200):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(numbered_frame(index))))
+        out.mux(video.encode())
+    seen: list[NDArray[np.uint8]] = []
+    whole: list[NDArray[np.uint8]] = []
+    stream(path, Wish(5, 64, 11_025, start=5.0, end=7.0), seen.append, lambda _: None)
+    stream(path, Wish(5, 64, 11_025), whole.append, lambda _: None)
+    numbers = [number_of(np.repeat(grey[..., None], 3, axis=2)) for grey in whole]
+    assert numbers[25:35] == list(range(127, 177, 5))  # a tick shows the frame nearest to it from before
+    np.testing.assert_array_equal(seen, whole[25:35])
+    assert len(moments(path, (5.0, 6.0, 7.0))) == 3
 
 
 def test_a_name_is_not_taken_for_a_protocol(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

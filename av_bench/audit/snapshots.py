@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from av_bench.audit import sound
 from av_bench.audit.shapes import FPS
 from av_bench.contracts import MediaError
-from av_bench.media.headers import open_recording
+from av_bench.media.headers import jump, open_recording
 from av_bench.media.stream import Wish, stream
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def _frames(container: InputContainer, times: Sequence[float]) -> Iterator[NDArr
     zero, shown, at = max(0.0, (container.start_time or 0) / av.time_base), None, -1.0
     frames = container.decode(streams[0])
     for time in times:
-        if shown is None or time - at > _NEAR_S:
-            container.seek(int((max(0.0, time) + zero) * av.time_base))
+        if time - at > _NEAR_S:
+            jump(container, time + zero)
             frames = container.decode(streams[0])
         while at < time and (frame := next(frames, None)) is not None:
             if frame.pts is not None and frame.time_base is not None:

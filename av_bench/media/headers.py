@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MISSING_SECONDS = 0.25  # this much less than the header declares means the file is cut off
 _ESTIMATED = {"mp3", "aac", "ogg", "ac3", "eac3", "amr", "mp2"}  # formats whose duration is estimated, not declared
 _ENDS = {"matroska", "webm"}  # formats whose duration is the time of the end, also when they start later than 0
+_NO_KEYFRAMES, _LEAD_S = {"mpegts", "mpeg", "vob"}, 12.0  # encoders put a keyframe every 10 s or more often
 _FMT = struct.Struct("<HHIIHH")  # kind, channels, rate, bytes per second, bytes per block, bits
 _PLAIN = (1, 3)  # kinds whose block is one sample of each channel: integer and float PCM
 _EXTENSIBLE = 0xFFFE  # a kind that says besides how many of the bits are used
@@ -108,6 +109,23 @@ def open_recording(path: Path) -> InputContainer:
         detail = f"a list of other files ({container.format.name}), not a recording"
         raise MediaError(path, Reason.UNREADABLE, detail)
     return container
+
+
+def said(error: Exception) -> str:
+    """What FFmpeg or the system said of a file that cannot be read, without number and path."""
+    if isinstance(error, (av.error.FFmpegError, OSError)) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def jump(container: InputContainer, seconds: float) -> None:
+    """Go on reading at the last keyframe at or before ``seconds`` of the container's own clock.
+
+    Formats that keep no list of keyframes start at any picture and show nothing until the next one that stands for
+    itself: there the jump goes further back.
+    """
+    lead = _LEAD_S if set(container.format.name.split(",")) & _NO_KEYFRAMES else 0.0
+    container.seek(int(max(0.0, seconds - lead) * av.time_base))
 
 
 def check_complete(path: Path, container: InputContainer, zero: float, found: float) -> None:

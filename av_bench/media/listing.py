@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 
 from av_bench.contracts import MediaError, Reason, UsageError
-from av_bench.media.headers import open_recording
+from av_bench.media.headers import open_recording, said
 from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 _PICTURES = {"image2", "ico", "svg"}  # formats of FFmpeg that hold still pictures; so do all that end in "_pipe"
@@ -163,8 +163,7 @@ def probe(path: Path) -> MediaFile | LeftOut:
     except MediaError as error:
         return LeftOut(path, f"{error.reason.value}: {error.detail}", False)
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return LeftOut(path, f"{Reason.UNREADABLE.value}: {said}", False)
+        return LeftOut(path, f"{Reason.UNREADABLE.value}: {said(error)}", False)
 
 
 def _by_first_bytes(path: Path, head: bytes) -> LeftOut | None:

@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
-from av_bench.media.headers import open_recording
+from av_bench.media.headers import jump, open_recording, said
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -78,7 +78,7 @@ def stream(path: Path, wish: Wish, on_picture: Callable[[Thumbnail], None], on_s
         with open_recording(path) as container:
             return _Pass(path, container, wish, on_picture, on_sound).run()
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {error}") from error
+        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {said(error)}") from error
 
 
 class _Pass:
@@ -108,7 +108,7 @@ class _Pass:
         for one in streams:
             one.codec_context.thread_count = 1  # callers run several files at once
         if self.wish.start > 0:
-            self.container.seek(int((self.zero + self.wish.start) * av.time_base))
+            jump(self.container, self.zero + self.wish.start)
         done = {id(s): False for s in streams}
         for packet in self.container.demux(streams):
             if packet.stream is self.video:
