@@ -146,6 +146,7 @@ def measure_scale(
     files: int = 100_000,
     queries: int = 1000,
     seed: int = 7,
+    jobs: int = 2,
 ) -> None:
     """Candidates of the copies that ``reuploads`` made of the clips in ``sources``, their originals among ``files``
     fingerprints, and among the originals alone.
@@ -155,7 +156,7 @@ def measure_scale(
     """
     import many
 
-    many.measure(work, sorted(sources.glob("*.mp4")), files, queries, seed)
+    many.measure(work, sorted(sources.glob("*.mp4")), files, queries, seed, jobs)
     print(f"peak {_peak_mb():.0f} MB")
 
 

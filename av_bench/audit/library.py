@@ -98,7 +98,7 @@ class Library:
         boxes = Picture(np.zeros((len(print_.picture), 0, 16), np.int16), print_.picture.where)
         self.sound.add(print_.sound)
         for view in range(len(print_.picture)):
-            codes, valid, _ = picture.codes(print_.picture.coefficients(view))
+            codes, valid, _ = picture.codes(print_.picture.coefficients(view), weak_bits=0)
             self.picture.add(codes, valid)
             self._views.append((len(self.files), view))
         self.files.append(_File(path, boxes, print_.seconds, print_.aspect))

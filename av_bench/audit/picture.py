@@ -115,15 +115,17 @@ def agreement(a: Floats, b: Floats) -> float:
     return float((x * y).sum()) / scale if scale > 0 else 0.0
 
 
-def codes(flat: Floats) -> tuple[Codes, NDArray[np.bool_], NDArray[np.uint8]]:
-    """Codes ``(m,)`` of coefficients ``(frames, 16)``, their mask, and the three weakest bits of each, ``(m, 3)``;
+def codes(flat: Floats, weak_bits: int = 3) -> tuple[Codes, NDArray[np.bool_], NDArray[np.uint8]]:
+    """Codes ``(m,)`` of coefficients ``(frames, 16)``, their mask, and the weakest bits of each, ``(m, weak_bits)``;
     m = frames - 15."""
     count = len(flat) - WINDOW + 1
     if count <= 0:
-        return np.zeros(0, np.uint64), np.zeros(0, bool), np.zeros((0, 3), np.uint8)
+        return np.zeros(0, np.uint64), np.zeros(0, bool), np.zeros((0, weak_bits), np.uint8)
     windows = np.lib.stride_tricks.sliding_window_view(flat, WINDOW, axis=0)  # (m, 16, WINDOW)
-    values = np.einsum("kt,mct->mkc", cosines(WINDOW, 1, 4), windows, optimize=True).reshape(count, 64)
+    values = np.tensordot(windows, cosines(WINDOW, 1, 4), (2, 1)).transpose(0, 2, 1).reshape(count, 64)
     values /= np.sqrt(np.float32(WINDOW))
-    found: Codes = ((values > 0).astype(np.uint64) << np.arange(64, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
-    weak = np.argsort(np.abs(values), axis=1)[:, :3].astype(np.uint8)
+    found = np.packbits(values > 0, axis=1, bitorder="little").view("<u8")[:, 0].astype(np.uint64)
+    weak = np.zeros((count, 0), np.uint8)
+    if weak_bits:
+        weak = np.argsort(np.abs(values), axis=1)[:, :weak_bits].astype(np.uint8)
     return found, np.sqrt((values**2).sum(axis=1)) > _STILL, weak
