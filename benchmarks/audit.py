@@ -51,6 +51,7 @@ def measure_reuploads(
     speech: Folder,
     work: Folder = Path("build/audit-benchmark"),
     only: str = "",
+    workers: int = 1,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Recall and false matches of every kind of ``benchmarks.reuploads``, each found in a library of all originals.
@@ -71,7 +72,7 @@ def measure_reuploads(
     asked = _linked(work / "asked", [copy for _, copy, _ in made])
     library = _linked(work / "library", [*clips, *sorted(others.glob("*.mp4"))])
     started = time.perf_counter()
-    result = audit_content(asked, [library], Store(work / "store"), workers=1)
+    result = audit_content(asked, [library], Store(work / "store"), workers=workers)
     seconds = time.perf_counter() - started
     rows, wrong = reuploads.table(made, result.matches)
     print(reuploads.text(rows))

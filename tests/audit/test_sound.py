@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from scipy.signal import resample_poly
 
 from av_bench.audit import sound
 from av_bench.audit.align_sound import CLEAR_UNCHANGED, align_sound
-from av_bench.audit.landmarks import LandmarkIndex
+from av_bench.audit.landmarks import LandmarkIndex, landmarks
 from av_bench.audit.sound import RATE, Peaks
 from av_bench.audit.turns import NONE, Change, sound_changes
 from tests import media_made
@@ -70,6 +72,42 @@ def test_a_part_is_found_at_its_offset(index: LandmarkIndex, number: int) -> Non
     assert (aligned.offset, aligned.change) == (pytest.approx(3.21, abs=0.02), NONE)
     assert aligned.length == pytest.approx(5.2, abs=0.7)
     assert align_sound(cut, index.peaks(number), heard, 6.5) is None
+
+
+def test_many_files_on_one_clock_are_counted_as_each_alone() -> None:
+    """Against a count of landmarks that agree, file by file: silent, short and long ones, also before their start."""
+    rng = np.random.default_rng(0)
+    files = [_made_peaks(rng, n) for n in (300, 0, 1, 40, 0, 900, 300)]
+    late = files[5].times[500:800] - files[5].times[500]
+    query = Peaks((np.append(files[3].times + 700, late + 4000)).astype(np.uint32), np.append(files[3].bins, files[5].bins[500:800]))  # fmt: skip  # noqa: E501
+    index = LandmarkIndex()
+    for peaks in files[:4]:
+        index.add(peaks)
+    index.build()
+    for peaks in files[4:]:
+        index.add(peaks)
+    wanted = {n: _best(query, peaks) for n, peaks in enumerate(files)}
+    heard = {found.sequence: (found.votes, found.offset) for found in index.query(query, [NONE])}
+    assert heard == {n: found for n, found in wanted.items() if found[0] >= 8}
+    assert heard[3][1] == -700
+    assert heard[5][1] == int(files[5].times[500]) - 4000
+
+
+def _made_peaks(rng: np.random.Generator, count: int) -> Peaks:
+    times = np.cumsum(rng.integers(1, 4, count)).astype(np.uint32)
+    return Peaks(times, rng.integers(0, sound.BINS, count).astype(np.uint8))
+
+
+def _best(query: Peaks, peaks: Peaks) -> tuple[int, int]:
+    """Most landmarks that agree at one offset or the next, and that offset."""
+    sides = []
+    for side, fan in ((query, 6), (peaks, 3)):
+        times, bins = side.times.astype(np.int64), side.bins.astype(np.int64)
+        keys, first = landmarks(times, bins, fan)
+        sides.append(list(zip(keys.tolist(), times[first].tolist(), strict=True)))
+    votes = Counter(there - here for key, here in sides[0] for other, there in sides[1] if key == other)
+    both = {offset: (votes[offset] + votes[offset + 1], offset + (2 * votes[offset + 1] > votes[offset] + votes[offset + 1])) for offset in votes}  # fmt: skip  # noqa: E501
+    return max(both.values(), key=lambda found: found[0], default=(0, 0))
 
 
 def test_only_the_common_stretch_counts(index: LandmarkIndex) -> None:

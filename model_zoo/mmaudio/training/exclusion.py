@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from av_bench.contracts import UsageError
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
-_SUFFIX = re.compile(r"\.(?:mp4|mkv|webm|wav|flac|mp3|ogg|opus|m4a)$", re.IGNORECASE)
+_SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 # AudioSet's files put a Y before the 11 characters of a YouTube id; those may themselves hold "_" and begin with "-"
 _YOUTUBE = re.compile(r"Y?(?P<id>[A-Za-z0-9_-]{11})(?:_(?P<start>\d+(?:\.\d+)?))?(?:_(?P<end>\d+(?:\.\d+)?))?")
 _HITS = re.compile(r"(?P<id>\d{4}(?:-\d{2}){5}(?:-\d+)?)(?:_denoised)?(?:_thumb)?(?:_[\d.]+)?")
@@ -26,7 +27,8 @@ def parts(name: str) -> tuple[str, int | None, bool]:
 
     ``r1nicOVtvkQ``, ``Yr1nicOVtvkQ.wav``, ``r1nicOVtvkQ_000030`` and ``r1nicOVtvkQ_30000_40000`` are one recording.
     """
-    name = _SUFFIX.sub("", name)
+    stem, dot, suffix = name.rpartition(".")
+    name = stem if f"{dot}{suffix.lower()}" in _SUFFIXES else name
     if found := _HITS.fullmatch(name):
         return found["id"], None, False
     if found := _YOUTUBE.fullmatch(name):
