@@ -11,11 +11,13 @@ scale       Index and query time and memory with many files: real fingerprints a
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +53,7 @@ def measure_reuploads(
     speech: Folder,
     work: Folder = Path("build/audit-benchmark"),
     only: str = "",
-    workers: int = 1,
+    jobs: int = 2,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Recall and false matches of every kind of ``benchmarks.reuploads``, each found in a library of all originals.
@@ -61,27 +63,36 @@ def measure_reuploads(
     """
     import reuploads
 
-    from av_bench.audit.content import audit_content
-    from av_bench.features.store import Store
-
     kinds = [k for k in reuploads.KINDS if only in k.name]
     clips = sorted(sources.glob("*.mp4"))
     started = time.perf_counter()
     made = list(reuploads.copies(clips, work, kinds, sorted(backs.glob("*.mp4")), speech))
     print(f"{len(made)} copies of {len(kinds)} kinds: {time.perf_counter() - started:.0f} s", flush=True)
-    asked = _linked(work / "asked", [copy for _, copy, _ in made])
     library = _linked(work / "library", [*clips, *sorted(others.glob("*.mp4"))])
     started = time.perf_counter()
-    result = audit_content(asked, [library], Store(work / "store"), workers=workers)
+    shares = [[copy for _, copy, _ in made[len(made) * i // jobs : len(made) * (i + 1) // jobs]] for i in range(jobs)]
+    folders = [_linked(work / f"asked {i + 1} of {jobs}", share) for i, share in enumerate(shares)]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(_audited, folders, [library] * jobs, [work / "store"] * jobs))
+    matches = [match for share, _ in found for match in share]
     seconds = time.perf_counter() - started
-    rows, wrong = reuploads.table(made, result.matches)
+    rows, wrong = reuploads.table(made, matches)
     print(reuploads.text(rows))
     print(f"wrong matches: {len(wrong)}")
     for match in wrong:
         print(f"  {match.test.name} = {match.train.name}: {match.kind}, {match.sound} {match.picture}")
-    print(f"{len(made)} queries, {result.counts[str(library)]} originals, {seconds:.0f} s, peak {_peak_mb():.0f} MB")
+    print(f"{len(made)} queries, {len(list(library.iterdir()))} originals, {jobs} processes: {seconds:.0f} s, "
+          f"peak of one {max(peak for _, peak in found):.0f} MB")  # fmt: skip
     if json_file:
         json_file.write_text(json.dumps([vars(row) for row in rows], indent=1))
+
+
+def _audited(asked: Path, library: Path, store: Path) -> tuple[list[Any], float]:
+    """Matches of a folder, and the peak memory (MB) of this process."""
+    from av_bench.audit.content import audit_content
+    from av_bench.features.store import Store
+
+    return audit_content(asked, [library], Store(store), workers=1).matches, _peak_mb()
 
 
 def _linked(folder: Path, files: list[Path]) -> Path:
