@@ -25,6 +25,7 @@ MIN_SOUND_S, MIN_PICTURE_S = 3.0, 3.0
 PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83,
 PICTURE_ALONE_SHORT = 0.92  # ... pieces of 3 s of one scene 0.86; what is shorter than this proves less
 _SHORT_S = 5.0
+_OTHER_SPEED = 0.08  # a picture at another speed than within this needs that much alone: motions of one kind are alike
 _CHANGED_DISTANCE = 0.20  # differing bits of a picture whose change is undone: copies stay below 0.10
 _LEAST_WORTH = 0.85  # see ``_worth``: 8 codes that differ in 20 %, or 16 that differ in 29 %
 _TRIES = 3  # candidates of one pair of files that are verified, the best first
@@ -285,6 +286,8 @@ def _together(sound: Alignment, image: Alignment) -> bool:
 def _stands_alone(image: Alignment, asked: Fingerprint, train: _File) -> bool:
     """Whether a picture is evidence enough without sound: surer, and for the whole of the least length."""
     least = min(MIN_PICTURE_S, 0.8 * min(asked.seconds[1], train.seconds[1] / image.change.speed))
+    if abs(image.change.speed - 1) > _OTHER_SPEED:
+        least = _SHORT_S
     surely = PICTURE_ALONE if image.length >= _SHORT_S else PICTURE_ALONE_SHORT
     return image.confidence >= surely and image.length >= least
 

@@ -139,3 +139,9 @@ def test_a_changed_sound_is_found(kind: str, library: Library, tmp_path: Path) -
 
 def test_another_recording_is_not_found(library: Library, tmp_path: Path) -> None:
     assert found(library, write(tmp_path / "other.mp4", frames(7, SECONDS), sound(7, SECONDS))) == []
+
+
+def test_a_short_picture_at_another_speed_is_no_evidence_alone(library: Library, tmp_path: Path) -> None:
+    """Three seconds of one way of moving are like three others, slower: with real clips that gave wrong matches."""
+    short = _quicker(frames(1, SECONDS))[: round(3.2 * FPS)]
+    assert found(library, write(tmp_path / "copy.mp4", short, SILENCE[:, : round(3.2 * RATE)])) == []
