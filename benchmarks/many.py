@@ -87,9 +87,8 @@ def _ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str,
 
 
 def ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str, int], jobs: int) -> Asked:
-    """Ask for every copy in ``jobs`` processes that share one library; ``numbers`` are those of the originals in it, by
+    """Ask for every copy in ``jobs`` processes that share one built library; ``numbers`` are those of the originals in it, by
     the name before the @."""
-    library.build()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _share, (library, copies, numbers)) as pool:
         parts = list(pool.map(_part, range(0, len(copies), _PART)))
     whole = Asked()
@@ -129,6 +128,7 @@ def measure(work: Path, sources: Sequence[Path], files: int, queries: int, seed:
     library = Library()
     for path, codes in originals:
         library.add(path, codes)
+    library.build()
     print(f"{len(originals)} real fingerprints\n{ask(library, copies, numbers, jobs).text()}", flush=True)
     rotations, started = turns(rng), time.process_time()
     kinds = [codes for _, codes in originals if len(codes.sound) and len(codes.picture)]
