@@ -87,8 +87,8 @@ def _ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str,
 
 
 def ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str, int], jobs: int) -> Asked:
-    """Ask for every copy in ``jobs`` processes that share one built library; ``numbers`` are those of the originals in it, by
-    the name before the @."""
+    """Ask for every copy in ``jobs`` processes that share one library, which is built; ``numbers`` are those of the
+    originals in it, by the name before the @."""
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _share, (library, copies, numbers)) as pool:
         parts = list(pool.map(_part, range(0, len(copies), _PART)))
     whole = Asked()
