@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 import protocols
-from av_bench.media.folder import VIDEO_SUFFIXES, media_files
+from av_bench.media.folder import media_files
+from av_bench.media.suffixes import VIDEO_SUFFIXES
 from av_bench.pipeline.measure import extractors_for
 from av_bench.pipeline.needed import Missing, entries_for
 from av_bench.pipeline.plan import RunOptions
