@@ -229,7 +229,7 @@ def test_statistics_alone_score_without_the_real_sound(media: Path, tmp_path: Pa
     result = run(media, tmp_path / "run", store=tmp_path / "cold", **options)
     own = run(media, tmp_path / "own", model="noise", metrics=("FD-nano",))
     assert values(result)["FD-nano"] == pytest.approx(values(own)["FD-nano"], rel=1e-5)
-    assert "the real side is a reference pack" in av_bench.table([result.path])
+    assert "the reference is a reference pack" in av_bench.table([result.path])
 
 
 def test_what_a_pack_lacks_comes_from_the_videos(media: Path, tmp_path: Path) -> None:

@@ -284,4 +284,4 @@ def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("x")
     with pytest.raises(FileExistsError) as found:
         (tmp_path / "run").mkdir()
-    assert "a file stands where a folder is needed" in explained(found.value)
+    assert "there is a file where a folder is needed" in explained(found.value)
