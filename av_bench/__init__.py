@@ -42,6 +42,10 @@ def run(
     pattern: str | None = None,
     metrics: str | Sequence[str] | None = None,
     device: str = "cpu",
+    devices: str | None = None,
+    engine: str | None = None,
+    address: str | None = None,
+    shard: str | None = None,
     workers: int | None = None,
     one_network: bool = False,
     offline: bool = False,
@@ -72,6 +76,10 @@ def run(
         pattern: how the files of ``samples`` are named, e.g. ``pred_{id}.wav`` or ``{id}/audio.wav``.
         metrics: only these, as a sequence or separated by commas; ``+NAME`` adds an optional one.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        devices: several, each with a process of its own: ``cuda:0,cuda:1``, ``cuda`` (all), ``cpu:4``.
+        engine: ``ray`` for actors of a Ray cluster in place of processes of this machine.
+        address: of the Ray cluster; by default the one that is found, else one on this machine.
+        shard: ``i/n``, from 0: only the i-th of n parts of the list, without scores; ``av-bench merge`` scores them.
         workers: decoding threads; by default one per core.
         one_network: hold one network in memory at a time.
         offline: never touch the network during this run.
@@ -89,7 +97,8 @@ def run(
         UsageError, MissingRequirement, MetricError: see ``av_bench.contracts``.
     """
     from av_bench.pipeline.plan import RunOptions
-    from av_bench.pipeline.run import run as run_pipeline
+    from av_bench.pipeline.shard import run as run_pipeline
+    from av_bench.runtime.devices import chosen_devices
 
     names = metrics.split(",") if isinstance(metrics, str) else metrics
     return run_pipeline(
@@ -110,7 +119,10 @@ def run(
             seconds=None if seconds is None else str(seconds),
             pattern=pattern,
             metrics=None if names is None else tuple(name.strip() for name in names),
-            device=device,
+            **chosen_devices(device, devices),
+            engine=engine,
+            address=address,
+            shard=shard,
             workers=workers,
             one_network=one_network,
             offline=offline,

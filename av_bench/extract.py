@@ -27,8 +27,9 @@ from av_bench.features.published_caches import (
 from av_bench.media.decode import decode
 from av_bench.media.folder import media_files
 from av_bench.media.suffixes import AUDIO_SUFFIXES
+from av_bench.runtime.cores import default_workers
 from av_bench.runtime.files import atomic_path
-from av_bench.runtime.prefetch import default_workers, prefetch_map
+from av_bench.runtime.prefetch import prefetch_map
 
 log = logging.getLogger(__name__)
 

@@ -43,11 +43,12 @@ class SampleFolder(SampleSource):
             self._left_out = dict(listed.notes())
             self.files = _by_key(folder, listed.used)
         self._extra: dict[str, str] = {}  # file -> why it is not scored
+        self._ids: set[str] = set()  # of the whole list
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Match names with the list; a folder that matches nothing is refused."""
         del seconds, seed
-        ids = {clip.id for clip in clips.clips}
+        ids = self._ids = {clip.id for clip in clips.clips}
         self._compose(ids)
         if self._named:
             self._prefer_ids(ids)
@@ -68,7 +69,7 @@ class SampleFolder(SampleSource):
 
     def produce(self, job: GenerationJob) -> Iterator[Generated]:
         """The file of each (clip, k), or the reason missing-sample; files of further k are extra."""
-        ids = {clip.id for clip in job.clips}
+        ids = self._ids or {clip.id for clip in job.clips}
         further = [path for (stem, k), path in sorted(self.files.items()) if stem in ids and k >= job.samples]
         detail = f"{job.samples} per clip are scored; --samples-per-clip takes more"
         self._extra |= {self._name(path): detail for path in further}

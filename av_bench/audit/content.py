@@ -8,7 +8,6 @@ of the result: an audit that did not compare everything says so wherever it is u
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
 from av_bench.features.store import Store
 from av_bench.media.listing import LeftOut, MediaFile, probe, walk
+from av_bench.runtime.cores import usable_cores
 from av_bench.runtime.files import file_digest
 from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
@@ -102,7 +102,7 @@ def audit_content(
     on a folder without media.
     """
     reporter = reporter or Reporter(quiet=True)
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     result = ContentAudit(test, _distinct(test, trains))
     library = Library()
     known: dict[Path, Recording] = {}

@@ -44,6 +44,10 @@ class MediaError(AvBenchError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[MediaError], tuple[Path, Reason, str]]:
+        """An exception is copied to another process by what made it, not by its message."""
+        return type(self), (self.path, self.reason, self.detail)
+
 
 class Reason(StrEnum):
     """Reason codes of the ledger. A clip that carries one of the excluding codes is in no metric of the row."""

@@ -40,6 +40,7 @@ class Extractor(ABC):
     flavour_matters: ClassVar[bool] = False
     video_request: ClassVar[VideoRequest | None] = None  # frames wanted, for modality video
     shortest: ClassVar[float] = 0.0  # seconds that a protocol must score at least
+    small: ClassVar[bool] = False  # of small operations: on a CPU, several threads call ``forward``, one clip each
     batch_size: int = 16
 
     def __init__(
@@ -146,6 +147,7 @@ class PairExtractor(ABC):
     video_output: ClassVar[str] = "tokens"
     audio_output: ClassVar[str] = "tokens"
     front_end_version: ClassVar[int] = 1
+    small: ClassVar[bool] = False  # of small operations: on a CPU they run on one thread
     batch_size: int = 32
 
     def __init__(self, module: torch.nn.Module, weights_hash: str, device: str = "cpu") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -54,14 +55,17 @@ class GenerationJob:
     device: str
     folder: Path
     place: Place
+    units: Mapping[str, int] = field(default_factory=dict)  # clip id -> number of its unit; none crosses a batch
 
     def batches(self, size: int) -> Iterator[Sequence[Clip]]:
         """Batches that are fixed by the whole list; those that lack nothing are left out."""
         lacking = {clip.id for clip, _ in self.todo}
-        for start in range(0, len(self.clips), size):
-            batch = self.clips[start : start + size]
-            if any(clip.id in lacking for clip in batch):
-                yield batch
+        for _, unit in groupby(self.clips, key=lambda clip: self.units.get(clip.id, 0)):
+            clips = tuple(unit)
+            for start in range(0, len(clips), size):
+                batch = clips[start : start + size]
+                if any(clip.id in lacking for clip in batch):
+                    yield batch
 
 
 class SampleSource(ABC):
@@ -137,6 +141,7 @@ class Generator(SampleSource):
     """
 
     chunk: int = 16  # clips of one call to ``generate``
+    small: bool = False  # of small operations: on a CPU, ``generate`` is called by several threads, one clip each
 
     @abstractmethod
     def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:

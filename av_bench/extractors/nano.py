@@ -52,6 +52,7 @@ class _Nano(BaseExtractor):
     prefix: ClassVar[str] = ""
     network: ClassVar[type[nn.Module]]
     shortest = SECONDS
+    small = True
     batch_size = 8
 
     @classmethod
@@ -190,6 +191,7 @@ class NanoSync(BasePairExtractor):
     name = "nano-sync"
     video = "nano-sync-video"
     audio = "nano-sync-audio"
+    small = True
     outputs: ClassVar[Mapping[str, str]] = {"logits": "(B, 2, 21)"}
 
     @classmethod

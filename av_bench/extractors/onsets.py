@@ -24,6 +24,7 @@ class Onsets(BaseExtractor):
     name = "onsets"
     outputs: ClassVar[Mapping[str, str]] = {"detections": "(k, 3): seconds, confidence, loudness"}
     flavour_matters = True
+    small = True
 
     @classmethod
     def build(cls, weights: Weights, device: str = "cpu", flavour: Flavour = "paper") -> Onsets:

@@ -33,6 +33,7 @@ class Sfx(BaseExtractor):
     weights_name = "sfx"
     shortest = 2.3
     outputs: ClassVar[Mapping[str, str]] = {"embedding": "(B, windows, 512)", "logits": "(B, 78)"}
+    small = True
     batch_size = 8
 
     @classmethod

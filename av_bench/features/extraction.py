@@ -6,9 +6,9 @@ whole batch is run again and only the missing rows are written, so a resumed run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from av_bench.features.extractor_set import ExtractorSet, named_plugin
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
 from av_bench.media.decode import DECODER, NO_MEMORY, SILENCE_PEAK, DecodedMedia, decode
+from av_bench.runtime import interrupt
+from av_bench.runtime.cores import torch_threads
 from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 
@@ -48,7 +50,14 @@ class Extraction:
     workers: int
     reporter: Reporter
     one_network: bool = False
+    units: Mapping[str, int] = field(default_factory=dict)  # clip id -> number of its unit; no batch crosses units
     forwards: int = 0
+
+    def batches(self, media: Sequence[MediaFile]) -> Iterator[Sequence[MediaFile]]:
+        """Batches in order, fixed by the list: at most ``BATCH`` media, all of one unit."""
+        for _, members in groupby(media, key=lambda medium: self.units.get(medium.id, 0)):
+            unit = list(members)
+            yield from (unit[start : start + BATCH] for start in range(0, len(unit), BATCH))
 
     def media(
         self, media: Sequence[MediaFile], side: str, extractors: Sequence[str], *, audio: bool, video: bool
@@ -86,8 +95,8 @@ class Extraction:
         """Run what is missing. Threads decode and prepare ahead, across batches, while the networks compute."""
         fingerprints = {name: self.networks.fingerprint(name) for name in extractors}
         jobs: list[tuple[list[MediaFile], dict[str, set[str]]]] = []
-        for start in range(0, len(media), BATCH):
-            batch = [m for m in media[start : start + BATCH] if m.problem is None]
+        for members in self.batches(media):
+            batch = [m for m in members if m.problem is None]
             keys = {
                 name: {m.key(self.seconds) for m in batch if not self._has(f, m)} for name, f in fingerprints.items()
             }
@@ -100,32 +109,40 @@ class Extraction:
             return self._load(job[0], {name: built[name] for name in job[1]}, audio)
 
         every = [(m, missing) for batch, missing in jobs for m in batch]
-        stream = prefetch_map(load, every, self.workers, BATCH + 2 * self.workers)
-        with self.reporter.stage(f"extract {side}", len(every)) as stage:
+        threads = torch.get_num_threads()
+        with torch_threads(1), self.reporter.stage(f"extract {side}", len(every)) as stage:
+            stream = prefetch_map(load, every, self.workers, BATCH + 2 * self.workers)
             for batch, missing in jobs:
                 loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]
                 probes = {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None}
                 self.store.put(PROBE, {key: row for key, row in probes.items() if not self.store.has(PROBE, key)})
                 for name, lacking in missing.items():
-                    self._run(built[name], fingerprints[name], loaded, lacking)
+                    with torch_threads(threads):
+                        self._run(built[name], fingerprints[name], loaded, lacking)
                 stage.advance(len(batch))
 
     def _run(self, extractor: Extractor, fingerprint: str, loaded: Sequence[_Loaded], missing: set[str]) -> None:
-        """One network over one batch of loaded media; writes the rows that are missing."""
+        """One network over one batch of loaded media; writes the rows that are missing.
+
+        When a signal asks for an end, the rows that are done are written first.
+        """
         rows = [x for x in loaded if extractor.name in x.inputs]
         entries: dict[str, Features] = {}
-        for start in range(0, len(rows), extractor.batch_size):
-            part = rows[start : start + extractor.batch_size]
-            inputs = [x.inputs[extractor.name] for x in part]
-            outputs = self.networks.run(extractor, inputs, [x.medium.id for x in part])
-            for x, output in zip(part, outputs, strict=True):
-                if all(np.isfinite(a).all() for a in output.values()):
-                    entries[x.medium.key(self.seconds)] = output
-                else:
-                    detail = f"{extractor.name} gave NaN or infinity"
-                    x.medium.problem = MediaError(x.medium.path, Reason.BAD_FEATURES, detail)
-            self.forwards += 1
-        self.store.put(fingerprint, {key: row for key, row in entries.items() if key in missing})
+        try:
+            for start in range(0, len(rows), extractor.batch_size):
+                part = rows[start : start + extractor.batch_size]
+                inputs = [x.inputs[extractor.name] for x in part]
+                outputs = self.networks.run(extractor, inputs, [x.medium.id for x in part], self.workers)
+                for x, output in zip(part, outputs, strict=True):
+                    if all(np.isfinite(a).all() for a in output.values()):
+                        entries[x.medium.key(self.seconds)] = output
+                    else:
+                        detail = f"{extractor.name} gave NaN or infinity"
+                        x.medium.problem = MediaError(x.medium.path, Reason.BAD_FEATURES, detail)
+                    interrupt.check()
+                self.forwards += 1
+        finally:
+            self.store.put(fingerprint, {key: row for key, row in entries.items() if key in missing})
 
     def _has(self, fingerprint: str, medium: MediaFile) -> bool:
         return self.store.has(fingerprint, medium.key(self.seconds))
@@ -190,7 +207,7 @@ class Extraction:
                 extractor = self.networks.single(name)
                 with named_plugin(name):
                     inputs = [extractor.prepare(t, self.seconds) for t in batch]
-                outputs = self.networks.run(extractor, inputs, batch)
+                outputs = list(self.networks.run(extractor, inputs, batch))
                 self.forwards += 1
                 self.store.put(fingerprint, {text_key(t): o for t, o in zip(batch, outputs, strict=True)})
             self._leave([name])

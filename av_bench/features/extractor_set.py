@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
@@ -25,7 +25,9 @@ from av_bench.contracts import (
     plugin_boundary,
     unknown_name,
 )
+from av_bench.runtime.cores import torch_threads
 from av_bench.runtime.devices import single_precision
+from av_bench.runtime.prefetch import prefetch_map
 
 Row = dict[str, NDArray[np.float32]]
 Result = TypeVar("Result")
@@ -167,14 +169,30 @@ class ExtractorSet:
         for name in names:
             self._built.pop(name, None)
 
-    def run(self, extractor: Extractor, items: Sequence[torch.Tensor], clips: Sequence[str]) -> list[Row]:
-        """Rows of prepared inputs; ``clips`` are their ids, for the message when the extractor fails."""
-        if extractor.device.type == "cpu":  # each item is a batch of its own, so the message can name its clip
-            rows = (
-                self._with_room(extractor, partial(extractor.run, [x]), [c]) for x, c in zip(items, clips, strict=True)
-            )
-            return [row for found in rows for row in found]
-        return self._with_room(extractor, partial(extractor.run, items), clips)
+    def run(
+        self, extractor: Extractor, items: Sequence[torch.Tensor], clips: Sequence[str], workers: int = 1
+    ) -> Iterator[Row]:
+        """Rows of prepared inputs, in order; ``clips`` are their ids, for the message when the extractor fails.
+
+        On a CPU each item is a batch of its own, and ``workers`` of them run at once on one thread each when the
+        extractor is of small operations.
+        """
+        if extractor.device.type != "cpu":
+            yield from self._with_room(extractor, partial(extractor.run, items), clips)
+            return
+
+        def alone(job: tuple[torch.Tensor, str]) -> list[Row]:
+            return self._with_room(extractor, partial(extractor.run, [job[0]]), [job[1]])
+
+        jobs = list(zip(items, clips, strict=True))
+        if not extractor.small:
+            for rows in map(alone, jobs):
+                yield from rows
+            return
+        with torch_threads(1):
+            several = workers > 1 and len(jobs) > 1
+            for rows in prefetch_map(alone, jobs, workers, 2 * workers) if several else map(alone, jobs):
+                yield from rows
 
     def run_pair(
         self,
@@ -187,7 +205,8 @@ class ExtractorSet:
         if extractor.device.type == "cpu":
             triples = zip(video, audio, clips, strict=True)
             rows = (self._with_room(extractor, partial(extractor.run, [v], [a]), [c]) for v, a, c in triples)
-            return [row for found in rows for row in found]
+            with torch_threads(1) if extractor.small else contextlib.nullcontext():
+                return [row for found in rows for row in found]
         return self._with_room(extractor, partial(extractor.run, video, audio), clips)
 
     def _with_room(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator as Yields
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from av_bench.contracts import (
     Clip,
     Generated,
     GenerationJob,
+    Generator,
     MediaError,
     Reason,
     SampleKey,
@@ -26,13 +28,19 @@ from av_bench.contracts import (
     plugin_boundary,
 )
 from av_bench.features.sides import MediaFile
-from av_bench.pipeline.own_samples import recorded, refuse_changed_samples
+from av_bench.pipeline.own_samples import refuse_changed_samples
+from av_bench.results.ledger import entry
+from av_bench.runtime.cores import default_workers, torch_threads
 from av_bench.runtime.files import inside, write_atomically
-from av_bench.runtime.prefetch import default_workers, prefetch_map
+from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter, Stage
 
 if TYPE_CHECKING:
     from av_bench.pipeline.plan import RunPlan
+
+Line = dict[str, Any]  # of the ledger
+Result = TypeVar("Result")
+Lines = Yields[Line, None, Result]
 
 
 def sample_source(model: str | None, samples: Path | None, pattern: str | None = None) -> SampleSource:
@@ -67,8 +75,12 @@ class SampleFiles:
 
     def find(self, key: SampleKey, names: Container[str] | None = None) -> Path | None:
         """A file of a sample, with one of ``names`` where they are given."""
-        there = (self.folder / f"{self.stem(key)}{suffix}" for suffix in _SUFFIXES)
+        there = (self.folder / name for name in self.names(key))
         return next((p for p in there if (names is None or p.name in names) and p.is_file()), None)
+
+    def names(self, key: SampleKey) -> list[str]:
+        """Names that the file of a sample may have."""
+        return [f"{self.stem(key)}{suffix}" for suffix in _SUFFIXES]
 
     def has(self, clip_id: str) -> bool:
         """Whether any sample of a clip is there."""
@@ -90,11 +102,16 @@ def sample_files(plan: RunPlan) -> SampleFiles:
     return SampleFiles(plan.folder.audio, plan.options.samples_per_clip)
 
 
-def collect_samples(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) -> list[MediaFile]:
-    """Have every missing sample made, or found, and return the file of every (clip, k); those without carry why."""
+def collect_samples(
+    plan: RunPlan, clips: Sequence[Clip], known: Mapping[str, Set[str]], folder: Path, reporter: Reporter
+) -> Lines[list[MediaFile]]:
+    """Have every missing sample made, or found, and return the file of every (clip, k); those without carry why.
+
+    Yields lines for the ledger. ``known`` are the samples of earlier starts (``own_samples.recorded``), ``folder`` is
+    for files of the source's own.
+    """
     files = sample_files(plan)
     keys = [(clip, k) for clip in clips for k in range(files.per_clip)]
-    known = recorded(plan)
     there = {(clip.id, k): path for clip, k in keys if (path := files.find((clip.id, k), known)) is not None}
     todo = tuple((clip, k) for clip, k in keys if (clip.id, k) not in there)
     earlier = {key: MediaFile(key[0], path, key[1]) for key, path in there.items()}
@@ -107,23 +124,27 @@ def collect_samples(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) ->
         seed=plan.options.seed,
         samples=files.per_clip,
         device=plan.options.device,
-        folder=plan.folder.path / "external",
+        folder=folder,
         place=files.place,
+        units=plan.units,
     )
     with reporter.stage("generate", len(keys)) as stage:
         stage.advance(len(keys) - len(todo))
-        settled = _settle(plan, job, files, stage)
-    media = [
+        settled = yield from _settle(plan, job, files, stage)
+    return [
         earlier.get((clip.id, k)) or _medium(clip, k, files, settled, plan.windows.get(clip.id)) for clip, k in keys
     ]
+
+
+def flag_samples(source: SampleSource, media: Sequence[MediaFile]) -> None:
+    """Add the source's remarks to the samples that can be used; the source sees all of them at once."""
     usable = {(m.id, m.sample): m for m in media if m.problem is None}
-    for key, flag in plan.source.flags({key: m.path for key, m in usable.items()}).items():
+    for key, flag in source.flags({key: m.path for key, m in usable.items()}).items():
         usable[key].flags.append(flag)
-    return media
 
 
-def _settle(plan: RunPlan, job: GenerationJob, files: SampleFiles, stage: Stage) -> dict[SampleKey, Generated]:
-    """What the source gave for each missing (clip, k); audio is written, and all is in the ledger."""
+def _settle(plan: RunPlan, job: GenerationJob, files: SampleFiles, stage: Stage) -> Lines[dict[SampleKey, Generated]]:
+    """What the source gave for each missing (clip, k): audio is written, and a line for the ledger is yielded."""
     settled: dict[SampleKey, Generated] = {}
     wanted = {(clip.id, k) for clip, k in job.todo}
     started = time.perf_counter()
@@ -131,8 +152,10 @@ def _settle(plan: RunPlan, job: GenerationJob, files: SampleFiles, stage: Stage)
         key = (item.clip_id, item.sample)
         seconds, started = time.perf_counter() - started, time.perf_counter()
         if key in wanted:
-            stage.advance(key not in settled)
-            settled[key] = _keep(plan, files, checked(item), seconds)
+            first = key not in settled
+            settled[key], lines = _keep(files, checked(item), seconds)
+            yield from lines
+            stage.advance(first)
     plan.source.finish(job)
     return settled
 
@@ -141,7 +164,7 @@ def _produced(plan: RunPlan, job: GenerationJob) -> Iterator[Generated]:
     """The source's samples; an exception of a plugin names the model and the clip after which it came."""
     if not job.todo:
         return
-    source, last = plan.source.produce(job), "before the first sample"
+    source, last = _samples_of(plan, job), "before the first sample"
     while True:
         with plugin_boundary(f"model {plan.spec.model} ({type(plan.source).__module__}), {last}"):
             try:
@@ -152,8 +175,37 @@ def _produced(plan: RunPlan, job: GenerationJob) -> Iterator[Generated]:
         yield item
 
 
-def _keep(plan: RunPlan, files: SampleFiles, item: Generated, seconds: float) -> Generated:
-    """Write a sample that is audio, note what became of it, and drop an older file of one that failed after all."""
+def _samples_of(plan: RunPlan, job: GenerationJob) -> Iterator[Generated]:
+    """``produce``; for a generator of small operations on a CPU, clip by clip on several threads."""
+    source = plan.source
+    if not several_clips_at_once(source, job.device):
+        yield from source.produce(job)
+        return
+    assert isinstance(source, Generator)
+    generate, workers = source.generate, plan.options.workers or default_workers()
+    lacking = list(dict.fromkeys(clip for clip, _ in job.todo))
+
+    def made(clip: Clip) -> list[Generated]:
+        return list(generate([clip], job.seed, job.samples))
+
+    with torch_threads(1):
+        found = prefetch_map(made, lacking, workers, 2 * workers) if workers > 1 else map(made, lacking)
+        for samples in found:
+            yield from samples
+
+
+def several_clips_at_once(source: SampleSource, device: str) -> bool:
+    """Whether clips are generated by several threads at once, each on one thread."""
+    return (
+        isinstance(source, Generator)
+        and source.small
+        and type(source).produce is Generator.produce
+        and device.partition(":")[0] == "cpu"
+    )
+
+
+def _keep(files: SampleFiles, item: Generated, seconds: float) -> tuple[Generated, list[Line]]:
+    """Write a sample that is audio, say what became of it, and drop an older file of one that failed after all."""
     key = (item.clip_id, item.sample)
     more: dict[str, Any] = {"k": item.sample}
     if item.timings:
@@ -162,23 +214,20 @@ def _keep(plan: RunPlan, files: SampleFiles, item: Generated, seconds: float) ->
         rate = int(item.sample_rate or 0)
         path = files.place(*key, *encoded(item.audio, rate))
         more |= {"seconds": round(seconds, 4), "file": path.name, "sha256": files.written[path.name]}
-        if path.suffix == ".wav":
-            detail = "above full scale: kept as float wav"
-            plan.folder.log(item.clip_id, "generate", reason=Reason.CLIPPED, detail=detail, **more)
-        else:
-            plan.folder.log(item.clip_id, "generate", **more)
-        return Generated(*key, path=path, sample_rate=rate, timings=item.timings)
+        loud = path.suffix == ".wav"
+        reason, detail = (Reason.CLIPPED, "above full scale: kept as float wav") if loud else (None, "")
+        line = entry(item.clip_id, "generate", reason, detail, more)
+        return Generated(*key, path=path, sample_rate=rate, timings=item.timings), [line]
     if item.path is None:
         if (stale := files.find(key)) is not None:
             stale.unlink()
-        reason = item.reason or Reason.GENERATOR_FAILED
-        if item.reason is not Reason.MISSING_SAMPLE:  # said once, when the clip is left out
-            plan.folder.log(item.clip_id, "generate", reason=reason, detail=item.detail, **more)
-        return item
+        if item.reason is Reason.MISSING_SAMPLE:  # said once, when the clip is left out
+            return item, []
+        return item, [entry(item.clip_id, "generate", item.reason or Reason.GENERATOR_FAILED, item.detail, more)]
     if item.path.parent != files.folder:
-        return item  # scored in place
-    plan.folder.log(item.clip_id, "generate", file=item.path.name, sha256=files.written.get(item.path.name), **more)
-    return item
+        return item, []  # scored in place
+    more |= {"file": item.path.name, "sha256": files.written.get(item.path.name)}
+    return item, [entry(item.clip_id, "generate", None, "", more)]
 
 
 def _medium(
@@ -236,7 +285,7 @@ def describe(plan: RunPlan) -> dict[str, Any]:
         notes["parameters"] = {"count": int(model.parameters), "source": "measured"}
     if model.metric_networks:
         notes["metric_networks_used"] = dict(model.metric_networks)
-    notes |= model.describe(plan.folder.path / "external")
+    notes |= model.describe(plan.folder.external())
     timings = [line["timings"] for line in plan.folder.last_generated().values() if "timings" in line]
     if timings:
         totals = [sum(parts.values()) for parts in timings]
@@ -245,7 +294,8 @@ def describe(plan: RunPlan) -> dict[str, Any]:
             "mean": float(np.mean(totals)),
             "n": len(totals),
             "parts": {name: float(np.mean([parts.get(name, 0.0) for parts in timings])) for name in names},
-            "how": "batch of one, warm, without reading and writing files",
+            "how": "batch of one, warm, without reading and writing files"
+            + (", one thread for each clip" if several_clips_at_once(model, plan.options.device) else ""),
             "device": plan.options.device,
         }
         if len(totals) > 1:

@@ -13,8 +13,8 @@ from av_bench.features.store import Features, Store
 from av_bench.pipeline.choose import choose_protocol
 from av_bench.pipeline.measure import measure
 from av_bench.pipeline.reference_media import extract_reference
+from av_bench.runtime.cores import default_workers
 from av_bench.runtime.files import home
-from av_bench.runtime.prefetch import default_workers
 from av_bench.runtime.progress import Reporter
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips

@@ -6,17 +6,17 @@ for samples of version 0.1, whose ledger has none).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
 
-from av_bench.contracts import UsageError
+from av_bench.contracts import SampleKey, UsageError
 from av_bench.features.sides import MediaFile
 
 if TYPE_CHECKING:
     from av_bench.pipeline.plan import RunPlan
 
 
-def refuse_changed_samples(plan: RunPlan, found: Sequence[MediaFile], known: Mapping[str, set[str]]) -> None:
+def refuse_changed_samples(plan: RunPlan, found: Sequence[MediaFile], known: Mapping[str, Set[str]]) -> None:
     """UsageError when a sample of an earlier start is not the file that was written then.
 
     ``found`` are hashed; ``known`` is what ``recorded`` gives.
@@ -39,14 +39,14 @@ def keep_hashes(plan: RunPlan, media: Sequence[MediaFile]) -> None:
         plan.folder.write_json("inputs.json", inputs | {"samples": found})
 
 
-def recorded(plan: RunPlan) -> dict[str, set[str]]:
+def recorded(inputs: Mapping[str, Any], generated: Mapping[SampleKey, Mapping[str, Any]]) -> dict[str, set[str]]:
     """Names of the samples that earlier starts finished, and every sha256 that they may have (none by version 0.1).
 
     A file of the folder that is not among them was put there by somebody else, or its writer was killed before it
-    could say so: it is made again.
+    could say so: it is made again. ``inputs`` and ``generated`` are ``RunFolder.inputs`` and ``last_generated``.
     """
-    known = {str(name): {str(digest)} for name, digest in plan.folder.inputs().get("samples", {}).items()}
-    for line in plan.folder.last_generated().values():
+    known = {str(name): {str(digest)} for name, digest in inputs.get("samples", {}).items()}
+    for line in generated.values():
         if "file" in line:
             digests = known.setdefault(str(line["file"]), set())
             if line.get("sha256"):

@@ -13,6 +13,8 @@ from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.reference_pack import Reference
 from av_bench.pipeline.measure import Measurement
 from av_bench.results.record import RunFolder, RunSpec
+from av_bench.runtime.cores import default_workers
+from av_bench.runtime.files import home
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class RunOptions:
     pattern: str | None = None  # how the files of ``samples`` are named
     metrics: tuple[str, ...] | None = None
     device: str = "cpu"
+    devices: tuple[str, ...] = ()  # several of one kind, each with a worker of its own
+    engine: str | None = None  # "ray", or None for this machine
+    address: str | None = None  # of a Ray cluster
+    shard: str | None = None  # "i/n": only the i-th of n shards, from 0
     workers: int | None = None
     one_network: bool = False
     offline: bool = False
@@ -70,6 +76,8 @@ class RunPlan:
     reference: Reference | None = None
     windows: Mapping[str, float] = field(default_factory=dict)  # seconds of each clip, where they differ
     remark: str = ""  # on the choice of the protocol, for the first line of tables
+    units: Mapping[str, int] = field(default_factory=dict)  # clip id -> number of its unit (``work.units_of``)
+    reads_videos: bool = False  # the videos are read beside a reference pack that lacks features of them
 
     @property
     def protocol(self) -> protocols.Protocol:
@@ -80,6 +88,16 @@ class RunPlan:
     def flavour(self) -> Flavour:
         """The flavour of the measurement."""
         return self.measurement.flavour
+
+    @property
+    def store(self) -> Path:
+        """Folder of the feature store."""
+        return self.options.store or home() / "store"
+
+    @property
+    def workers(self) -> int:
+        """Threads that decode."""
+        return self.options.workers or default_workers()
 
     @property
     def extractors(self) -> ExtractorSet:

@@ -14,7 +14,9 @@ from av_bench.pipeline.generate import sample_source
 from av_bench.pipeline.measure import measure
 from av_bench.pipeline.plan import RunOptions, RunPlan
 from av_bench.pipeline.preflight import refuse_missing
+from av_bench.pipeline.reference_media import reads_videos
 from av_bench.pipeline.windows import fit, with_seconds
+from av_bench.pipeline.work import units_of
 from av_bench.results.record import RunFolder, RunSpec
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.progress import Reporter, Stage
@@ -41,7 +43,8 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         reference.check(clips, protocol, measurement.flavour, measurement.extractors)
     if options.store is not None:
         source.use_store(options.store)
-    source.place(options.device)
+    if not options.devices and options.engine is None:  # else workers of their own have it
+        source.place(options.device)
     source.setup(clips, protocol.seconds, options.seed)
     fitted, windows = fit(protocol, options.seconds, clips, source, options.workers)
     if fitted is not protocol:
@@ -71,7 +74,8 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
     name = _file_name(options.label or row_name(options))[:LONGEST_NAME]
     default = Path("runs") / f"{clips.name}-{name}-{spec.digest}"
     folder = RunFolder(options.out or default)
-    return RunPlan(options, definition, measurement, clips, source, spec, folder, reference, windows, remark)
+    plan = RunPlan(options, definition, measurement, clips, source, spec, folder, reference, windows, remark)
+    return replace(plan, units=units_of(clips.clips, options.device), reads_videos=reads_videos(plan))
 
 
 def _samples(options: RunOptions) -> str | None:
@@ -107,6 +111,12 @@ def _check(options: RunOptions) -> None:
     if options.samples and options.data and _same_folder(options.samples, options.data):
         raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
     check_device(options.device)
+    for device in options.devices if options.engine is None else ():
+        check_device(device)
+    if options.engine not in (None, "ray"):
+        raise UsageError(f"--engine is {options.engine!r}; ray is expected, or none for this machine")
+    if options.address is not None and options.engine is None:
+        raise UsageError("--address names a Ray cluster: give --engine ray")
 
 
 def _same_folder(first: Path, second: Path) -> bool:

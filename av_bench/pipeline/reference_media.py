@@ -11,6 +11,25 @@ from av_bench.pipeline.generate import sample_files
 from av_bench.pipeline.plan import RunPlan
 
 
+def reads_videos(plan: RunPlan) -> bool:
+    """Whether videos are read beside a pack: it lacks features of them, and all of them are there."""
+    pack = plan.reference
+    if pack is None or not pack.features or _covers_videos(plan):
+        return False
+    return all(c.video is not None and c.video.is_file() for c in plan.clips.clips)
+
+
+def _covers_videos(plan: RunPlan) -> bool:
+    assert plan.reference is not None
+    return all(plan.reference.covers(n) for n in plan.measurement.needs if n.side == "video")
+
+
+def has_video(plan: RunPlan) -> bool:
+    """Whether features of the videos can be had: from the videos, or from the pack."""
+    pack = plan.reference
+    return pack is None or not pack.features or plan.reads_videos or _covers_videos(plan)
+
+
 def reference_media(plan: RunPlan, extraction: Extraction) -> ReferenceMedia:
     """The reference of every clip, extracted: from its own media, or from a reference pack."""
     clips, pack, definition = plan.clips.clips, plan.reference, plan.definition
@@ -21,10 +40,10 @@ def reference_media(plan: RunPlan, extraction: Extraction) -> ReferenceMedia:
     else:
         needs = plan.measurement.needs
         stand_ins = pack.media(clips, needs, extraction.store, plan.extractors, extraction.seconds)
-        covered = all(pack.covers(n) for n in needs if n.side == "video")
-        media = ReferenceMedia(stand_ins, stand_ins, has_video=covered)
-        if not covered and all(c.video is not None and c.video.is_file() for c in clips):
+        if plan.reads_videos:
             media = ReferenceMedia(extract_reference(clips, extraction, False, plan.windows).video, stand_ins)
+        else:
+            media = ReferenceMedia(stand_ins, stand_ins, has_video=_covers_videos(plan))
     if definition.onsets is not None:
         for clip in clips:
             if clip.onsets is None and media.problem(clip.id) is None and media.files(clip.id):
@@ -55,28 +74,31 @@ def extract_reference(
     return ReferenceMedia(videos, {**{m.id: m for m in together}, **apart} if has_audio else {})
 
 
-def refuse_changed_inputs(plan: RunPlan, reference: ReferenceMedia) -> None:
-    """Refuse to score samples that an earlier start made for other media, or with other weights.
+def refuse_changed_media(
+    plan: RunPlan, media: Mapping[str, Sequence[str]], earlier: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse to score samples that an earlier start made for other media.
 
-    What every start of a run was made from is kept in ``inputs.json``. A user's own samples are read anew each time,
-    and a clip that has no sample yet may have got another medium: it was broken and has been replaced.
+    ``media`` and ``earlier`` are digests by clip, now and when its samples were made. A user's own samples are read
+    anew each time, and a clip that has no sample yet may have got another medium: it was broken and has been replaced.
     """
     if plan.options.samples is not None:
         return
     files = sample_files(plan)
-    digests = {c.id: [m.digest for m in reference.files(c.id) if m.digest] for c in plan.clips.clips}
-    media = {clip_id: found for clip_id, found in digests.items() if found}
-    known = plan.folder.inputs()
-    earlier = known.get("media", {})
-    changed = [i for i, found in media.items() if earlier.get(i, found) != found and files.has(i)]
+    changed = [i for i, found in media.items() if found and list(earlier.get(i, found)) != list(found) and files.has(i)]
     if changed:
         raise UsageError(
             f"{plan.folder.path} holds samples that were made before the media of {len(changed)} clips changed, e.g. "
             f"{changed[0]}; choose another --out or remove that folder"
         )
-    if known.get("generator", plan.source.identity) != plan.source.identity:
+
+
+def refuse_other_weights(plan: RunPlan) -> None:
+    """Refuse a folder with samples of the same model with other weights; they are named in ``inputs.json``."""
+    if plan.options.samples is None and plan.folder.inputs().get("generator", plan.source.identity) != (
+        plan.source.identity
+    ):
         raise UsageError(
             f"{plan.folder.path} holds samples of {plan.spec.model} with other weights; choose another --out or remove "
             "that folder"
         )
-    plan.folder.write_json("inputs.json", known | {"generator": plan.source.identity, "media": earlier | media})

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from av_bench.contracts import Clip, Reason, SampleSource, Side, printable
-from av_bench.features.extraction import Extraction
+from av_bench.contracts import Clip, Reason, SampleSource, printable
 from av_bench.features.sides import Sides
 from av_bench.features.store import FeaturesLost, Store
 from av_bench.pipeline import score
-from av_bench.pipeline.generate import collect_samples, describe
-from av_bench.pipeline.own_samples import keep_hashes
+from av_bench.pipeline.dispatch import Done, carry_out
+from av_bench.pipeline.generate import describe
 from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan, row_name
-from av_bench.pipeline.reference_media import reference_media, refuse_changed_inputs
 from av_bench.pipeline.videos import write_videos
+from av_bench.pipeline.work import extraction_of
 from av_bench.results.record import SCHEMA, environment
 from av_bench.results.values import PSEUDO
-from av_bench.runtime.files import home
+from av_bench.runtime import interrupt
 from av_bench.runtime.offline import offline_if
-from av_bench.runtime.prefetch import default_workers
 from av_bench.runtime.progress import Reporter
 
 
@@ -29,65 +27,48 @@ def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
     """Run and score one model on one set. Raises AvBenchError before work starts when the request cannot work.
 
     ``source`` replaces the one that ``options.model`` names (training passes the network it has so far).
+    SIGTERM and SIGUSR1 end it at the next clip (``interrupt.Stopped``); the same call resumes.
     """
     reporter = Reporter(options.quiet)
     with offline_if(options.offline):
         plan = make_plan(options, reporter, source)
-        with plan.folder.locked():
+        with interrupt.stoppable(), plan.folder.locked():
             plan.folder.open(plan.spec)
             plan.folder.refuse_to_lose([metric.name for metric in plan.measurement.metrics])
             try:
-                for _ in plan.extractors.names:  # each round drops what is damaged in one extractor's features
-                    with contextlib.suppress(FeaturesLost):
-                        return _work(plan, reporter)
-                return _work(plan, reporter)
+                return complete(plan, reporter, lambda: carry_out(plan, plan.clips.clips, reporter))
             finally:
                 plan.folder.close()
 
 
-def _work(plan: RunPlan, reporter: Reporter) -> RunResult:
+def complete(plan: RunPlan, reporter: Reporter, work: Callable[[], Done]) -> RunResult:
+    """Do the work and score it, again as long as features that were there turn out to be damaged."""
+    for _ in plan.extractors.names:  # each round drops what is damaged in one extractor's features
+        with contextlib.suppress(FeaturesLost):
+            return finish(plan, reporter, work())
+    return finish(plan, reporter, work())
+
+
+def finish(plan: RunPlan, reporter: Reporter, done: Done) -> RunResult:
+    """Scores and record of a run whose clips are done."""
     options = plan.options
-    extraction = Extraction(
-        networks=plan.extractors,
-        store=Store(options.store or home() / "store"),
-        seconds=plan.protocol.seconds,
-        workers=options.workers or default_workers(),
-        reporter=reporter,
-        one_network=options.one_network,
-    )
-    reference = reference_media(plan, extraction)
-    plan.extractors.release("reference", "video")
-    refuse_changed_inputs(plan, reference)
-    usable = [c for c in plan.clips.clips if reference.problem(c.id) is None]
-    generated = collect_samples(plan, usable, reporter)
-    names = plan.extractors.of("generated")
-    extraction.media([m for m in generated if m.problem is None], "generated", names, audio=True, video=False)
-    keep_hashes(plan, generated)
-    plan.extractors.release("reference", "video", "generated")
-    sides = Sides(plan.clips.clips, reference, generated)
+    extraction = extraction_of(plan, Store(plan.store), reporter)
+    sides = done.sides(plan)
     scored = sides.scored(options.samples_per_clip)
-    _extract_pairs_and_texts(plan, extraction, sides, scored)
+    interrupt.check()
     with reporter.stage("score", 0):
-        scores, *rows = score.score(plan, extraction, sides, scored)
+        scores, *rows = score.score(plan, extraction, sides, scored, done.extra)
     if plan.source.watchable if options.videos is None else options.videos:
         write_videos(plan.folder.path / "videos", scored, sides, plan.protocol.seconds, reporter)
-    _record(plan, extraction, sides, scored, scores, rows, reporter)
+    _record(plan, done, sides, scored, scores, rows, reporter)
     covered = len(scored) / len(plan.clips.clips)
     complete = covered >= options.min_coverage and bool(scores["metrics"])
     return RunResult(plan.folder.path, scores, 0 if complete else 3)
 
 
-def _extract_pairs_and_texts(plan: RunPlan, extraction: Extraction, sides: Sides, scored: Sequence[Clip]) -> None:
-    names: tuple[Side, ...] = ("generated", "reference")
-    for side in names:
-        pairs = [n for n in plan.extractors.pairs(side) if score.has_inputs(plan, sides.reference, n, side)]
-        extraction.pairs(sides.pairs(scored, side), pairs)
-    extraction.texts([c.text for c in scored if c.text is not None], plan.extractors.of("text"))
-
-
 def _record(
     plan: RunPlan,
-    extraction: Extraction,
+    done: Done,
     sides: Sides,
     scored: Sequence[Clip],
     scores: dict[str, Any],
@@ -105,7 +86,7 @@ def _record(
             folder.log(clip.id, stage, reason=reason, detail=detail)
     for name, detail in plan.clips.left_out:
         folder.log(name, "set", reason=Reason.LEFT_OUT, detail=detail)
-    for name, detail in plan.source.extra_files().items():
+    for name, detail in done.extra.items():
         folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
     folder.write_clips(rows[0])
     folder.write_clips(rows[1], PSEUDO)
@@ -128,7 +109,7 @@ def _record(
         "extractors": {name: plan.extractors.fingerprint(name) for name in plan.extractors.names},
         "seconds": seconds,
         "clips_per_second": {k: round(len(scored) / s, 3) for k, s in seconds.items() if s > 0.01 and len(scored)},
-        "network_runs": extraction.forwards,
+        "network_runs": done.forwards,
     }
     folder.write_json("run.json", info)
 

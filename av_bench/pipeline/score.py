@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,12 @@ from protocols.definitions import recorded
 
 
 def score(
-    plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...]
+    plan: RunPlan, extraction: Extraction, sides: Sides, scored: tuple[Clip, ...], extra: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """``scores.json``, and the rows of ``clips.parquet`` and ``pseudo_values.parquet``."""
+    """``scores.json``, and the rows of ``clips.parquet`` and ``pseudo_values.parquet``.
+
+    ``extra`` are files of the source that belong to no clip.
+    """
     groups = {clip.id: clip.cluster for clip in scored}
     with FeatureArrays(extraction, sides, plan.reference, _needs(plan)) as arrays:
         results, absent = _compute(plan, arrays, scored)
@@ -73,7 +76,7 @@ def score(
         "definition": {"hash": digest(definition), **definition},
         "flavour": plan.flavour,
         "reference": _described(plan.reference),
-        "counts": _counts(plan, sides, scored),
+        "counts": _counts(plan, sides, scored, len(extra)),
         "scored_hash": hashlib.sha256("\n".join(c.id for c in scored).encode()).hexdigest(),
         "metrics": {m.name: _entry(m, results[m.name], plan) for m in plan.measurement.metrics if m.name in results},
         "absent": absent,
@@ -224,11 +227,10 @@ def _entry(metric: Metric, result: Score, plan: RunPlan) -> dict[str, Any]:
     return entry
 
 
-def _counts(plan: RunPlan, sides: Sides, scored: Sequence[Clip]) -> dict[str, Any]:
+def _counts(plan: RunPlan, sides: Sides, scored: Sequence[Clip], extra: int) -> dict[str, Any]:
     problems = (sides.problem(c.id, plan.options.samples_per_clip) for c in plan.clips.clips)
     excluded = Counter(p.reason.value for p in problems if p is not None)
     flagged = Counter(reason.value for c in scored for _, reason, _ in sides.flags(c.id))
-    extra = len(plan.source.extra_files())
     if extra:
         flagged[Reason.EXTRA_SAMPLE.value] = extra
     if plan.clips.left_out:

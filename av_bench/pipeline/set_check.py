@@ -14,7 +14,8 @@ from av_bench.media.decode import decode
 from av_bench.media.folder import list_folder
 from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.pipeline.choose import choose_protocol
-from av_bench.runtime.prefetch import default_workers, prefetch_map
+from av_bench.runtime.cores import default_workers
+from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips

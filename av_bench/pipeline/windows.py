@@ -9,7 +9,8 @@ from pathlib import Path
 import protocols
 from av_bench.contracts import Clip, ClipSet, MediaError, SampleSource, UsageError
 from av_bench.media.decode import decode
-from av_bench.runtime.prefetch import default_workers, prefetch_map
+from av_bench.runtime.cores import default_workers
+from av_bench.runtime.prefetch import prefetch_map
 
 _TICKS = 25  # lengths are cut to whole frames at 25 per second, as the length of a video is judged
 

@@ -34,7 +34,7 @@ from av_bench.results.ledger import Ledger, entry, read_ledger
 from av_bench.results.shapes import SCHEMA as SCHEMA
 from av_bench.results.shapes import Info, Inputs, Scores, read_record, refuse_newer
 from av_bench.results.values import PSEUDO, ClipValues, check_values, read_values
-from av_bench.runtime.files import lock, remove_parts, write_atomically
+from av_bench.runtime.files import ABANDONED, lock, remove_parts, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +79,7 @@ class RunFolder:
     """Handle on one run folder."""
 
     path: Path
+    shared: Path | None = None  # the run folder whose samples this one's go to, when it is a shard of that
     _ledger: Ledger = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,18 @@ class RunFolder:
     @property
     def audio(self) -> Path:
         """Folder of generated files."""
-        return self.path / "audio"
+        return (self.shared or self.path) / "audio"
+
+    def external(self, name: str = "") -> Path:
+        """Folder for files of the source's own; with a ``name``, of one part of the work that is done by itself.
+
+        Without a name: the folder of the whole run, or else that of the first part.
+        """
+        whole = self.path / "external"
+        if name:
+            return whole / name / "job"
+        parts = sorted(whole.glob("*/job")) if whole.is_dir() else []
+        return parts[0] if parts else whole
 
     def open(self, spec: RunSpec) -> None:
         """Create the folder or take up an earlier run of the same spec; another spec's folder is refused.
@@ -99,8 +111,9 @@ class RunFolder:
         known = self.path / "spec.json"
         for name in ("scores.json", "run.json"):
             refuse_newer(self.path / name)
-        for folder in (self.path, self.audio, self.path / "videos"):
+        for folder in (self.path, self.path / "videos"):
             remove_parts(folder)
+        remove_parts(self.audio, older_than=ABANDONED if self.shared else 0.0)
         ours = asdict(spec)
         if known.exists():
             theirs = read_record(known, dict)
@@ -141,7 +154,11 @@ class RunFolder:
 
     def log(self, clip: str, stage: str, *, reason: Reason | None = None, detail: str = "", **more: object) -> None:
         """Append one ledger line."""
-        self._ledger.write(entry(clip, stage, reason, detail, more))
+        self.write_line(entry(clip, stage, reason, detail, more))
+
+    def write_line(self, line: dict[str, Any]) -> None:
+        """Append a line that is made already."""
+        self._ledger.write(line)
 
     def close(self) -> None:
         """Close the ledger."""

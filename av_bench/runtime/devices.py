@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from av_bench.contracts import MissingRequirement, UsageError
 
@@ -25,6 +25,56 @@ def check_device(device: str) -> None:
         raise MissingRequirement(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
         )
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """``cuda:0,cuda:1``; ``cuda`` for all of this machine's; ``cpu:4`` for four workers. UsageError otherwise.
+
+    All are of one kind: features of a CPU and of a GPU are not the same to the last bit.
+    """
+    found: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        kind, _, number = part.partition(":")
+        if kind == "cpu" and (not number or (number.isdecimal() and int(number) > 0)):
+            found += ["cpu"] * int(number or 1)
+        elif part == "cuda":
+            found += _all_cuda()
+        elif kind == "cuda" and number.isdecimal():
+            found.append(part)
+        else:
+            raise UsageError(f"--devices {text!r}: cuda:0,cuda:1 or cuda (all of them) or cpu:4 is expected")
+    if len({device_type(device) for device in found}) != 1:
+        raise UsageError(f"--devices {text!r}: devices of one kind are expected, at least one")
+    twice = sorted({d for d in found if d != "cpu" and found.count(d) > 1})
+    if twice:
+        raise UsageError(f"--devices {text!r}: {twice[0]} stands there twice")
+    return tuple(found)
+
+
+class Devices(TypedDict):
+    """Where a run computes: its first device, and all of them where there are several."""
+
+    device: str
+    devices: tuple[str, ...]
+
+
+def chosen_devices(device: str, devices: str | None) -> Devices:
+    """``--device`` and ``--devices`` as one: a single device of ``--devices`` is a ``--device``."""
+    if devices is None:
+        return {"device": device, "devices": ()}
+    found = parse_devices(devices)
+    return {"device": found[0], "devices": found if len(found) > 1 else ()}
+
+
+def _all_cuda() -> list[str]:
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
+
+
+def device_type(device: str) -> str:
+    """``cpu``, ``cuda`` ...: what of a device's name decides the numbers."""
+    return device.partition(":")[0]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,9 @@
-"""Ctrl-C that cannot get lost: an exception raised inside a callback of a decoder is swallowed by C code."""
+"""Ctrl-C that cannot get lost, and signals that end a run at its next clip.
+
+An exception raised inside a callback of a decoder is swallowed by C code, so Ctrl-C is remembered. SIGTERM and SIGUSR1
+(a batch system's warning before its time limit) raise nothing where they arrive: the work ends where it calls
+``check``, with everything that is finished on disk.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 _asked = threading.Event()
+_told: list[int] = []  # signals that ask for an end at the next clip
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for an end. What is finished is on disk; the same command resumes."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
 
 
 @contextmanager
@@ -29,18 +44,56 @@ def remembered() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def stoppable(*, hurry: bool = True) -> Iterator[None]:
+    """While the block lasts, SIGTERM and SIGUSR1 make ``check`` raise Stopped; with ``hurry`` a second one is obeyed.
+
+    For work that calls ``check`` at every clip. No-op outside the main thread and for signals that are handled already.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    mine = [s for s in STOP_SIGNALS if main and signal.getsignal(s) is signal.SIG_DFL]
+    if not mine:
+        yield
+        return
+    _told.clear()
+    for number in mine:
+        signal.signal(number, _stop if hurry else _note)
+    try:
+        yield
+    finally:
+        _told.clear()
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def asked() -> bool:
     """Whether Ctrl-C was pressed in the block of ``remembered``."""
     return _asked.is_set()
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt in the main thread when Ctrl-C was pressed and the exception got lost."""
-    if _asked.is_set() and threading.current_thread() is threading.main_thread():
+    """In the main thread: KeyboardInterrupt when Ctrl-C got lost, Stopped after a signal of ``stoppable``."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _asked.is_set():
         raise KeyboardInterrupt
+    if _told:
+        raise Stopped(_told[0])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
     _asked.set()
     raise KeyboardInterrupt
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _told:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    _note(number, frame)
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    del frame
+    _told.append(number)

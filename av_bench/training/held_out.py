@@ -18,7 +18,8 @@ from av_bench.contracts import Clip
 from av_bench.media.decode import DecodedMedia, decode
 from av_bench.metrics import offset_grid
 from av_bench.networks import nano
-from av_bench.runtime.prefetch import default_workers, prefetch_map
+from av_bench.runtime.cores import default_workers
+from av_bench.runtime.prefetch import prefetch_map
 from av_bench.weights.fill import Weights
 
 CANDIDATES = 32

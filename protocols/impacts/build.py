@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import get_args
 
 from av_bench.contracts import UsageError
 from av_bench.rows import json_lines, read_table
+from av_bench.runtime.cores import usable_cores
 from av_bench.runtime.files import ABANDONED, remove_parts, write_text
 from av_bench.schema import load_json
 from protocols.impacts import FPS, SAMPLE_RATE, SIZE, VERSION
@@ -144,7 +144,7 @@ def _render_missing(
     done = len(clips) - len(missing)
     if progress:
         progress(done, len(clips))
-    count = min(workers or os.cpu_count() or 1, len(missing))
+    count = min(workers or usable_cores(), len(missing))
     if count <= 1:
         for job in missing:
             _render_job(job, str(out))

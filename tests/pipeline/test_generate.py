@@ -15,6 +15,7 @@ import torch
 from av_bench.contracts import Generated, GenerationJob, Reason, SampleSource
 from av_bench.features.sides import MediaFile
 from av_bench.pipeline.generate import SampleFiles, checked, collect_samples, describe, encoded
+from av_bench.pipeline.own_samples import recorded
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.runtime.progress import Reporter
@@ -87,8 +88,13 @@ def collected(tmp_path: Path, *said: Generated) -> tuple[dict[str, MediaFile], d
     plan = make_plan(options, Reporter(quiet=True), Says(*said))
     plan.folder.path.mkdir(exist_ok=True)
     try:
-        media = {medium.id: medium for medium in collect_samples(plan, plan.clips.clips, Reporter(quiet=True))}
-        return media, describe(plan)
+        known = recorded(plan.folder.inputs(), plan.folder.last_generated())
+        lines = collect_samples(plan, plan.clips.clips, known, plan.folder.external(), Reporter(quiet=True))
+        while True:
+            try:
+                plan.folder.write_line(next(lines))
+            except StopIteration as end:
+                return {medium.id: medium for medium in end.value}, describe(plan)
     finally:
         plan.folder.close()
 
