@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from av_bench.cli.output import print_tables
 from av_bench.cli.process import run_command
 from av_bench.contracts import DEFAULT_SEED, UsageError
 
@@ -97,6 +96,16 @@ def run(
         str | None, typer.Option(help="Only these, separated by commas; +NAME adds an optional one.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    devices: Annotated[
+        str | None, typer.Option(help="Several, each with a process: cuda:0,cuda:1, cuda (all), cpu:4.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="ray: actors of a Ray cluster do the work.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster \\[default: a running one, else a local one].")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Only shard i/n, from 0; slurm: this task of the job array. Then `merge`.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
     one_network: Annotated[
         bool, typer.Option("--one-network", help="Hold one network in memory at a time; decodes once for each.")
@@ -121,7 +130,11 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Generate (or take) samples for a set, score them, and print the table."""
-    import av_bench
+    from av_bench.cli.folders import one_for_each
+    from av_bench.pipeline.plan import RunOptions
+    from av_bench.pipeline.seeds import run_seeds
+    from av_bench.pipeline.shard import run as run_one
+    from av_bench.runtime.devices import chosen_devices
 
     common: dict[str, Any] = {
         "set": set_,
@@ -135,7 +148,10 @@ def run(
         "protocol": protocol,
         "seconds": seconds,
         "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
-        "device": device,
+        **chosen_devices(device, devices),
+        "engine": engine,
+        "address": address,
+        "shard": shard,
         "workers": workers,
         "one_network": one_network,
         "offline": offline,
@@ -145,16 +161,14 @@ def run(
         "dedup": dedup,
         "quiet": quiet,
     }
-    from av_bench.cli.folders import one_for_each
-    from av_bench.pipeline.plan import RunOptions
-    from av_bench.pipeline.seeds import run_seeds
-
     own = RunOptions(model=model, label=label, out=out, videos=videos, pattern=pattern, **common)
     results = [found for options in one_for_each(own, samples or []) for found in run_seeds(options, seeds)]
     result = max(results, key=lambda found: found.exit_code)
+    if shard is not None:
+        raise typer.Exit(result.exit_code)
     others = _others(beside, model, set_)
-    paths = [av_bench.run(model=name, out=_beside(out, name), **common).path for name in others]
-    _print_tables([*paths, *(found.path for found in results)])
+    paths = [run_one(RunOptions(model=name, out=_beside(out, name), **common)).path for name in others]
+    print_tables([*paths, *(found.path for found in results)])
     where = [result.path.parent] if seeds > 1 else [found.path for found in results]
     typer.echo(f"\nrun folder{'s' * (len(where) > 1)}: {', '.join(map(str, where))}")
     if result.exit_code:
@@ -187,20 +201,6 @@ def _others(beside: str | None, model: str | None, set_: str) -> list[str]:
 def _beside(out: Path | None, model: str) -> Path | None:
     """Run folder of a model that is run beside another."""
     return None if out is None else out.with_name(f"{out.name}-{model.replace(':', '_')}")
-
-
-def _print_tables(paths: Sequence[Path]) -> None:
-    """A table for people on a terminal, Markdown when the output goes elsewhere."""
-    from reports.build import tables
-    from reports.render import render
-
-    found = tables(paths, allow_different_n=True)
-    if sys.stdout.isatty():
-        from reports.terminal import show
-
-        show(found)
-    else:
-        typer.echo(render(found, "markdown"), nl=False)
 
 
 @app.command("list")
@@ -319,6 +319,7 @@ def _mount() -> None:
     from av_bench.cli.features import features
     from av_bench.cli.figure import app as figure_app
     from av_bench.cli.judge import mount as mount_judges
+    from av_bench.cli.merge import merge
     from av_bench.cli.report import report
     from av_bench.cli.reported import reported
     from av_bench.cli.sets import app as sets_app
@@ -339,6 +340,7 @@ def _mount() -> None:
     app.add_typer(study_app, name="study", help="Listeners' ratings: make, score, agree.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
     app.command("accept")(accept)
+    app.command("merge")(merge)
     app.command("train")(train)
     app.command("features")(features)
     mount_judges(app)

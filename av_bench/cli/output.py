@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,20 @@ import typer
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.files import explained, write_atomically
+
+
+def print_tables(paths: Sequence[Path]) -> None:
+    """A table for people on a terminal, Markdown when the output goes elsewhere."""
+    from reports.build import tables
+    from reports.render import render
+
+    found = tables(paths, allow_different_n=True)
+    if sys.stdout.isatty():
+        from reports.terminal import show
+
+        show(found)
+    else:
+        typer.echo(render(found, "markdown"), nl=False)
 
 
 def write_beside(path: Path, payload: bytes, *, asked: bool) -> None:

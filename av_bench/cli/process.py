@@ -1,7 +1,7 @@
 """What surrounds every command: its streams, Ctrl-C, and how each kind of error ends the process.
 
 Exit codes: 0 ok, 1 gate or selfcheck failed, 2 usage, 3 incomplete, 4 environment, 5 a fault of av-bench or of a
-plugin, 130 interrupted (docs/reliability.md).
+plugin, 75 stopped by SIGTERM or SIGUSR1, 130 interrupted (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from av_bench.contracts import AvBenchError, PluginError, printable
 from av_bench.runtime import interrupt
 from av_bench.runtime.files import explained
 
-ENVIRONMENT, FAULT, INTERRUPTED = 4, PluginError.exit_code, 130
+ENVIRONMENT, FAULT, STOPPED, INTERRUPTED = 4, PluginError.exit_code, 75, 130
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -35,6 +35,8 @@ def run_command(command: Callable[[], object]) -> None:
             _end(ENVIRONMENT, explained(error))
         except MemoryError as error:
             _end(ENVIRONMENT, f"out of memory ({error}); use fewer --workers, --one-network, or a smaller set")
+        except interrupt.Stopped as stopped:
+            _end(STOPPED, f"{stopped}; what is finished is on disk, run the same command to resume")
         except KeyboardInterrupt:
             _end(INTERRUPTED, "interrupted; run the same command to resume")
         except SystemExit as done:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from av_bench.contracts import Clip, MediaError, Reason
 from av_bench.features.store import media_key
@@ -20,6 +20,7 @@ class MediaFile:
     path: Path
     sample: int = 0
     digest: str = ""
+    identity: str = ""  # names its features in the store where that is not the digest (``Content``)
     content: Content | None = None  # what the file held when it was hashed
     made: str | None = None  # sha256 of the file as this run wrote it
     level: float = 0.0  # largest absolute sample
@@ -33,7 +34,7 @@ class MediaFile:
 
     def key(self, seconds: float) -> str:
         """Store key."""
-        return media_key(self.digest if self.content is None else self.content.identity, self.window(seconds))
+        return media_key(self.identity or self.digest, self.window(seconds))
 
     def identify(self) -> None:
         """Hash the file, unless it is in the state in which it was hashed. Sets the problem of one that cannot be."""
@@ -43,10 +44,40 @@ class MediaFile:
         except MediaError as error:
             self.problem = error
             return
-        self.digest = self.content.digest
+        self.digest, self.identity = self.content.digest, self.content.identity
         if self.made is not None and self.digest != self.made:
             detail = "the file is not the one that this run wrote"
             self.problem = MediaError(self.path, Reason.CHANGED_WHILE_READ, detail)
+
+    def as_record(self, folder: Path) -> dict[str, Any]:
+        """What is known of it, for JSON; a path inside ``folder`` is written as its name there."""
+        path = self.path.name if self.path.parent == folder else str(self.path)
+        record: dict[str, Any] = {"path": path, "sample": self.sample, "digest": self.digest, "level": self.level}
+        if self.identity not in ("", self.digest):
+            record["identity"] = self.identity
+        if self.seconds is not None:
+            record["seconds"] = self.seconds
+        if self.flags:
+            record["flags"] = [[reason.value, detail] for reason, detail in self.flags]
+        if self.problem is not None:
+            record["problem"] = [str(self.problem.path), self.problem.reason.value, self.problem.detail]
+        return record
+
+    @classmethod
+    def from_record(cls, clip_id: str, record: Mapping[str, Any], folder: Path) -> Self:
+        """Back from ``as_record``. KeyError, TypeError or ValueError when it is none."""
+        problem = record.get("problem")
+        return cls(
+            clip_id,
+            folder / record["path"],
+            int(record["sample"]),
+            digest=str(record["digest"]),
+            identity=str(record.get("identity", record["digest"])),
+            level=float(record["level"]),
+            problem=None if problem is None else MediaError(problem[0], Reason(problem[1]), problem[2]),
+            flags=[(Reason(reason), str(detail)) for reason, detail in record.get("flags", ())],
+            seconds=record.get("seconds"),
+        )
 
 
 @dataclass

@@ -135,7 +135,9 @@ def _engine(plan: RunPlan) -> Engine[Part, Event]:
 
 
 def _workers(plan: RunPlan) -> int:
-    """Threads of one of several workers on this machine: its share of the cores."""
+    """Threads of one of several workers: its share of this machine's cores, one for an actor with one CPU."""
+    if plan.options.engine is not None and device_type(plan.options.device) == "cpu":
+        return 1
     return plan.options.workers or max(1, usable_cores() // len(plan.options.devices or (1,)))
 
 
@@ -146,7 +148,7 @@ def _parts(plan: RunPlan, clips: Sequence[Clip]) -> list[Part]:
     """
     devices = len(plan.options.devices) or 1
     if plan.options.engine is None and devices == 1:
-        return _with_known(plan, [Part(tuple(clip.id for clip in clips))])
+        return _with_known(plan, [Part(tuple(clip.id for clip in clips))] if clips else [])
     ids = [clip.id for clip in clips]
     starts_once = not isinstance(plan.source, Generator) and not plan.source.files_of()
     if starts_once:
@@ -155,13 +157,13 @@ def _parts(plan: RunPlan, clips: Sequence[Clip]) -> list[Part]:
         size = 1
     else:
         size = max(1, min(LARGEST, -(-len(ids) // (SHARE * devices))))
-    groups = _cut(_wholes(plan, ids), size)
+    groups = _cut(whole_units(plan, ids), size)
     names = [f"{i}-of-{len(groups)}" if starts_once else "" for i in range(len(groups))]
     return _with_known(plan, [Part(tuple(group), name=name) for group, name in zip(groups, names, strict=True)])
 
 
-def _wholes(plan: RunPlan, ids: Sequence[str]) -> list[list[str]]:
-    """What must stay together: units where there are any, else single clips."""
+def whole_units(plan: RunPlan, ids: Sequence[str]) -> list[list[str]]:
+    """Clips that must stay together: units where there are any, else single clips."""
     if not plan.units:
         return [[clip_id] for clip_id in ids]
     units: dict[int, list[str]] = {}

@@ -26,9 +26,16 @@ from protocols.readers.read import read_clips
 LONGEST_NAME = 60  # characters of a label in the name of a run folder
 
 
-def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | None = None) -> RunPlan:
-    """Resolve names, read the set, check extractors and sample source. Raises AvBenchError for what cannot work."""
+def make_plan(
+    options: RunOptions, reporter: Reporter, source: SampleSource | None = None, *, idle: bool = False
+) -> RunPlan:
+    """Resolve names, read the set, check extractors and sample source. Raises AvBenchError for what cannot work.
+
+    ``idle``: nothing will be computed on the device, so that it need not be here.
+    """
     _check(options)
+    if not idle:
+        _check_devices(options)
     definition = protocols.load_set(options.set)
     protocol, remark = choose_protocol(definition, options.protocol)
     protocol = with_seconds(protocol, options.seconds)
@@ -43,7 +50,7 @@ def make_plan(options: RunOptions, reporter: Reporter, source: SampleSource | No
         reference.check(clips, protocol, measurement.flavour, measurement.extractors)
     if options.store is not None:
         source.use_store(options.store)
-    if not options.devices and options.engine is None:  # else workers of their own have it
+    if not (idle or options.devices or options.engine):  # else workers of their own have it
         source.place(options.device)
     source.setup(clips, protocol.seconds, options.seed)
     fitted, windows = fit(protocol, options.seconds, clips, source, options.workers)
@@ -110,13 +117,16 @@ def _check(options: RunOptions) -> None:
         raise UsageError("--pattern says how the files of --samples are named; give --samples DIR")
     if options.samples and options.data and _same_folder(options.samples, options.data):
         raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
-    check_device(options.device)
-    for device in options.devices if options.engine is None else ():
-        check_device(device)
     if options.engine not in (None, "ray"):
         raise UsageError(f"--engine is {options.engine!r}; ray is expected, or none for this machine")
     if options.address is not None and options.engine is None:
         raise UsageError("--address names a Ray cluster: give --engine ray")
+
+
+def _check_devices(options: RunOptions) -> None:
+    if options.engine is None:
+        for device in options.devices or (options.device,):
+            check_device(device)
 
 
 def _same_folder(first: Path, second: Path) -> bool:

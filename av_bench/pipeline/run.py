@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from av_bench.contracts import Clip, Reason, SampleSource, printable
+from av_bench.contracts import Clip, Reason, SampleSource, UsageError, printable
 from av_bench.features.sides import Sides
 from av_bench.features.store import FeaturesLost, Store
 from av_bench.pipeline import score
@@ -29,16 +30,25 @@ def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
     ``source`` replaces the one that ``options.model`` names (training passes the network it has so far).
     SIGTERM and SIGUSR1 end it at the next clip (``interrupt.Stopped``); the same call resumes.
     """
+    if source is not None and (options.devices or options.engine):
+        raise UsageError("several devices need a model by name (--model), not one that is in memory")
     reporter = Reporter(options.quiet)
     with offline_if(options.offline):
         plan = make_plan(options, reporter, source)
         with interrupt.stoppable(), plan.folder.locked():
+            refuse_unmerged(plan.folder.path)
             plan.folder.open(plan.spec)
             plan.folder.refuse_to_lose([metric.name for metric in plan.measurement.metrics])
             try:
                 return complete(plan, reporter, lambda: carry_out(plan, plan.clips.clips, reporter))
             finally:
                 plan.folder.close()
+
+
+def refuse_unmerged(folder: Path) -> None:
+    """UsageError for a folder that shards are being written to."""
+    if (folder / "shards").is_dir() and not (folder / "scores.json").is_file():
+        raise UsageError(f"{folder} is cut into shards; `av-bench merge {folder}` scores them. Or choose another --out")
 
 
 def complete(plan: RunPlan, reporter: Reporter, work: Callable[[], Done]) -> RunResult:

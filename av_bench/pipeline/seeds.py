@@ -8,7 +8,7 @@ from pathlib import Path
 from av_bench.contracts import UsageError
 from av_bench.pipeline.plan import RunOptions, RunResult
 from av_bench.pipeline.prepare import row_name
-from av_bench.pipeline.run import run
+from av_bench.pipeline.shard import run
 
 
 def run_seeds(options: RunOptions, seeds: int) -> list[RunResult]:
@@ -18,6 +18,8 @@ def run_seeds(options: RunOptions, seeds: int) -> list[RunResult]:
     """
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {seeds}")
+    if seeds > 1 and options.shard is not None:
+        raise UsageError("--shard and --seeds: shard one seed at a time (--seed N), and merge each")
     if seeds == 1:
         return [run(options)]
     if options.samples is not None:

@@ -98,8 +98,8 @@ class RunFolder:
         whole = self.path / "external"
         if name:
             return whole / name / "job"
-        parts = sorted(whole.glob("*/job")) if whole.is_dir() else []
-        return parts[0] if parts else whole
+        parts = [*sorted(whole.glob("*/job")), *sorted((self.path / "shards").glob("*/external"))]
+        return whole if not parts or (whole / "request.json").is_file() else parts[0]
 
     def open(self, spec: RunSpec) -> None:
         """Create the folder or take up an earlier run of the same spec; another spec's folder is refused.
