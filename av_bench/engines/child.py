@@ -18,22 +18,19 @@ from av_bench.runtime import interrupt
 
 
 def main() -> None:
-    """Arguments: the descriptor of the connection, and the threads of an operation."""
+    """The argument is the descriptor of the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # standard output belongs to the parent
     connection = Connection(int(sys.argv[1]))
     with interrupt.stoppable(hurry=False):
         try:
-            _work(connection, int(sys.argv[2]))
+            _work(connection)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return  # the parent is gone
 
 
-def _work(connection: Connection, threads: int) -> None:
+def _work(connection: Connection) -> None:
     task, device = connection.recv()
-    import torch
-
-    torch.set_num_threads(threads)
     worker = _tried(connection, lambda: task.open(device))
     if worker is None:
         return

@@ -33,8 +33,9 @@ class Child:
     def __init__(self, device: str, threads: int) -> None:
         self.device = device
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "av_bench.engines.child", str(theirs.fileno()), str(threads)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", "av_bench.engines.child", str(theirs.fileno())]
+        own = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, **own}
         with theirs:
             self.process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), env=environment)
         self.connection = Connection(ours.detach())
