@@ -22,6 +22,8 @@ from av_bench.media.decode import DecodedMedia, decode
 class _FromReference(Generator):
     """Shared by all: takes a clip's reference audio, cut to the window, and turns it into a sample."""
 
+    small = True
+
     def __init__(self) -> None:
         self.seconds = 0.0
 

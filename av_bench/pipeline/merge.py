@@ -38,7 +38,14 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
     manifests = _complete(folder, split, script)
     reporter = Reporter(quiet)
     options = replace(
-        from_record(manifests[0]["options"]), out=folder, devices=(), engine=None, address=None, shard=None, quiet=quiet
+        from_record(manifests[0]["options"]),
+        out=folder,
+        store=Path(manifests[0]["paths"]["store"]),
+        devices=(),
+        engine=None,
+        address=None,
+        shard=None,
+        quiet=quiet,
     )
     with offline_if(options.offline):
         plan = make_plan(options, reporter, idle=True)

@@ -33,6 +33,7 @@ class MMAudioNano(MMAudio):
     place of the embedded ones.
     """
 
+    small = True
     beside: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
     options: ClassVar[Mapping[str, str]] = {key: text for key, text in OPTIONS.items() if key != "window"}
 
