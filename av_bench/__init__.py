@@ -96,9 +96,9 @@ def run(
     Raises:
         UsageError, MissingRequirement, MetricError: see ``av_bench.contracts``.
     """
+    from av_bench.engines.choose import place_of
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.shard import run as run_pipeline
-    from av_bench.runtime.devices import chosen_devices
 
     names = metrics.split(",") if isinstance(metrics, str) else metrics
     return run_pipeline(
@@ -119,9 +119,7 @@ def run(
             seconds=None if seconds is None else str(seconds),
             pattern=pattern,
             metrics=None if names is None else tuple(name.strip() for name in names),
-            **chosen_devices(device, devices),
-            engine=engine,
-            address=address,
+            **place_of(device, devices, engine, address).options(),
             shard=shard,
             workers=workers,
             one_network=one_network,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import protocols
 from av_bench.contracts import UsageError
+from av_bench.engines.choose import Place
 from av_bench.pipeline.choose import choose_protocol
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.run import run
@@ -21,7 +22,14 @@ from protocols.definitions import Selfcheck
 
 
 def run_selfcheck(
-    set_name: str, *, data: Path | None, limit: int | None, out: Path, workers: int | None, quiet: bool
+    set_name: str,
+    *,
+    data: Path | None,
+    limit: int | None,
+    out: Path,
+    workers: int | None,
+    quiet: bool,
+    place: Place = Place(),  # noqa: B008 - plain data, frozen
 ) -> Outcome:
     """Run every damage of the set's protocol; runs that exist already are reused."""
     plan = _plan(set_name)
@@ -39,6 +47,7 @@ def run_selfcheck(
             workers=workers,
             quiet=quiet,
             min_coverage=0.0,
+            **place.options(),
         )
         runs[model] = read_run(run(options).path)
         watched = [*plan.moves.get(model, ()), *(s.metric for s in plan.series if model in s.models)]

@@ -1,10 +1,10 @@
-"""Generation with mmaudio-nano beside busy loops: time against an idle machine, one thread per clip against torch's own.
+"""Generation with mmaudio-nano beside two busy loops, against an idle machine.
 
     python benchmarks/busy.py --clips 4 --rounds 2
 
-Each round measures, interleaved: as `av-bench run` does it (one thread for each clip, as many clips at once as there are
-usable cores) and with torch's threads (one clip after the other), both alone and beside two busy loops. The machine must
-be idle otherwise. Prints medians and their ratios; the promise is under 3 for the first of them.
+Each round measures, interleaved: as `av-bench run` does it (one thread for each clip, as many clips at once as there
+are usable cores) and with torch's threads (one clip after the other), both alone and beside two busy loops. The machine
+must be idle otherwise. Prints medians and their ratios; the promise is under 3 for the first of them.
 """
 
 from __future__ import annotations

@@ -94,20 +94,23 @@ def audit_content(
     reporter: Reporter | None = None,
     workers: int = 0,
     keep: Keep = "first",
+    lost: Sequence[LeftOut] = (),
 ) -> ContentAudit:
     """Compare every media file below ``test`` with every one below the training folders.
 
     ``workers`` threads decode and compare (0: one per core). ``test`` may be a training folder as well: then every pair
-    of its files is compared once, none with itself, and of copies one is kept by the rule ``keep``. Raises UsageError
-    on a folder without media.
+    of its files is compared once, none with itself, and of copies one is kept by the rule ``keep``. ``lost`` are files
+    that end any process that reads them; they are not compared. Raises UsageError on a folder without media.
     """
     reporter = reporter or Reporter(quiet=True)
     workers = workers or usable_cores()
     result = ContentAudit(test, _distinct(test, trains))
+    result.left_out += lost
+    skipped = {item.path for item in lost}
     library = Library()
     known: dict[Path, Recording] = {}
     for folder in result.trains:
-        files = _listed(folder, result.left_out)
+        files = [path for path in _listed(folder, result.left_out) if path not in skipped]
         with reporter.stage(f"fingerprints of {folder}", len(files)) as stage:
             for path, codes in stream(files, store, workers, result.left_out, stage.advance):
                 library.add(path, codes)
@@ -116,12 +119,13 @@ def audit_content(
         result.train_names |= _named(folder, [p for p in result.train_names if p.is_relative_to(folder)], result)
     library.build()
     queries = [p for p in result.train_names if p.is_relative_to(test)] if test in result.trains else None
-    files = _listed(test, result.left_out) if queries is None else queries
+    found = _listed(test, result.left_out) if queries is None else queries
+    files = [path for path in found if path not in skipped]
     with reporter.stage(f"matching {test}", len(files)) as stage:
         asked = stream(files, store, workers, result.left_out, lambda: None)
-        for path, found in prefetch_map(lambda q: (q[0], list(library.matches(*q))), asked, workers, 2 * workers):
+        for path, matches in prefetch_map(lambda q: (q[0], list(library.matches(*q))), asked, workers, 2 * workers):
             result.test_names[path] = ""
-            result.matches += found
+            result.matches += matches
             stage.advance()
     result.test_names = _named(test, list(result.test_names), result)
     if queries is not None:

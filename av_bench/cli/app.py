@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from av_bench.cli.devices import AddressOption, DevicesOption, EngineOption
 from av_bench.cli.output import print_tables
 from av_bench.cli.process import run_command
 from av_bench.contracts import DEFAULT_SEED, UsageError
@@ -96,13 +97,9 @@ def run(
         str | None, typer.Option(help="Only these, separated by commas; +NAME adds an optional one.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    devices: Annotated[
-        str | None, typer.Option(help="Several, each with a process: cuda:0,cuda:1, cuda (all), cpu:4.")
-    ] = None,
-    engine: Annotated[str | None, typer.Option(help="ray: actors of a Ray cluster do the work.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster \\[default: a running one, else a local one].")
-    ] = None,
+    devices: DevicesOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
     shard: Annotated[
         str | None, typer.Option(help="Only shard i/n, from 0; slurm: this task of the job array. Then `merge`.")
     ] = None,
@@ -131,10 +128,10 @@ def run(
 ) -> None:
     """Generate (or take) samples for a set, score them, and print the table."""
     from av_bench.cli.folders import one_for_each
+    from av_bench.engines.choose import place_of
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.seeds import run_seeds
     from av_bench.pipeline.shard import run as run_one
-    from av_bench.runtime.devices import chosen_devices
 
     common: dict[str, Any] = {
         "set": set_,
@@ -148,9 +145,7 @@ def run(
         "protocol": protocol,
         "seconds": seconds,
         "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
-        **chosen_devices(device, devices),
-        "engine": engine,
-        "address": address,
+        **place_of(device, devices, engine, address).options(),
         "shard": shard,
         "workers": workers,
         "one_network": one_network,
@@ -294,15 +289,20 @@ def selfcheck(
     data: Annotated[Path | None, typer.Option(help="Folder of the set's videos.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N clips by id.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs, the table and the plot.")] = Path("runs/selfcheck"),
+    devices: DevicesOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
     workers: Annotated[int | None, typer.Option(help="Decoding threads \\[default: cores].")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Damage the reference audio in known ways and check that the metrics react; exit 1 if not."""
+    from av_bench.engines.choose import place_of
     from av_bench.selfcheck import run_selfcheck
     from reports.selfcheck import write_report
     from reports.terminal import show_selfcheck
 
-    outcome = run_selfcheck(set_, data=data, limit=limit, out=out, workers=workers, quiet=quiet)
+    place = place_of("cpu", devices, engine, address)
+    outcome = run_selfcheck(set_, data=data, limit=limit, out=out, workers=workers, quiet=quiet, place=place)
     write_report(outcome, out)
     show_selfcheck(outcome)
     typer.echo(f"\ntable and plot: {out}/selfcheck.md, {out}/selfcheck.png")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from av_bench.cli.devices import AddressOption, DevicesOption, EngineOption
 from av_bench.contracts import UsageError
 
 app = typer.Typer(
@@ -129,6 +130,9 @@ def content_command(
         Path | None, typer.Option(help="Keep fingerprints in this store (default: the package's).")
     ] = None,
     workers: Annotated[int, typer.Option(help="Decoding threads (0: one per core).", min=0)] = 0,
+    devices: DevicesOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """The same recording under another name: sound and picture compared. Exit code 3 when not all was compared."""
@@ -136,6 +140,8 @@ def content_command(
 
     from av_bench.audit import content, content_report, report, screen
     from av_bench.audit.copies import KEEPS
+    from av_bench.audit.spread import make_fingerprints
+    from av_bench.engines.choose import place_of
     from av_bench.features.store import Store
     from av_bench.runtime.files import home
     from av_bench.runtime.progress import Reporter
@@ -144,7 +150,9 @@ def content_command(
     if rule is None:
         raise UsageError(f"--keep {keep}: no such rule; available: {', '.join(KEEPS)}")
     kept = Store(store or home() / "store")
-    result = content.audit_content(test, train, kept, Reporter(quiet), workers, rule)
+    reporter, place = Reporter(quiet), place_of("cpu", devices, engine, address)
+    lost = make_fingerprints([test, *train], kept.root, place, reporter)
+    result = content.audit_content(test, train, kept, reporter, workers, rule, lost)
     Console().print(screen.matches_table(result))
     for line in (*screen.kept_lines(result), *screen.left_out_lines(result)):
         typer.echo(line)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from av_bench.cli.devices import DevicesOption
+
 
 class Rate(StrEnum):
     """Audio rates of the codecs."""
@@ -44,18 +46,21 @@ def features(
     crops: Annotated[int, typer.Option(help="Maximum number of crops of a recording.")] = 5,
     shard_size: Annotated[int, typer.Option(help="Samples per shard.")] = 4096,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    devices: DevicesOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
 ) -> None:
     """Extract the features that MMAudio trains on.
 
-    Start it as often as there are GPUs and machines, with the same arguments: the workers share the shards among
-    them. Run the same command to resume.
+    Start it on as many machines as there are, with the same arguments and --devices: the workers share the shards
+    among them. Run the same command to resume.
     """
+    from av_bench.engines.choose import place_of
     from av_bench.training import commands
 
-    lines = commands.extract_features(
-        set_, data, out=out, rate=rate.value, table=table, vae=vae, video=video, seconds=seconds, rule=rule.value,
-        crops=crops, shard_size=shard_size, device=device, quiet=quiet,
+    place = place_of(device, devices)
+    lines = commands.extract_features_on(
+        place, set_name=set_, data=data, out=out, rate=rate.value, table=table, vae=vae, video=video, seconds=seconds,
+        rule=rule.value, crops=crops, shard_size=shard_size, quiet=quiet,
     )  # fmt: skip
     for line in lines:
         typer.echo(line)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from av_bench.cli.devices import AddressOption, DevicesOption, EngineOption
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -23,12 +25,18 @@ def make(
         bool, typer.Option(help="Keep per-clip features too (KL, IB-score and DeSync need them).")
     ] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    devices: DevicesOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Extract the reference of a set once and keep it as a pack."""
+    from av_bench.engines.choose import place_of
     from av_bench.pipeline.make_pack import make_pack
 
     wanted = tuple(m.strip() for m in metrics.split(",")) if metrics else None
-    info = make_pack(set_, out, data, lists, protocol, wanted, limit, features, device)
+    info = make_pack(
+        set_, out, data, lists, protocol, wanted, limit, features, device, place_of(device, devices, engine, address)
+    )
     typer.echo(f"{out}: {info['clips']} clips, {', '.join(info['fingerprints'])}")
 
 

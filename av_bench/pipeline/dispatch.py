@@ -7,20 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from av_bench.contracts import Clip, Generator, MediaError
-from av_bench.engines.contract import Engine, Local, Lost
-from av_bench.engines.processes import Processes
+from av_bench.engines.choose import engine_for, part_size
+from av_bench.engines.contract import Engine, Lost
 from av_bench.features.sides import MediaFile, ReferenceMedia, Sides
 from av_bench.pipeline.generate import flag_samples, sample_files
 from av_bench.pipeline.own_samples import keep_hashes, recorded
 from av_bench.pipeline.plan import RunPlan
 from av_bench.pipeline.reference_media import has_video, refuse_other_weights
-from av_bench.pipeline.work import ClipMedia, Event, Finished, Line, Part, Read, Worker, work_of
-from av_bench.runtime.cores import usable_cores
-from av_bench.runtime.devices import device_type
+from av_bench.pipeline.work import ClipMedia, Event, Finished, Line, Part, Read, Worker, whole_units, work_of
 from av_bench.runtime.progress import Reporter, Stage
 
-LARGEST = 16  # clips of a part on a CPU
-SHARE = 4  # parts per device at least, so that none waits long for the last one
 EVERY = 10.0  # seconds between writings of ``inputs.json`` while parts come in
 
 
@@ -52,9 +48,10 @@ def carry_out(plan: RunPlan, clips: Sequence[Clip], reporter: Reporter) -> Done:
     refuse_other_weights(plan)
     record = _Record(plan)
     done = Done()
-    engine, parts = _engine(plan), _parts(plan, clips)
-    local = isinstance(engine, Local)
-    task = Worker(plan, reporter, keep=False) if local else work_of(plan, _workers(plan))
+    place = plan.options.place
+    engine: Engine[Part, Event] = engine_for(place, plan.options.workers)
+    local, parts = place.local, _parts(plan, clips)
+    task = Worker(plan, reporter, keep=False) if local else work_of(plan, place.threads(plan.options.workers))
     with reporter.stage("clips", 0 if local else len(clips)) as stage:
         try:
             for event in engine.run(task, parts):
@@ -123,53 +120,25 @@ class _Record:
         self._media, self._dirty, self._written = {}, False, time.monotonic()
 
 
-def _engine(plan: RunPlan) -> Engine[Part, Event]:
-    options = plan.options
-    if options.engine == "ray":
-        from av_bench.engines.ray_actors import RayActors
-
-        return RayActors(options.devices or (options.device,), options.address)
-    if len(options.devices) < 2:
-        return Local(options.device)
-    return Processes(options.devices, 1 if device_type(options.device) == "cpu" else _workers(plan))
-
-
-def _workers(plan: RunPlan) -> int:
-    """Threads of one of several workers: its share of this machine's cores, one for an actor with one CPU."""
-    if plan.options.engine is not None and device_type(plan.options.device) == "cpu":
-        return 1
-    return plan.options.workers or max(1, usable_cores() // len(plan.options.devices or (1,)))
-
-
 def _parts(plan: RunPlan, clips: Sequence[Clip]) -> list[Part]:
     """The clips in parts: one for a worker in this process, else several per device, so that none waits long.
 
     A source that is a program of its own starts once per part, so it gets one part per device.
     """
-    devices = len(plan.options.devices) or 1
-    if plan.options.engine is None and devices == 1:
+    place = plan.options.place
+    if place.local:
         return _with_known(plan, [Part(tuple(clip.id for clip in clips))] if clips else [])
     ids = [clip.id for clip in clips]
     starts_once = not isinstance(plan.source, Generator) and not plan.source.files_of()
     if starts_once:
-        size = -(-len(ids) // devices)
+        size = -(-len(ids) // len(place.devices))
     elif plan.units:
         size = 1
     else:
-        size = max(1, min(LARGEST, -(-len(ids) // (SHARE * devices))))
-    groups = _cut(whole_units(plan, ids), size)
+        size = part_size(len(ids), place)
+    groups = _cut(whole_units(plan.units, ids), size)
     names = [f"{i}-of-{len(groups)}" if starts_once else "" for i in range(len(groups))]
     return _with_known(plan, [Part(tuple(group), name=name) for group, name in zip(groups, names, strict=True)])
-
-
-def whole_units(plan: RunPlan, ids: Sequence[str]) -> list[list[str]]:
-    """Clips that must stay together: units where there are any, else single clips."""
-    if not plan.units:
-        return [[clip_id] for clip_id in ids]
-    units: dict[int, list[str]] = {}
-    for clip_id in ids:
-        units.setdefault(plan.units[clip_id], []).append(clip_id)
-    return list(units.values())
 
 
 def _cut(wholes: Sequence[Sequence[str]], size: int) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import protocols
 from av_bench.contracts import DEFAULT_SEED, ClipSet, Flavour, SampleSource
+from av_bench.engines.choose import Place
 from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.reference_pack import Reference
 from av_bench.pipeline.measure import Measurement
@@ -51,6 +52,11 @@ class RunOptions:
     dedup: Path | None = None
     videos: bool | None = None
     quiet: bool = False
+
+    @property
+    def place(self) -> Place:
+        """Where the work is done."""
+        return Place(self.devices or (self.device,), self.engine, self.address)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from av_bench.pipeline.reference_media import reads_videos
 from av_bench.pipeline.windows import fit, with_seconds
 from av_bench.pipeline.work import units_of
 from av_bench.results.record import RunFolder, RunSpec
-from av_bench.runtime.devices import check_device
 from av_bench.runtime.progress import Reporter, Stage
 from protocols.definitions import SetRequest, recorded
 from protocols.readers.read import read_clips
@@ -35,7 +34,7 @@ def make_plan(
     """
     _check(options)
     if not idle:
-        _check_devices(options)
+        options.place.check()
     definition = protocols.load_set(options.set)
     protocol, remark = choose_protocol(definition, options.protocol)
     protocol = with_seconds(protocol, options.seconds)
@@ -50,7 +49,7 @@ def make_plan(
         reference.check(clips, protocol, measurement.flavour, measurement.extractors)
     if options.store is not None:
         source.use_store(options.store)
-    if not (idle or options.devices or options.engine):  # else workers of their own have it
+    if options.place.local and not idle:  # else workers of their own have it
         source.place(options.device)
     source.setup(clips, protocol.seconds, options.seed)
     fitted, windows = fit(protocol, options.seconds, clips, source, options.workers)
@@ -117,16 +116,6 @@ def _check(options: RunOptions) -> None:
         raise UsageError("--pattern says how the files of --samples are named; give --samples DIR")
     if options.samples and options.data and _same_folder(options.samples, options.data):
         raise UsageError(f"--samples and --data are the same folder {options.data}: the reference would score itself")
-    if options.engine not in (None, "ray"):
-        raise UsageError(f"--engine is {options.engine!r}; ray is expected, or none for this machine")
-    if options.address is not None and options.engine is None:
-        raise UsageError("--address names a Ray cluster: give --engine ray")
-
-
-def _check_devices(options: RunOptions) -> None:
-    if options.engine is None:
-        for device in options.devices or (options.device,):
-            check_device(device)
 
 
 def _same_folder(first: Path, second: Path) -> bool:

@@ -30,7 +30,7 @@ def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
     ``source`` replaces the one that ``options.model`` names (training passes the network it has so far).
     SIGTERM and SIGUSR1 end it at the next clip (``interrupt.Stopped``); the same call resumes.
     """
-    if source is not None and (options.devices or options.engine):
+    if source is not None and not options.place.local:
         raise UsageError("several devices need a model by name (--model), not one that is in memory")
     reporter = Reporter(options.quiet)
     with offline_if(options.offline):

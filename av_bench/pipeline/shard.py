@@ -9,10 +9,11 @@ from typing import Any
 
 from av_bench.contracts import Clip, SampleSource, UsageError
 from av_bench.pipeline import run as whole
-from av_bench.pipeline.dispatch import carry_out, whole_units
+from av_bench.pipeline.dispatch import carry_out
 from av_bench.pipeline.outcomes import write_outcomes
 from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan
+from av_bench.pipeline.work import whole_units
 from av_bench.results.record import RunFolder, dumps
 from av_bench.results.shapes import read_record
 from av_bench.results.shards import Shard, choose_shard, code, differing, keep_split, own, refuse_taken_over
@@ -78,7 +79,7 @@ def _run_shard(plan: RunPlan, shard: Shard, reporter: Reporter) -> RunResult:
 
 def clips_of(plan: RunPlan, shard: Shard) -> list[Clip]:
     """The clips of a shard in the order of the list: whole units, each by its first clip's id."""
-    units = whole_units(plan, [clip.id for clip in plan.clips.clips])
+    units = whole_units(plan.units, [clip.id for clip in plan.clips.clips])
     mine = {clip_id for unit in units if shard.has(unit[0]) for clip_id in unit}
     return [clip for clip in plan.clips.clips if clip.id in mine]
 

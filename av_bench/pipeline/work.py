@@ -209,6 +209,16 @@ def units_of(clips: Sequence[Clip], device: str) -> dict[str, int]:
     return {clip.id: number // UNIT for number, clip in enumerate(clips)}
 
 
+def whole_units(units: Mapping[str, int], ids: Sequence[str]) -> list[list[str]]:
+    """Clips that must stay together: those of a unit where there are units, else each alone."""
+    if not units:
+        return [[clip_id] for clip_id in ids]
+    found: dict[int, list[str]] = {}
+    for clip_id in ids:
+        found.setdefault(units[clip_id], []).append(clip_id)
+    return list(found.values())
+
+
 def _pairs_and_texts(plan: RunPlan, extraction: Extraction, sides: Sides) -> None:
     scored = sides.scored(plan.options.samples_per_clip)
     names: tuple[Side, ...] = ("generated", "reference")

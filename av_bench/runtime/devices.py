@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from av_bench.contracts import MissingRequirement, UsageError
 
@@ -49,21 +49,6 @@ def parse_devices(text: str) -> tuple[str, ...]:
     if twice:
         raise UsageError(f"--devices {text!r}: {twice[0]} stands there twice")
     return tuple(found)
-
-
-class Devices(TypedDict):
-    """Where a run computes: its first device, and all of them where there are several."""
-
-    device: str
-    devices: tuple[str, ...]
-
-
-def chosen_devices(device: str, devices: str | None) -> Devices:
-    """``--device`` and ``--devices`` as one: a single device of ``--devices`` is a ``--device``."""
-    if devices is None:
-        return {"device": device, "devices": ()}
-    found = parse_devices(devices)
-    return {"device": found[0], "devices": found if len(found) > 1 else ()}
 
 
 def _all_cuda() -> list[str]:

@@ -6,13 +6,15 @@ Training itself lives in ``model_zoo`` and knows no pipeline; what it needs of o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import protocols
 from av_bench.contracts import UsageError, unknown_name
+from av_bench.engines.choose import Items, Place, engine_for
+from av_bench.engines.contract import Engine, Lost
 from av_bench.runtime.devices import check_device
 from av_bench.runtime.files import home
 from av_bench.runtime.progress import Reporter, Stage
@@ -202,6 +204,38 @@ def train_vae(recipe: VAERecipe, data: Path, *, out: Path, device: str | None = 
             items = open_items(data, recipe, out, decode=False)
         loop.train(recipe, items, out, str(processes.device), report, processes)
     return out / loop.WEIGHTS
+
+
+@dataclass(frozen=True)
+class FeatureWork:
+    """The task: one worker's share of ``extract_features``. A worker yields the lines that it has to say."""
+
+    arguments: Mapping[str, Any]
+
+    def open(self, device: str) -> Callable[[Items], Iterator[str]]:
+        """A worker on a device; a part is the number of a worker."""
+
+        def work(part: Items) -> Iterator[str]:
+            del part
+            yield from extract_features(**{**self.arguments, "device": device, "quiet": True})
+
+        return work
+
+
+def extract_features_on(place: Place, **arguments: Any) -> Iterator[str]:
+    """``extract_features`` by one worker per device; they share the shards among them. Yields what came of it."""
+    place.check()
+    if place.local:
+        yield from extract_features(device=place.devices[0], **arguments)
+        return
+    parts = [Items((f"worker {number}",)) for number in range(len(place.devices))]
+    engine: Engine[Items, str] = engine_for(place)
+    lines: list[str] = []
+    for event in engine.run(FeatureWork(arguments), parts):
+        if isinstance(event, Lost):
+            raise UsageError(f"{event.part.clips[0]}: {event.detail}; run it again for what is left")
+        lines.append(event)
+    yield from lines[-2:]
 
 
 def extract_features(

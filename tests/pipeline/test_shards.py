@@ -17,12 +17,11 @@ import pytest
 import av_bench
 from av_bench.contracts import ClipSet, UsageError
 from av_bench.features.store import Store
-from av_bench.pipeline.dispatch import whole_units
 from av_bench.pipeline.merge import merge
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.shard import clips_of
-from av_bench.pipeline.work import UNIT, units_of
+from av_bench.pipeline.work import UNIT, units_of, whole_units
 from av_bench.results.shards import Shard, Split, array_of, choose_shard, keep_split, shard_of
 from av_bench.runtime.progress import Reporter
 from tests.kills import KILLED, kill_server
@@ -106,7 +105,7 @@ def test_units_stay_whole_on_a_gpu_for_every_number_of_shards(data: Path, tmp_pa
     clips = ClipSet("x", "1", tuple(type(plan.clips.clips[0])(clip_id) for clip_id in ids))
     plan.units, plan.clips = units_of(clips.clips, "cuda:1"), clips
     assert units_of(clips.clips, "cpu") == {}
-    units = whole_units(plan, ids)
+    units = whole_units(plan.units, ids)
     assert [len(unit) for unit in units] == [UNIT] * 5 + [3]
     for of in (1, 2, 5):
         found = [[clip.id for clip in clips_of(plan, Shard(number, of))] for number in range(of)]
