@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 
 import av_bench
+from av_bench.cli.process import run_command
 from av_bench.contracts import ClipSet, UsageError
 from av_bench.features.store import Store
+from av_bench.pipeline.generate import SampleFiles
 from av_bench.pipeline.merge import merge
 from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
@@ -87,6 +90,31 @@ def test_any_number_of_shards_gives_the_bytes_of_one_process(data: Path, whole: 
 
 def test_child_processes_give_the_bytes_of_one_process(data: Path, whole: Path, tmp_path: Path) -> None:
     av_bench.run(**options(data, tmp_path, devices="cpu:2"))
+    assert results(tmp_path / "run") == results(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_run_after_its_clip_and_the_same_command_goes_on(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    place, kept = SampleFiles.place, []
+
+    def place_and_signal(self: SampleFiles, *what: Any) -> Path:
+        kept.append(place(self, *what))
+        if len(kept) == 2:
+            signal.raise_signal(number)
+        return kept[-1]
+
+    asked = options(data, tmp_path, store=whole.parent / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleFiles, "place", place_and_signal)
+        with pytest.raises(SystemExit) as ended:
+            run_command(lambda: av_bench.run(**asked))
+    assert ended.value.code == 75
+    assert sorted((tmp_path / "run/audio").iterdir()) == sorted(kept)
+    assert len(kept) == 2
+    assert len((tmp_path / "run/ledger.jsonl").read_text().splitlines()) == 2
+    av_bench.run(**asked)
     assert results(tmp_path / "run") == results(whole)
 
 
