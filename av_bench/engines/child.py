@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TypeVar
 
 from av_bench.contracts import PluginError
 from av_bench.engines.contract import memory_is_full
 from av_bench.runtime import interrupt
+
+Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def _work(connection: Connection) -> None:
             return
 
 
-def _done(connection: Connection, worker: Callable[[Any], Iterator[Any]], part: Any) -> bool:
+def _done(connection: Connection, worker: Callable[[object], Iterator[object]], part: object) -> bool:
     for event in worker(part):
         connection.send(("event", event))
         interrupt.check()
@@ -48,7 +50,7 @@ def _done(connection: Connection, worker: Callable[[Any], Iterator[Any]], part: 
     return True
 
 
-def _tried(connection: Connection, work: Callable[[], Any]) -> Any:
+def _tried(connection: Connection, work: Callable[[], Result]) -> Result | None:
     """``work()``, or None after the parent was told why not."""
     try:
         return work()

@@ -172,6 +172,7 @@ class Inputs(TypedDict):
 
     media: NotRequired[dict[str, list[str]]]
     samples: NotRequired[dict[str, str]]
+    generator: NotRequired[str]
 
 
 def read_record(path: Path, kind: type[Shape]) -> Shape:
