@@ -58,10 +58,11 @@ class RayActors(Engine[Part, Event]):
 
     def run(self, task: Task[Part, Event], parts: Sequence[Part]) -> Iterator[Event | Lost[Part]]:
         """As the contract says. MissingRequirement without Ray, or when the cluster is not reached or too small."""
-        ray = _ray()
-        own = not ray.is_initialized()
-        if own:
-            _connect(ray, self.address)
+        with interrupt.handlers_kept():
+            ray = _ray()
+            own = not ray.is_initialized()
+            if own:
+                _connect(ray, self.address)
         actors: list[_Busy] = []
         try:
             _refuse_too_small(ray, self.devices)

@@ -15,7 +15,7 @@ from types import FrameType
 
 _asked = threading.Event()
 _told: list[int] = []  # signals that ask for an end at the next clip
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = tuple(s for s in signal.Signals if s.name in ("SIGTERM", "SIGUSR1"))  # Windows has no SIGUSR1
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,6 +64,19 @@ def stoppable(*, hurry: bool = True) -> Iterator[None]:
         _told.clear()
         for number in mine:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and of the stop signals back at the end: some libraries install their own."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *STOP_SIGNALS)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def asked() -> bool:

@@ -84,3 +84,10 @@ def test_a_signal_ends_all_children_after_their_clip(tmp_path: Path) -> None:
     started = {path.name for path in tmp_path.iterdir()}
     assert {word.partition(":")[2].lower() for word in map(str, found)} == started  # every clip that began is done
     assert 4 <= len(started) < 80
+
+
+def test_handlers_are_kept() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with interrupt.handlers_kept():
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGUSR1) is before

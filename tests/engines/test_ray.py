@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from av_bench.contracts import MediaError, MissingRequirement, Reason
 from av_bench.engines.contract import Local
 from av_bench.engines.ray_actors import RayActors
-from tests.engines.test_processes import done
-from tests.engines.toys import Words
+from av_bench.runtime import interrupt
+from tests.engines.test_processes import done, parts
+from tests.engines.toys import Shout, Words
 
 ray = pytest.importorskip("ray", reason='Ray is not here (pip install "av-bench[ray]")')
 
@@ -52,6 +54,16 @@ def test_a_part_that_fills_the_memory_is_halved_and_other_errors_are_raised(tmp_
     assert [(found.part.clips, found.reason) for found in lost] == [(("fill:x",), Reason.OUT_OF_MEMORY)]
     with pytest.raises(MediaError, match="no word in it"):
         done(RayActors[Words, str](("cpu",)), tmp_path, "break:x")
+
+
+def test_a_signal_ends_the_run(tmp_path: Path) -> None:
+    """Ray replaces the handler of SIGTERM when it is imported and started; SIGUSR1 is left alone."""
+    events = RayActors[Words, str](("cpu",)).run(Shout(tmp_path), parts("a slow:x slow:y slow:z"))
+    with interrupt.stoppable():
+        assert next(events) == "A"
+        signal.raise_signal(signal.SIGUSR1)
+        with pytest.raises(interrupt.Stopped, match="SIGUSR1"):
+            list(events)
 
 
 def test_more_actors_than_the_cluster_can_ever_hold_are_refused(tmp_path: Path) -> None:
