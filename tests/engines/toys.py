@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from av_bench.contracts import MediaError, Reason
+from av_bench.engines.contract import Event, Local, Lost, Part, Task
 from av_bench.runtime import interrupt
 
 
@@ -23,6 +25,14 @@ class Words:
         """Both halves."""
         middle = len(self.clips) // 2
         return () if len(self.clips) < 2 else (Words(self.clips[:middle]), Words(self.clips[middle:]))
+
+
+class Copied(Local[Part, Event]):
+    """This process, with a copy of the task and of every part, as another process would have."""
+
+    def run(self, task: Task[Part, Event], parts: Sequence[Part]) -> Iterator[Event | Lost[Part]]:
+        """As the local engine does."""
+        yield from super().run(pickle.loads(pickle.dumps(task)), pickle.loads(pickle.dumps(list(parts))))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""What --devices means, and that packs and audits made by several processes are those of one."""
+"""What --devices means, and that packs and audits made by several workers are those of one."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from av_bench.pipeline.make_pack import make_pack
 from av_bench.runtime.cores import cgroup_quota
 from av_bench.runtime.devices import parse_devices
 from av_bench.runtime.progress import Reporter
+from tests.engines.toys import Copied
 from tests.media_files import write_video
 
 
@@ -97,7 +99,21 @@ def test_the_least_quota_of_the_groups_above_counts(tmp_path: Path) -> None:
     assert cgroup_quota(root, tmp_path / "absent") is None
 
 
-def test_fingerprints_of_several_processes_are_those_of_one(media: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
+    """Work of several workers is done here, on copies of what they would be sent; the places that were asked for."""
+    asked: list[Place] = []
+
+    def engine(place: Place) -> Copied[Any, Any]:
+        asked.append(place)
+        return Copied("cpu")
+
+    for module in ("av_bench.audit.spread", "av_bench.pipeline.make_pack"):
+        monkeypatch.setattr(f"{module}.engine_for", engine)
+    return asked
+
+
+def test_fingerprints_of_several_workers_are_those_of_one(media: Path, tmp_path: Path, copied: list[Place]) -> None:
     copies = tmp_path / "copies"
     copies.mkdir()
     shutil.copy(media / "3.mp4", copies / "other name.mp4")
@@ -106,15 +122,17 @@ def test_fingerprints_of_several_processes_are_those_of_one(media: Path, tmp_pat
     found = [audit_content(copies, [media], store, workers=1).matches for store in stores]
     assert ("other name.mp4", "3.mp4") in {(m.test.name, m.train.name) for m in found[0]}
     assert found[0] == found[1]
+    assert copied == [place]
     names = [sorted(path.parent.name for path in store.root.rglob("*.safetensors")) for store in stores]
     assert set(names[0]) == set(names[1])
 
 
-def test_a_pack_of_several_processes_is_that_of_one(
-    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_pack_of_several_workers_is_that_of_one(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: list[Place]
 ) -> None:
     for name, place in (("one", Place()), ("two", Place(("cpu", "cpu")))):
         monkeypatch.setenv("AV_BENCH_HOME", str(tmp_path / f"home {name}"))
         make_pack("clips", tmp_path / name, media, None, "nano", ("FD-nano", "Bind-nano"), None, True, "cpu", place)
+    assert [len(place.devices) for place in copied] == [2]
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
