@@ -96,7 +96,6 @@ def run(
     Raises:
         UsageError, MissingRequirement, MetricError: see ``av_bench.contracts``.
     """
-    from av_bench.engines.choose import place_of
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.shard import run as run_pipeline
 
@@ -119,7 +118,10 @@ def run(
             seconds=None if seconds is None else str(seconds),
             pattern=pattern,
             metrics=None if names is None else tuple(name.strip() for name in names),
-            **place_of(device, devices, engine, address).options(),
+            device=device,
+            devices=devices,
+            engine=engine,
+            address=address,
             shard=shard,
             workers=workers,
             one_network=one_network,

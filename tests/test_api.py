@@ -25,7 +25,7 @@ def test_run_has_the_options_of_a_run_with_their_defaults() -> None:
 
 def test_run_hands_over_paths_and_metrics(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: list[RunOptions] = []
-    monkeypatch.setattr("av_bench.pipeline.run.run", given.append)
+    monkeypatch.setattr("av_bench.pipeline.shard.run", given.append)
     values = {f.name: f"{tmp_path}/{f.name}" for f in dataclasses.fields(RunOptions) if "Path" in str(f.type)}
     assert len(values) == 8
     for metrics in ("KL-nano, +F1", ["KL-nano", "+F1"], ("KL-nano", "+F1")):

@@ -128,7 +128,6 @@ def run(
 ) -> None:
     """Generate (or take) samples for a set, score them, and print the table."""
     from av_bench.cli.folders import one_for_each
-    from av_bench.engines.choose import place_of
     from av_bench.pipeline.plan import RunOptions
     from av_bench.pipeline.seeds import run_seeds
     from av_bench.pipeline.shard import run as run_one
@@ -145,7 +144,10 @@ def run(
         "protocol": protocol,
         "seconds": seconds,
         "metrics": tuple(m.strip() for m in metrics.split(",")) if metrics else None,
-        **place_of(device, devices, engine, address).options(),
+        "device": device,
+        "devices": devices,
+        "engine": engine,
+        "address": address,
         "shard": shard,
         "workers": workers,
         "one_network": one_network,

@@ -19,7 +19,7 @@ class PlaceOptions(TypedDict):
     """A place as the options of a run have it."""
 
     device: str
-    devices: tuple[str, ...]
+    devices: str | None
     engine: str | None
     address: str | None
 
@@ -44,7 +44,7 @@ class Place:
 
     def options(self) -> PlaceOptions:
         """As options of a run; ``devices`` only where there are several."""
-        several = self.devices if len(self.devices) > 1 else ()
+        several = ",".join(self.devices) if len(self.devices) > 1 else None
         return {"device": self.devices[0], "devices": several, "engine": self.engine, "address": self.address}
 
     def threads(self, workers: int | None = None) -> int:

@@ -41,7 +41,7 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
         from_record(manifests[0]["options"]),
         out=folder,
         store=Path(manifests[0]["paths"]["store"]),
-        devices=(),
+        devices=None,
         engine=None,
         address=None,
         shard=None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import protocols
 from av_bench.contracts import DEFAULT_SEED, ClipSet, Flavour, SampleSource
-from av_bench.engines.choose import Place
+from av_bench.engines.choose import Place, place_of
 from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.reference_pack import Reference
 from av_bench.pipeline.measure import Measurement
@@ -39,7 +39,7 @@ class RunOptions:
     pattern: str | None = None  # how the files of ``samples`` are named
     metrics: tuple[str, ...] | None = None
     device: str = "cpu"
-    devices: tuple[str, ...] = ()  # several of one kind, each with a worker of its own
+    devices: str | None = None  # several of one kind, each with a worker of its own: cuda:0,cuda:1 or cpu:4
     engine: str | None = None  # "ray", or None for this machine
     address: str | None = None  # of a Ray cluster
     shard: str | None = None  # "i/n": only the i-th of n shards, from 0
@@ -56,7 +56,7 @@ class RunOptions:
     @property
     def place(self) -> Place:
         """Where the work is done."""
-        return Place(self.devices or (self.device,), self.engine, self.address)
+        return place_of(self.device, self.devices, self.engine, self.address)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ def make_plan(
     ``idle``: nothing will be computed on the device, so that it need not be here.
     """
     _check(options)
+    place = options.place
+    options = replace(options, device=place.devices[0])
     if not idle:
-        options.place.check()
+        place.check()
     definition = protocols.load_set(options.set)
     protocol, remark = choose_protocol(definition, options.protocol)
     protocol = with_seconds(protocol, options.seconds)
@@ -49,7 +51,7 @@ def make_plan(
         reference.check(clips, protocol, measurement.flavour, measurement.extractors)
     if options.store is not None:
         source.use_store(options.store)
-    if options.place.local and not idle:  # else workers of their own have it
+    if place.local and not idle:  # else workers of their own have it
         source.place(options.device)
     source.setup(clips, protocol.seconds, options.seed)
     fitted, windows = fit(protocol, options.seconds, clips, source, options.workers)

@@ -101,7 +101,6 @@ def from_record(record: dict[str, Any]) -> RunOptions:
     given = {field.name: record[field.name] for field in fields(RunOptions)}
     for name in ("samples", "data", "table", "lists", "out", "store", "reference", "dedup"):
         given[name] = None if given[name] is None else Path(given[name])
-    given["devices"] = tuple(given["devices"])
     given["metrics"] = None if given["metrics"] is None else tuple(given["metrics"])
     return RunOptions(**given)
 

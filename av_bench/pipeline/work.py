@@ -107,7 +107,7 @@ class Work:
 
     def open(self, device: str) -> Worker:
         """Build generator and extractors on a device; networks of extractors are loaded when they are needed."""
-        options = replace(self.options, device=device, workers=self.workers, quiet=True)
+        options = replace(self.options, device=device, devices=None, engine=None, workers=self.workers, quiet=True)
         with offline_if(options.offline):
             measurement = measure(self.protocol, options.metrics, device, self.flavour)
             source = sample_source(options.model, options.samples, options.pattern)
