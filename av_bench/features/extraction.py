@@ -13,11 +13,11 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 
-from av_bench.contracts import Decoded, Extractor, MediaError, Reason, is_out_of_memory, shortfall
+from av_bench.contracts import SILENCE_PEAK, Decoded, Extractor, MediaError, Reason, is_out_of_memory, shortfall
 from av_bench.features.extractor_set import ExtractorSet, named_plugin
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
-from av_bench.media.decode import DECODER, NO_MEMORY, SILENCE_PEAK, DecodedMedia, decode
+from av_bench.media.decode import DECODER, NO_MEMORY, DecodedMedia, decode
 from av_bench.runtime import interrupt
 from av_bench.runtime.cores import torch_threads
 from av_bench.runtime.prefetch import prefetch_map
