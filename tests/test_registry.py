@@ -44,7 +44,7 @@ def test_what_is_listed_without_an_import_is_what_the_classes_say() -> None:
 def test_lists_and_help_import_no_torch() -> None:
     code = (
         "import sys; from av_bench.cli.app import app\n"
-        "for words in (['--help'], ['list', 'models'], ['list', 'extractors'], ['list', 'metrics'], ['list', 'sets']):\n"
+        "for words in (['--help'], ['list', 'models'], ['list', 'extractors'], ['list', 'metrics']):\n"
         "    app(words, standalone_mode=False)\n"
         "heavy = ('torch', 'librosa', 'pandas', 'scipy', 'sklearn', 'pyarrow', 'transformers')\n"
         "print(sorted(name for name in heavy if name in sys.modules))"
