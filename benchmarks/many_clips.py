@@ -12,8 +12,8 @@ samples found, features found, scores), a second start that finds everything don
 from __future__ import annotations
 
 import argparse
-import cProfile
 import contextlib
+import cProfile
 import hashlib
 import io
 import json
@@ -32,7 +32,7 @@ import soundfile
 
 import av_bench
 from av_bench import registry
-from av_bench.contracts import Clip, Generated, Generator
+from av_bench.contracts import Generated, Generator
 from av_bench.features.extraction import BATCH, PROBE, Extraction
 from av_bench.features.store import Features, Store, media_key, pair_key
 from av_bench.pipeline.plan import RunOptions
@@ -65,6 +65,7 @@ class Nothing(Generator):
 
     def generate(self, clips: Any, seed: int, samples: int = 1) -> Iterator[Generated]:
         """Never called: the samples are there."""
+        del seed, samples
         raise AssertionError(f"{len(clips)} clips are missing")
 
 

@@ -15,6 +15,7 @@ import torch
 
 from av_bench.contracts import SILENCE_PEAK, Decoded, Extractor, MediaError, Reason, is_out_of_memory, shortfall
 from av_bench.features.extractor_set import ExtractorSet, named_plugin
+from av_bench.features.identify import identify
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
 from av_bench.media.decode import DECODER, NO_MEMORY, DecodedMedia, decode
@@ -67,8 +68,7 @@ class Extraction:
         ``audio`` / ``video`` say which streams must be there and long enough.
         """
         with self.reporter.stage(f"read {side}", len(media)) as stage:
-            for _ in prefetch_map(MediaFile.identify, media, self.workers, 64):
-                stage.advance()
+            identify(media, self.workers, self.store.root, stage.advance)
         known = self._judge_known(media, set(), audio=audio, video=video)
         for names in [[n] for n in extractors] if self.one_network and extractors else [extractors]:
             self._extract(media, side, names, audio)
@@ -95,6 +95,9 @@ class Extraction:
         """Run what is missing. Threads decode and prepare ahead, across batches, while the networks compute."""
         fingerprints = {name: self.networks.fingerprint(name) for name in extractors}
         jobs: list[tuple[list[MediaFile], dict[str, set[str]]]] = []
+        usable = [m.key(self.seconds) for m in media if m.problem is None]
+        if not any(self.store.lacks(f, usable) for f in (PROBE, *fingerprints.values())):
+            return
         for members in self.batches(media):
             batch = [m for m in members if m.problem is None]
             keys = {

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import AvBenchError, UsageError
+from av_bench.features.safetensors_read import arrays
 from av_bench.media.content import open_regular
 from av_bench.runtime.files import ABANDONED, remove_parts, write_atomically
+from av_bench.runtime.notes import read_note, write_note
 
 _HEADER_BYTES = 100 << 20  # the format allows no more
+_INDEX = ".index.json"  # shard -> its keys; shards never change, so what it says stays right
+_FEW = 64  # shards that are looked into one by one
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +69,29 @@ class Store:
         """Whether an entry is indexed (its checksum is verified when it is read)."""
         return key in self._entries(fingerprint)
 
+    def lacks(self, fingerprint: str, keys: Iterable[str]) -> bool:
+        """Whether any of the entries is not indexed."""
+        return not self._entries(fingerprint).keys() >= set(keys)
+
     def refresh(self, fingerprint: str) -> None:
         """Look again at the disk: other writers may have added shards."""
         known = self._seen.setdefault(fingerprint, set())
         entries = self._index.setdefault(fingerprint, {})
         folder = self.root / fingerprint
+        if not folder.is_dir():
+            return
         remove_parts(folder, older_than=ABANDONED)
-        for shard in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            if shard not in known:
-                known.add(shard)
-                for key in _keys_of(shard):
-                    entries[key] = shard
+        there = sorted(folder.glob("*.safetensors"))
+        new = [shard for shard in there if shard not in known]
+        listed = read_note(folder / _INDEX) if len(new) > _FEW else {}
+        found = {shard: listed.get(shard.name) or _keys_of(shard) for shard in new}
+        for shard, keys in found.items():
+            entries.update(dict.fromkeys(map(sys.intern, keys), shard))
+        known.update(new)
+        if sum(shard.name not in listed for shard in new) > _FEW:
+            names = {shard.name for shard in there}
+            kept = {name: keys for name, keys in listed.items() if name in names}
+            write_note(folder / _INDEX, kept | {shard.name: sorted(keys) for shard, keys in found.items()})
 
     def get(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
         """Entries that are there and intact. Damaged shards are removed, their entries are missing."""
@@ -89,6 +106,8 @@ class Store:
             for key in wanted:
                 if key in content:
                     found[key] = content[key]
+                else:
+                    entries.pop(key, None)
         return found
 
     def require(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
@@ -139,18 +158,15 @@ class Store:
         return self._index[fingerprint]
 
     def _read(self, fingerprint: str, shard: Path) -> dict[str, Features]:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         content: dict[str, Features] = {}
         try:
             payload = _bytes_of(shard)
             if hashlib.sha256(payload).hexdigest()[:40] != shard.stem:
                 raise ValueError("checksum differs")
-            for name, array in load(payload).items():
+            for name, array in arrays(payload):
                 key, _, output = name.rpartition("/")
                 content.setdefault(key, {})[output] = array
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError) as error:
             log.warning("feature shard %s is damaged (%s); its features will be computed again", shard, error)
             with contextlib.suppress(OSError):  # a folder, or not ours to remove: it is not looked at again
                 shard.unlink(missing_ok=True)
