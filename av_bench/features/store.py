@@ -13,8 +13,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from av_bench.runtime.notes import read_note, write_note
 
 _HEADER_BYTES = 100 << 20  # the format allows no more
 _INDEX = ".index.json"  # shard -> its keys; shards never change, so what it says stays right
+_DIGITS = 32  # of a hash in a key
 _FEW = 64  # shards that are looked into one by one
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ Features = dict[str, NDArray[Any]]
 
 def media_key(digest: str, seconds: float) -> str:
     """Key of one medium in one window."""
-    return f"{digest[:32]}:{seconds:g}"
+    return f"{digest[:_DIGITS]}:{seconds:g}"
 
 
 def text_key(text: str) -> str:
@@ -134,7 +136,8 @@ class Store:
 
     def size(self) -> dict[str, int]:
         """Bytes per fingerprint."""
-        folders = sorted(p for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
+        there = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        folders = [p for p in there if p.is_dir() and not p.name.startswith(".")]
         return {p.name: sum(f.stat().st_size for f in p.glob("*.safetensors")) for p in folders}
 
     def clean(self, fingerprint: str | None = None) -> int:
@@ -151,6 +154,37 @@ class Store:
         if fingerprint is not None and not freed and fingerprint not in self.size():
             raise UsageError(f"store {self.root}: no features of {fingerprint!r}; `av-bench store size` lists them")
         return freed
+
+    def keep(self, fingerprints: Set[str], media: Set[str]) -> int:
+        """Remove all but the entries of some fingerprints for some media (sha256 or identity); returns bytes freed.
+
+        Shards stay whole while one of their entries is kept; texts of a kept fingerprint stay.
+        """
+        freed, wanted = 0, {digest[:_DIGITS] for digest in media}
+        for name in self.size():
+            if name not in fingerprints:
+                freed += self.clean(name)
+                continue
+            for shard in (self.root / name).glob("*.safetensors"):
+                if not any(_is_of(key, wanted) for key in _keys_of(shard)):
+                    freed += shard.stat().st_size
+                    shard.unlink(missing_ok=True)
+            self._index.pop(name, None)
+            self._seen.pop(name, None)
+        return freed
+
+    def bytes_of_an_entry(self, fingerprint: str) -> float | None:
+        """What an entry takes on disk, by the first shard that is indexed; None when there is none."""
+        shard = next(iter(self._entries(fingerprint).values()), None)
+        try:
+            return None if shard is None else shard.stat().st_size / max(1, len(_keys_of(shard)))
+        except OSError:
+            return None
+
+    def free(self) -> int:
+        """Bytes free on the disk of the store."""
+        there = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        return shutil.disk_usage(there).free
 
     def _entries(self, fingerprint: str) -> dict[str, Path]:
         if fingerprint not in self._index:
@@ -174,6 +208,11 @@ class Store:
             for key in [k for k, s in index.items() if s == shard]:
                 del index[key]
         return content
+
+
+def _is_of(key: str, digests: Set[str]) -> bool:
+    """Whether a key is of a text, or of a medium, or pair of media, that is among the digests."""
+    return key.startswith("text:") or all(part.partition(":")[0] in digests for part in key.split("+"))
 
 
 def _keys_of(shard: Path) -> set[str]:
