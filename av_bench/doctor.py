@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module, metadata, util
-from typing import TYPE_CHECKING
 
+from av_bench.contracts import Extractor, PairExtractor
 from av_bench.results.findings import Finding
 
 _CORE = ("torch", "numpy", "scipy", "pandas", "pyarrow", "av", "librosa", "sklearn", "soundfile", "safetensors", "yaml")

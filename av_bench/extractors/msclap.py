@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -30,7 +31,7 @@ POSITIONS = 1024
 UNUSED = r"logit_scale$|caption_encoder\.base\.h\.\d+\.attn\.(masked_)?bias$"
 
 
-def _package(name: str) -> Any:
+def _package(name: str) -> ModuleType:
     """A model file; the windows and filters that it asks librosa for stand in the weight file."""
     made = {
         "librosa.filters.get_window": lambda _window, length, **_: np.zeros(length),

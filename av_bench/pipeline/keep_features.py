@@ -28,7 +28,7 @@ def keep_only(store: Store, runs: Sequence[Path]) -> int:
 
 
 def _fingerprints(run: Run) -> set[str]:
-    recorded: dict[str, str] = run.info.get("extractors", {})
+    recorded = run.info.get("extractors", {})
     kept = set(recorded.values())
     for name, own in recorded.items():
         cls = registry.load("extractors", name)
