@@ -38,7 +38,8 @@ def _package(name: str) -> ModuleType:
         "librosa.filters.mel": lambda n_fft, n_mels, **_: np.zeros((n_mels, 1 + n_fft // 2)),
         "librosa.util.pad_center": lambda _window, size: np.zeros(size),
     }
-    return model_file(f"msclap.models.{name}", without=("librosa", "transformers"), names=made)
+    package: ModuleType = model_file(f"msclap.models.{name}", without=("librosa", "transformers"), names=made)
+    return package
 
 
 def windows(wave: Tensor, count: int) -> Tensor:
