@@ -33,8 +33,8 @@ from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
+from av_bench.runtime.cores import default_workers
 from av_bench.runtime.devices import finish, single_precision
-from av_bench.runtime.prefetch import default_workers
 from av_bench.runtime.progress import Reporter
 from protocols.definitions import SetRequest
 from protocols.readers.read import read_clips
