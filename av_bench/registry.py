@@ -8,10 +8,13 @@ base class of its group.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, overload
 
@@ -114,6 +117,32 @@ def load(group: ClassGroup, name: str) -> type:
     if name not in foreign:
         raise UsageError(unknown_name(group.removesuffix("s"), name, names(group)))
     return _checked(group, foreign[name])
+
+
+def first_line(group: ClassGroup, name: str) -> str:
+    """What a name is: the first line of its class's docstring.
+
+    That of the package's own classes is read from the source, since importing them imports torch; raises as ``load``
+    does for those of other packages.
+    """
+    if name in OWN[group]:
+        module, _, attribute = OWN[group][name].partition(":")
+        text = _docstrings(module)[attribute]
+    else:
+        text = load(group, name).__doc__ or ""
+    return text.strip().partition("\n")[0]
+
+
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """Docstrings of the classes of one of our modules, by class, without importing it."""
+    top, *parts = module.split(".")
+    found = find_spec(top)
+    assert found is not None, "the package's own modules are there"
+    assert found.submodule_search_locations is not None
+    path = Path(found.submodule_search_locations[0]).joinpath(*parts).with_suffix(".py")
+    tree = ast.parse(path.read_bytes())
+    return {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def files(group: FileGroup) -> dict[str, Path]:

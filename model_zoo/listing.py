@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from av_bench import registry
 from av_bench.contracts import AvBenchError
 from model_zoo.baselines.load import baseline_options, load_manifest, manifest_names
+from model_zoo.options import OPTIONS_OF
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ def listed_models() -> list[ModelEntry]:
 
 def _registered(name: str) -> ModelEntry:
     provider = registry.origin("models", name)
+    if name in registry.OWN["models"]:
+        return ModelEntry(name, registry.first_line("models", name), OPTIONS_OF.get(name, {}), provider)
     try:
         cls = registry.load("models", name)
     except (ImportError, AvBenchError) as error:

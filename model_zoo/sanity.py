@@ -17,6 +17,7 @@ import torch
 
 from av_bench.contracts import Clip, ClipSet, Generated, Generator, MediaError, Reason, UsageError, clip_seed
 from av_bench.media.decode import DecodedMedia, decode
+from model_zoo.options import ORACLE
 
 
 class _FromReference(Generator):
@@ -71,13 +72,7 @@ class Oracle(_FromReference):
     """The reference audio itself, optionally damaged (see ``options``)."""
 
     name = "oracle"
-    options: ClassVar[Mapping[str, str]] = {
-        "shift": "delay in seconds (negative: earlier); the gap is silent and the end is cut",
-        "lowpass": "cut-off in Hz of an 8th-order zero-phase Butterworth low-pass",
-        "gain": "level change in dB",
-        "noise": "level of added white noise, in dB relative to the clip's own RMS",
-        "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
-    }
+    options: ClassVar[Mapping[str, str]] = ORACLE
 
     def __init__(
         self,

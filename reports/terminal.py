@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -150,10 +150,9 @@ def _first_line(group: ClassGroup, name: str) -> str:
     from av_bench.contracts import AvBenchError
 
     try:
-        loaded: Any = registry.load(group, name)
+        return registry.first_line(group, name)
     except (ImportError, AvBenchError) as error:
         return f"not usable here: {error}"
-    return (loaded.__doc__ or "").strip().splitlines()[0] if loaded.__doc__ else ""
 
 
 def show_findings(findings: Sequence[Finding]) -> None:

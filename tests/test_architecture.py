@@ -203,7 +203,6 @@ PROBES = {
     ("av_bench/audit/fingerprints.py", "self"): "arrays by name",
     ("av_bench/doctor.py", "module"): "a package may state no version",
     ("av_bench/media/mux.py", "frame"): "PyAV has had rotation since 14 only",
-    ("av_bench/networks/packages.py", "torch.nn.init"): "functions by name, put back afterwards",
     ("av_bench/runtime/cores.py", "os"): "systems differ",
     ("model_zoo/baselines/drivers/tango.py", "model.model"): "another project's object",
     ("model_zoo/external/driver.py", "audio"): "whatever the user's model returns",

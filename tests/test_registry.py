@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
@@ -20,12 +22,37 @@ from av_bench.contracts import (
     Score,
     UsageError,
 )
+from model_zoo.options import OPTIONS_OF
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("group", ["models", "metrics"])
 def test_every_own_entry_loads(group: str) -> None:
     for name in registry.OWN[group]:
         assert registry.load(group, name).__doc__
+
+
+def test_what_is_listed_without_an_import_is_what_the_classes_say() -> None:
+    for group in registry.CLASS_GROUPS:
+        for name in registry.OWN[group]:
+            loaded = registry.load(group, name)
+            assert registry.first_line(group, name) == loaded.__doc__.strip().splitlines()[0] != ""
+            if group == "models":
+                assert OPTIONS_OF.get(name, {}) == loaded.options
+
+
+def test_lists_and_help_import_no_torch() -> None:
+    code = (
+        "import sys; from av_bench.cli.app import app\n"
+        "for words in (['--help'], ['list', 'models'], ['list', 'extractors'], ['list', 'metrics']):\n"
+        "    app(words, standalone_mode=False)\n"
+        "heavy = ('torch', 'librosa', 'pandas', 'scipy', 'sklearn', 'pyarrow', 'transformers')\n"
+        "print(sorted(name for name in heavy if name in sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "mmaudio-nano" in out.stdout
+    assert "synchformer-audio" in out.stdout
+    assert out.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_miss_names_the_nearest_and_the_available() -> None:

@@ -28,7 +28,9 @@ from typer.testing import CliRunner
 
 from av_bench.cli.weights import app
 from av_bench.contracts import MissingRequirement, UsageError
-from av_bench.weights import BadWeights, file_sha256, find, recorded_sha256, require
+from av_bench.doctor import weights_of
+from av_bench.extractors.base import BaseExtractor
+from av_bench.weights import BadWeights, file_sha256, find, recorded_sha256, remembered, require
 from av_bench.weights import fetch as weights_fetch
 from av_bench.weights.lock import folder, get, load_lock, select
 from protocols.impacts.encode import write_mp4
@@ -433,6 +435,29 @@ def test_file_sha256_is_remembered_until_the_file_changes(tmp_path: Path) -> Non
     assert file_sha256(path) == sha256(b"two")
     (tmp_path / "home" / "hashes.json").write_text("{ damaged")
     assert file_sha256(path) == sha256(b"two")
+    other = tmp_path / "other"
+    other.write_bytes(b"six")
+    os.utime(other, (2000, 2000))
+    other.replace(path)
+    assert file_sha256(path) == sha256(b"six")  # another file of the same size and time
+
+
+def test_doctor_does_not_hash_weights(lock: Lock) -> None:
+    lock()
+    run("pull", "net")
+    (folder().parent / "hashes.json").unlink()
+
+    class Net(BaseExtractor):
+        weights_name = "net"
+
+    assert "hashed at first use" in weights_of(Net)
+    assert remembered(folder() / "net.pth") is None
+    os.utime(folder() / "net.pth", (1000, 1000))
+    require("net")
+    assert weights_of(Net) == "weights present"
+    (folder() / "net.pth").write_bytes(OTHER + b"more")
+    with pytest.raises(BadWeights, match="bytes, but"):
+        weights_of(Net)
 
 
 def test_file_sha256_of_a_fresh_file_is_not_trusted(tmp_path: Path) -> None:

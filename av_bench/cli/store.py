@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,14 +25,23 @@ def store_app() -> typer.Typer:
     @store.command()
     def clean(
         extractor: Annotated[str | None, typer.Argument(help="Only this fingerprint.")] = None,
+        keep: Annotated[
+            list[Path] | None, typer.Option(help="Keep what this run was scored from; may be repeated.")
+        ] = None,
         yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     ) -> None:
         """Remove features; they are computed again when needed."""
+        from av_bench.contracts import UsageError
         from av_bench.features.store import Store
+        from av_bench.pipeline.keep_features import keep_only
         from av_bench.runtime.files import home
 
+        if keep and extractor:
+            raise UsageError("store clean: give the fingerprint to remove, or the runs to --keep, not both")
+        store = Store(home() / "store")
         if not yes:
-            typer.confirm(f"Remove {extractor or 'all features'} from {home() / 'store'}?", abort=True)
-        typer.echo(f"{Store(home() / 'store').clean(extractor) / 1e6:.1f} MB freed")
+            what = f"all features but those of {len(keep)} runs" if keep else extractor or "all features"
+            typer.confirm(f"Remove {what} from {store.root}?", abort=True)
+        typer.echo(f"{(keep_only(store, keep) if keep else store.clean(extractor)) / 1e6:.1f} MB freed")
 
     return store

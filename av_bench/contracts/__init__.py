@@ -35,12 +35,13 @@ from av_bench.contracts.generators import (
     SampleKey,
     SampleSource,
 )
-from av_bench.contracts.media import Decoded, Modality, VideoRequest
+from av_bench.contracts.media import SILENCE_PEAK, Decoded, Modality, VideoRequest
 from av_bench.contracts.metrics import Flavour, GaussianRows, Metric, MetricInputs, Need, Score, Side
 from av_bench.contracts.text import check_id, leads_out, printable, shortened
 
 __all__ = [
     "DEFAULT_SEED",
+    "SILENCE_PEAK",
     "AvBenchError",
     "Clip",
     "ClipField",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 Modality = Literal["audio", "video", "text"]
+SILENCE_PEAK = 1e-4  # -80 dBFS: sound below this counts as silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from av_bench.weights.fill import Weights, check_stored, load_into, read
 
 RATE, N_FFT, HOP, LOW, HIGH = 48_000, 1024, 480, 50.0, 14_000.0
 SAMPLES = 10 * RATE
+WITHOUT = ("h5py", "timm", "torchlibrosa", "torchvision", "tqdm", "transformers")  # not used by the audio tower
 # Parts of the file that neither embedding uses, and the position table that newer transformers no longer store.
 UNUSED = r"logit_scale_[at]$|audio_transform\.|text_transform\.|text_branch\.embeddings\.position_ids$"
 
@@ -66,14 +67,17 @@ class ClapAudio(BaseExtractor):
         The stored mel matrix is compared with the one computed here; see ``panns.Panns.build``.
         """
         checkpoint = read(weights, "laion-clap")
-        config = model_file("laion_clap.clap_module.model").CLAPAudioCfp(
+        package = model_file("laion_clap.clap_module.htsat", without=WITHOUT)
+        config = model_file("laion_clap.clap_module.model", without=WITHOUT).CLAPAudioCfp(
             model_type="HTSAT", model_name="base", sample_rate=RATE, audio_length=1024, window_size=N_FFT,
             hop_size=HOP, fmin=int(LOW), fmax=int(HIGH), class_num=527, mel_bins=64, clip_samples=SAMPLES,
         )  # fmt: skip
-        with quiet(), uninitialised():
-            htsat = model_file("laion_clap.clap_module.htsat").create_htsat_model(config)
+        with quiet(), uninitialised(package):
+            htsat = package.create_htsat_model(config)
             network = _AudioTower(htsat)
-        digest = load_into(network, checkpoint, ignore=rf"{UNUSED}|text_(branch|projection)\.")
+        digest = load_into(
+            network, checkpoint, ignore=rf"{UNUSED}|{frontends.STORED_FRONT_END}|text_(branch|projection)\."
+        )
         bank = frontends.mel_bank(RATE, N_FFT, 64, LOW, HIGH, scale="slaney", unit_area=True)
         check_stored(checkpoint, "audio_branch.logmel_extractor.melW", bank.T)
         htsat.spectrogram_extractor, htsat.logmel_extractor = nn.Identity(), nn.Identity()

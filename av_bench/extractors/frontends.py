@@ -27,6 +27,7 @@ VGGISH_MINIMUM = 15_600  # samples: 96 frames
 IMAGEBIND_FRAMES = 204
 SYNCHFORMER_SEGMENT, SYNCHFORMER_STEP = 10_240, 5_120  # samples: 0.64 s every 0.32 s
 PASST_SAMPLES = 320_000
+STORED_FRONT_END = r"(audio_branch\.)?(spectrogram|logmel)_extractor\."  # STFT and mel matrices in weight files
 
 
 # --------------------------------------------------------------------------- parts

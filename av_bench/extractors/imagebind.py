@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from av_bench.contracts import Decoded, Flavour, MediaError, Reason, VideoRequest
 from av_bench.extractors import frontends
 from av_bench.extractors.base import BaseExtractor
-from av_bench.networks.packages import model_file, on_meta, quiet
+from av_bench.networks.packages import model_file, on_meta, quiet, untouched
 from av_bench.weights.fill import Weights, load_into, read
 
 RATE = 16_000
@@ -32,13 +32,14 @@ FPS = 0.5
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PARTS = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
+TIMM = {"timm.layers.DropPath": nn.Identity, "timm.layers.trunc_normal_": untouched}  # as in inference
 TOWERS = ("vision", "audio", "text", "depth", "thermal", "imu")
 
 
 def build_tower(weights: Weights, tower: str) -> tuple[nn.Module, str]:
     """The network with one tower alone, and the weights hash. The keys of the other towers are ignored."""
     checkpoint = read(weights, "imagebind")
-    package = model_file("imagebind.models.imagebind_model")
+    package = model_file("imagebind.models.imagebind_model", without=("timm",), names=TIMM)
     with quiet(), on_meta():
         network: nn.Module = package.imagebind_huge(pretrained=False)
     for part in PARTS:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import ModuleType
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,17 @@ WINDOW = 7 * RATE
 POSITIONS = 1024
 # The layer's causal masks, which older transformers stored.
 UNUSED = r"logit_scale$|caption_encoder\.base\.h\.\d+\.attn\.(masked_)?bias$"
+
+
+def _package(name: str) -> ModuleType:
+    """A model file; the windows and filters that it asks librosa for stand in the weight file."""
+    made = {
+        "librosa.filters.get_window": lambda _window, length, **_: np.zeros(length),
+        "librosa.filters.mel": lambda n_fft, n_mels, **_: np.zeros((n_mels, 1 + n_fft // 2)),
+        "librosa.util.pad_center": lambda _window, size: np.zeros(size),
+    }
+    package: ModuleType = model_file(f"msclap.models.{name}", without=("librosa", "transformers"), names=made)
+    return package
 
 
 def windows(wave: Tensor, count: int) -> Tensor:
@@ -53,8 +66,8 @@ class MsClapAudio(BaseExtractor):
         STFT and mel matrices are taken from the file: nothing else states them.
         """
         checkpoint = read(weights, "ms-clap")
-        package = model_file("msclap.models.clap")
-        with quiet(), uninitialised():
+        package, htsat = _package("clap"), _package("htsat")
+        with quiet(), uninitialised(htsat):
             network = nn.Module()
             network.audio_encoder = package.AudioEncoder("HTSAT", 768, 1024, RATE, 1024, 320, 64, 50, 8000, 527)
         return cls(network, load_into(network, checkpoint, ignore=rf"{UNUSED}|caption_encoder\."), device, flavour)
@@ -94,7 +107,7 @@ class MsClapText(TokenExtractor):
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> MsClapText:
         """Weights: the official file ("model"), which holds GPT-2 as well. Captions also need gpt2's vocabulary."""
         checkpoint = read(weights, "ms-clap")
-        package = model_file("msclap.models.clap")
+        package = _package("clap")
         try:
             from transformers import GPT2Config, GPT2Model
         except ImportError as error:

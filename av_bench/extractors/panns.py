@@ -30,14 +30,14 @@ class Panns(BaseExtractor):
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> Panns:
         """Weights: the official file of 84 tensors under "model". Both flavours are the same.
 
-        The file carries its STFT and mel matrices; the mel matrix is compared with the one computed here and the
-        pair is replaced by ``frontends.decibel_mel`` (an FFT instead of a convolution).
+        The file carries its STFT and mel matrices; the mel matrix is compared with the one computed here, and
+        ``frontends.decibel_mel`` (an FFT instead of a convolution) takes the place of both.
         """
         checkpoint = read(weights, "panns")
-        package = model_file("panns_inference.models")
+        package = model_file("panns_inference.models", without=("torchlibrosa", "matplotlib"))
         with quiet(), uninitialised():
             network = package.Cnn14(RATE, N_FFT, HOP, 64, LOW, HIGH, 527)
-        digest = load_into(network, checkpoint)
+        digest = load_into(network, checkpoint, ignore=frontends.STORED_FRONT_END)
         bank = frontends.mel_bank(RATE, N_FFT, 64, LOW, HIGH, scale="slaney", unit_area=True)
         check_stored(checkpoint, "logmel_extractor.melW", bank.T)
         network.spectrogram_extractor, network.logmel_extractor = nn.Identity(), nn.Identity()

@@ -31,8 +31,8 @@ class Passt(BaseExtractor):
     def build(cls, weights: Weights = None, device: str = "cpu", flavour: Flavour = "paper") -> Passt:
         """Weights: the official flat file of 159 tensors. Both flavours are the same."""
         checkpoint = read(weights, "passt")
-        package = model_file("hear21passt.models.passt")
-        with quiet(), uninitialised():
+        package = model_file("hear21passt.models.passt", without=("timm",))
+        with quiet(), uninitialised(package):
             network = package.get_model("passt_s_swa_p16_128_ap476", pretrained=False)
         package.first_RUN = False  # the package prints every shape of its first forward
         return cls(network, load_into(network, checkpoint), device, flavour)

@@ -6,6 +6,7 @@ whole batch is run again and only the missing rows are written, so a resumed run
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -13,11 +14,21 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 
-from av_bench.contracts import Decoded, Extractor, MediaError, Reason, is_out_of_memory, shortfall
+from av_bench.contracts import (
+    SILENCE_PEAK,
+    Decoded,
+    Extractor,
+    MediaError,
+    Reason,
+    is_out_of_memory,
+    shortfall,
+)
 from av_bench.features.extractor_set import ExtractorSet, named_plugin
+from av_bench.features.identify import identify
+from av_bench.features.room import refuse_full_disk
 from av_bench.features.sides import MediaFile
 from av_bench.features.store import Features, Store, pair_key, text_key
-from av_bench.media.decode import DECODER, NO_MEMORY, SILENCE_PEAK, DecodedMedia, decode
+from av_bench.media.decode import DECODER, NO_MEMORY, DecodedMedia, decode
 from av_bench.runtime import interrupt
 from av_bench.runtime.cores import torch_threads
 from av_bench.runtime.prefetch import prefetch_map
@@ -26,6 +37,7 @@ from av_bench.runtime.progress import Reporter
 BATCH = 16
 PROBE = "probe-2-" + DECODER.replace(" ", "")  # probe-1 did not say how loud the sound is that is scored
 FULL_SCALE = 1.0
+LARGE = 16  # batches from which on the disk is looked at before they are run
 _LENGTH_RATE = 16_000  # lengths are judged at the lowest rate of the published loaders
 
 
@@ -67,8 +79,7 @@ class Extraction:
         ``audio`` / ``video`` say which streams must be there and long enough.
         """
         with self.reporter.stage(f"read {side}", len(media)) as stage:
-            for _ in prefetch_map(MediaFile.identify, media, self.workers, 64):
-                stage.advance()
+            identify(media, self.workers, self.store.root, stage.advance)
         known = self._judge_known(media, set(), audio=audio, video=video)
         for names in [[n] for n in extractors] if self.one_network and extractors else [extractors]:
             self._extract(media, side, names, audio)
@@ -95,6 +106,9 @@ class Extraction:
         """Run what is missing. Threads decode and prepare ahead, across batches, while the networks compute."""
         fingerprints = {name: self.networks.fingerprint(name) for name in extractors}
         jobs: list[tuple[list[MediaFile], dict[str, set[str]]]] = []
+        usable = [m.key(self.seconds) for m in media if m.problem is None]
+        if not any(self.store.lacks(f, usable) for f in (PROBE, *fingerprints.values())):
+            return
         for members in self.batches(media):
             batch = [m for m in members if m.problem is None]
             keys = {
@@ -112,7 +126,12 @@ class Extraction:
         threads = torch.get_num_threads()
         with torch_threads(1), self.reporter.stage(f"extract {side}", len(every)) as stage:
             stream = prefetch_map(load, every, self.workers, BATCH + 2 * self.workers)
-            for batch, missing in jobs:
+            for number, (batch, missing) in enumerate(jobs):
+                if number in (0, 1) and len(jobs) >= LARGE:
+                    rows = Counter[str]()
+                    for _, to_come in jobs[number:]:
+                        rows.update({fingerprints[name]: len(keys) for name, keys in to_come.items()})
+                    refuse_full_disk(self.store, rows, self.reporter)
                 loaded = [x for x in islice(stream, len(batch)) if x.probe is not None]
                 probes = {x.medium.key(self.seconds): x.probe for x in loaded if x.probe is not None}
                 self.store.put(PROBE, {key: row for key, row in probes.items() if not self.store.has(PROBE, key)})

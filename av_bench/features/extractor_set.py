@@ -34,6 +34,11 @@ Result = TypeVar("Result")
 MODALITIES: dict[Side, Modality] = {"reference": "audio", "generated": "audio", "video": "video", "text": "text"}
 
 
+def pair_fingerprint(name: str, *parts: str) -> str:
+    """Fingerprint of a pair extractor from its network's and those of its video and audio inputs."""
+    return f"{name}-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}"
+
+
 class ExtractorSet:
     """All extractors a set of needs asks for, by name; those that take two media (pairs) bring their inputs along."""
 
@@ -132,8 +137,7 @@ class ExtractorSet:
     def pair_fingerprint(self, name: str) -> str:
         """Fingerprint of a pair extractor together with those of its inputs."""
         cls = self._pairs[name]
-        parts = "|".join(self.fingerprint(n) for n in (name, cls.video, cls.audio))
-        return f"{name}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+        return pair_fingerprint(name, *(self.fingerprint(n) for n in (name, cls.video, cls.audio)))
 
     def fingerprints(self, name: str) -> set[str]:
         """The fingerprint on every kind of device: the same network to rounding."""

@@ -13,7 +13,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from av_bench.contracts import AvBenchError, UsageError
+from av_bench.features.safetensors_read import arrays
 from av_bench.media.content import open_regular
 from av_bench.runtime.files import ABANDONED, remove_parts, write_atomically
+from av_bench.runtime.notes import read_note, write_note
 
 _HEADER_BYTES = 100 << 20  # the format allows no more
+_INDEX = ".index.json"  # shard -> its keys; shards never change, so what it says stays right
+_DIGITS = 32  # of a hash in a key
+_FEW = 64  # shards that are looked into one by one
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +46,7 @@ Features = dict[str, NDArray[Any]]
 
 def media_key(digest: str, seconds: float) -> str:
     """Key of one medium in one window."""
-    return f"{digest[:32]}:{seconds:g}"
+    return f"{digest[:_DIGITS]}:{seconds:g}"
 
 
 def text_key(text: str) -> str:
@@ -64,17 +71,29 @@ class Store:
         """Whether an entry is indexed (its checksum is verified when it is read)."""
         return key in self._entries(fingerprint)
 
+    def lacks(self, fingerprint: str, keys: Iterable[str]) -> bool:
+        """Whether any of the entries is not indexed."""
+        return not self._entries(fingerprint).keys() >= set(keys)
+
     def refresh(self, fingerprint: str) -> None:
         """Look again at the disk: other writers may have added shards."""
         known = self._seen.setdefault(fingerprint, set())
         entries = self._index.setdefault(fingerprint, {})
         folder = self.root / fingerprint
+        if not folder.is_dir():
+            return
         remove_parts(folder, older_than=ABANDONED)
-        for shard in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
-            if shard not in known:
-                known.add(shard)
-                for key in _keys_of(shard):
-                    entries[key] = shard
+        there = sorted(folder.glob("*.safetensors"))
+        new = [shard for shard in there if shard not in known]
+        listed = read_note(folder / _INDEX) if len(new) > _FEW else {}
+        found = {shard: listed.get(shard.name) or _keys_of(shard) for shard in new}
+        for shard, keys in found.items():
+            entries.update(dict.fromkeys(map(sys.intern, keys), shard))
+        known.update(new)
+        if sum(shard.name not in listed for shard in new) > _FEW:
+            names = {shard.name for shard in there}
+            kept = {name: keys for name, keys in listed.items() if name in names}
+            write_note(folder / _INDEX, kept | {shard.name: sorted(keys) for shard, keys in found.items()})
 
     def get(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
         """Entries that are there and intact. Damaged shards are removed, their entries are missing."""
@@ -89,6 +108,8 @@ class Store:
             for key in wanted:
                 if key in content:
                     found[key] = content[key]
+                else:
+                    entries.pop(key, None)
         return found
 
     def require(self, fingerprint: str, keys: Iterable[str]) -> dict[str, Features]:
@@ -115,7 +136,8 @@ class Store:
 
     def size(self) -> dict[str, int]:
         """Bytes per fingerprint."""
-        folders = sorted(p for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
+        there = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        folders = [p for p in there if p.is_dir() and not p.name.startswith(".")]
         return {p.name: sum(f.stat().st_size for f in p.glob("*.safetensors")) for p in folders}
 
     def clean(self, fingerprint: str | None = None) -> int:
@@ -133,24 +155,52 @@ class Store:
             raise UsageError(f"store {self.root}: no features of {fingerprint!r}; `av-bench store size` lists them")
         return freed
 
+    def keep(self, fingerprints: Set[str], media: Set[str]) -> int:
+        """Remove all but the entries of some fingerprints for some media (sha256 or identity); returns bytes freed.
+
+        Shards stay whole while one of their entries is kept; texts of a kept fingerprint stay.
+        """
+        freed, wanted = 0, {digest[:_DIGITS] for digest in media}
+        for name in self.size():
+            if name not in fingerprints:
+                freed += self.clean(name)
+                continue
+            for shard in (self.root / name).glob("*.safetensors"):
+                if not any(_is_of(key, wanted) for key in _keys_of(shard)):
+                    freed += shard.stat().st_size
+                    shard.unlink(missing_ok=True)
+            self._index.pop(name, None)
+            self._seen.pop(name, None)
+        return freed
+
+    def bytes_of_an_entry(self, fingerprint: str) -> float | None:
+        """What an entry takes on disk, by the first shard that is indexed; None when there is none."""
+        shard = next(iter(self._entries(fingerprint).values()), None)
+        try:
+            return None if shard is None else shard.stat().st_size / max(1, len(_keys_of(shard)))
+        except OSError:
+            return None
+
+    def free(self) -> int:
+        """Bytes free on the disk of the store."""
+        there = next(folder for folder in (self.root, *self.root.absolute().parents) if folder.exists())
+        return shutil.disk_usage(there).free
+
     def _entries(self, fingerprint: str) -> dict[str, Path]:
         if fingerprint not in self._index:
             self.refresh(fingerprint)
         return self._index[fingerprint]
 
     def _read(self, fingerprint: str, shard: Path) -> dict[str, Features]:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         content: dict[str, Features] = {}
         try:
             payload = _bytes_of(shard)
             if hashlib.sha256(payload).hexdigest()[:40] != shard.stem:
                 raise ValueError("checksum differs")
-            for name, array in load(payload).items():
+            for name, array in arrays(payload):
                 key, _, output = name.rpartition("/")
                 content.setdefault(key, {})[output] = array
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError) as error:
             log.warning("feature shard %s is damaged (%s); its features will be computed again", shard, error)
             with contextlib.suppress(OSError):  # a folder, or not ours to remove: it is not looked at again
                 shard.unlink(missing_ok=True)
@@ -158,6 +208,11 @@ class Store:
             for key in [k for k, s in index.items() if s == shard]:
                 del index[key]
         return content
+
+
+def _is_of(key: str, digests: Set[str]) -> bool:
+    """Whether a key is of a text, or of a medium, or pair of media, that is among the digests."""
+    return key.startswith("text:") or all(part.partition(":")[0] in digests for part in key.split("+"))
 
 
 def _keys_of(shard: Path) -> set[str]:

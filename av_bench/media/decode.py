@@ -32,14 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODER",
-    "SILENCE_PEAK",
     "DecodedMedia",
     "decode",
     "resize",
 ]
 
 DECODER = f"PyAV {av.__version__}"
-SILENCE_PEAK = 1e-4  # -80 dBFS: sound below this counts as silent
 _HIGHEST_RATE = 48_000  # Hz, of the networks
 NO_MEMORY = "it needs more memory than there is"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,7 +15,13 @@ FloatArray = NDArray[np.float64]
 def as_floats(values: ArrayLike, metric: str, name: str, shape: str, ndim: int) -> FloatArray:
     """``values`` as a finite float64 array with ``ndim`` axes; ``shape`` is the expected shape in words.
 
-    A float64 array comes back as it is, not as a copy: callers must not write into it.
+    A float64 array comes back as it is, not as a copy: callers must not write into it. Raises as ``as_numbers`` does.
+    """
+    return as_numbers(values, metric, name, shape, ndim).astype(np.float64, copy=False)
+
+
+def as_numbers(values: ArrayLike, metric: str, name: str, shape: str, ndim: int) -> NDArray[Any]:
+    """``values`` as a finite array with ``ndim`` axes and the dtype it has; an array comes back as it is.
 
     Raises
     ------
@@ -26,26 +34,25 @@ def as_floats(values: ArrayLike, metric: str, name: str, shape: str, ndim: int) 
         raise MetricError(f"{metric}: {name} is not one array ({error}); rows must have equal length") from error
     if raw.dtype.kind not in "fiub":
         raise MetricError(f"{metric}: {name} holds {raw.dtype} values; pass real numbers")
-    array = raw.astype(np.float64, copy=False)
-    if array.ndim != ndim or any(size == 0 for size in array.shape[1:]):
-        raise MetricError(f"{metric}: {name} has shape {array.shape}, expected {shape}; reshape it or fix its source")
-    bad = ~np.isfinite(array)
+    if raw.ndim != ndim or any(size == 0 for size in raw.shape[1:]):
+        raise MetricError(f"{metric}: {name} has shape {raw.shape}, expected {shape}; reshape it or fix its source")
+    bad = ~np.isfinite(raw)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise MetricError(
             f"{metric}: {name} holds {int(bad.sum())} values that are NaN or infinite, the first at index {first}; "
             "leave the clips they come from out, or recompute their features"
         )
-    return array
+    return raw
 
 
-def require_rows(array: FloatArray, minimum: int, metric: str, name: str, why: str) -> None:
+def require_rows(array: NDArray[Any], minimum: int, metric: str, name: str, why: str) -> None:
     """Raise MetricError when ``array`` has fewer than ``minimum`` rows."""
     if len(array) < minimum:
         raise MetricError(f"{metric}: {name} has {len(array)} rows, needs at least {minimum}: {why}; add clips")
 
 
-def require_same(first: FloatArray, second: FloatArray, metric: str, *, axis: int | None = None) -> None:
+def require_same(first: NDArray[Any], second: NDArray[Any], metric: str, *, axis: int | None = None) -> None:
     """Raise MetricError when reference and generated differ in shape (or in the size of one axis)."""
     one, two = (first.shape, second.shape) if axis is None else (first.shape[axis], second.shape[axis])
     if one != two:

@@ -22,7 +22,7 @@ The distance falls as n grows (its bias is about proportional to 1/n), so values
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,12 +32,13 @@ from av_bench.contracts import MetricError, UsageError
 from av_bench.metrics.checks import (
     FloatArray,
     as_floats,
+    as_numbers,
     require_at_least,
     require_finite_result,
     require_rows,
     require_same,
 )
-from av_bench.metrics.gaussian import centre
+from av_bench.metrics.gaussian import centre, moments
 
 # Relative to tr C1 + tr C2: a result below zero by less is rounding and becomes 0. An eigenvalue that is zero but for
 # rounding costs up to sqrt(float64 epsilon) = 1.5e-8; identical sets measured -2e-13 at worst.
@@ -47,9 +48,10 @@ EPSILON = float(np.finfo(np.float64).eps)
 NOT_PSD = 1e-8
 # frechet_infinity: rows per feature dimension from which the distance is close to linear in 1/n.
 SMALLEST_SUBSET = 2
+_SHAPE = "(rows, dimensions)"
 
 
-def validate(reference: FloatArray, generated: FloatArray, metric: str = "frechet_distance") -> None:
+def validate(reference: NDArray[Any], generated: NDArray[Any], metric: str = "frechet_distance") -> None:
     """Raise MetricError unless both are ``(rows >= 2, d)`` with the same d."""
     for name, side in (("reference", reference), ("generated", generated)):
         require_rows(side, 2, metric, name, "a covariance needs two rows")
@@ -79,11 +81,12 @@ def frechet_distance(reference: ArrayLike, generated: ArrayLike) -> float:
     >>> round(frechet_distance([[0.0], [2.0]], [[3.0], [5.0]]), 9)
     9.0
     """
-    x, y = _features(reference, "reference"), _features(generated, "generated")
+    sides = {"reference": reference, "generated": generated}
+    x, y = (as_numbers(v, "frechet_distance", name, _SHAPE, 2) for name, v in sides.items())
     validate(x, y)
-    (mean1, rows1), (mean2, rows2) = centre(x), centre(y)
     if min(len(x), len(y)) > x.shape[1]:
-        return _distance(mean1, unbiased_covariance(rows1), mean2, unbiased_covariance(rows2))
+        return _distance(*moments(x), *moments(y))
+    (mean1, rows1), (mean2, rows2) = (centre(side.astype(np.float64, copy=False)) for side in (x, y))
     trace1, trace2 = (float(np.square(rows).sum()) / (len(rows) - 1) for rows in (rows1, rows2))
     return assemble(mean1 - mean2, trace1, trace2, _nuclear_norm(factor_of_rows(rows1), factor_of_rows(rows2)))
 
@@ -164,7 +167,7 @@ def frechet_infinity(reference: ArrayLike, generated: ArrayLike, seed: int = 202
 
 
 def _features(values: ArrayLike, name: str, metric: str = "frechet_distance") -> FloatArray:
-    return as_floats(values, metric, name, "(rows, dimensions)", 2)
+    return as_floats(values, metric, name, _SHAPE, 2)
 
 
 def unbiased_covariance(centred: FloatArray) -> FloatArray:

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from av_bench.contracts import MetricError
 from av_bench.metrics.checks import FloatArray, as_floats, require_at_least
 
+BLOCK = 1024  # rows that are multiplied at once
+
 
 def centre(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean ``(d,)`` and centred rows; the second pass removes the rounding of the first mean."""
@@ -22,6 +24,22 @@ def centre(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     rest = centred.mean(axis=0)
     centred -= rest
     return mean + rest, centred
+
+
+def moments(rows: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Mean ``(d,)`` and unbiased covariance ``(d, d)`` of rows of any float type, read in blocks.
+
+    As ``centre`` and a product would give them, up to rounding, without a float64 copy of all rows.
+    """
+    mean: FloatArray = rows.mean(axis=0, dtype=np.float64)
+    rest, scatter = np.zeros_like(mean), np.zeros((len(mean), len(mean)))
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK] - mean
+        rest += block.sum(axis=0)
+        scatter += block.T @ block
+    rest /= len(rows)  # the rounding of the mean
+    scatter -= len(rows) * np.outer(rest, rest)
+    return mean + rest, scatter / (len(rows) - 1)
 
 
 class GaussianStatistics:

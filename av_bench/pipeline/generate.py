@@ -27,11 +27,12 @@ from av_bench.contracts import (
     UsageError,
     plugin_boundary,
 )
+from av_bench.features.identify import identify
 from av_bench.features.sides import MediaFile
 from av_bench.pipeline.own_samples import refuse_changed_samples
 from av_bench.results.ledger import entry
 from av_bench.runtime.cores import default_workers, torch_threads
-from av_bench.runtime.files import inside, write_atomically
+from av_bench.runtime.files import home, inside, write_atomically
 from av_bench.runtime.prefetch import prefetch_map
 from av_bench.runtime.progress import Reporter, Stage
 
@@ -115,8 +116,8 @@ def collect_samples(
     there = {(clip.id, k): path for clip, k in keys if (path := files.find((clip.id, k), known)) is not None}
     todo = tuple((clip, k) for clip, k in keys if (clip.id, k) not in there)
     earlier = {key: MediaFile(key[0], path, key[1]) for key, path in there.items()}
-    for _ in prefetch_map(MediaFile.identify, earlier.values(), plan.options.workers or default_workers(), 64):
-        pass
+    store = plan.options.store or home() / "store"
+    identify(list(earlier.values()), plan.options.workers or default_workers(), store)
     refuse_changed_samples(plan, list(earlier.values()), known)
     job = GenerationJob(
         clips=tuple(clips),

@@ -86,18 +86,19 @@ def _record(
     reporter: Reporter,
 ) -> None:
     folder = plan.folder
-    for clip in plan.clips.clips:
-        problem = sides.problem(clip.id, plan.options.samples_per_clip)
-        if problem is not None:
-            folder.log(clip.id, problem.stage, reason=problem.reason, detail=problem.detail)
-        else:
-            folder.log(clip.id, "score", **sides.origin(clip.id))
-        for stage, reason, detail in sides.flags(clip.id):
-            folder.log(clip.id, stage, reason=reason, detail=detail)
-    for name, detail in plan.clips.left_out:
-        folder.log(name, "set", reason=Reason.LEFT_OUT, detail=detail)
-    for name, detail in done.extra.items():
-        folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
+    with folder.logged_together():
+        for clip in plan.clips.clips:
+            problem = sides.problem(clip.id, plan.options.samples_per_clip)
+            if problem is not None:
+                folder.log(clip.id, problem.stage, reason=problem.reason, detail=problem.detail)
+            else:
+                folder.log(clip.id, "score", **sides.origin(clip.id))
+            for stage, reason, detail in sides.flags(clip.id):
+                folder.log(clip.id, stage, reason=reason, detail=detail)
+        for name, detail in plan.clips.left_out:
+            folder.log(name, "set", reason=Reason.LEFT_OUT, detail=detail)
+        for name, detail in done.extra.items():
+            folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
     folder.write_clips(rows[0])
     folder.write_clips(rows[1], PSEUDO)
     folder.write_json("scores.json", scores)

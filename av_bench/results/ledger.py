@@ -23,9 +23,10 @@ class Ledger:
         self.path = path
         self._file: BinaryIO | None = None
 
-    def write(self, line: Mapping[str, object]) -> None:
-        """Append one line at once. OSError names the file."""
-        payload = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf8", "backslashreplace")
+    def write(self, *lines: Mapping[str, object]) -> None:
+        """Append lines at once. OSError names the file."""
+        text = "".join([f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines])
+        payload = text.encode("utf8", "backslashreplace")
         try:
             if self._file is None:
                 self._file = self.path.open("ab", buffering=0)
@@ -52,20 +53,24 @@ def entry(clip: str, stage: str, reason: Reason | None, detail: str, more: dict[
     return line | more
 
 
-def read_ledger(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_ledger(path: Path, stage: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, entry) of every whole entry. Lines that a kill tore are left out: what they were about was done again.
+
+    With ``stage`` only the entries of that stage; the lines of others are not even parsed, and a run that was started
+    many times has many of them.
 
     UsageError when the file is no ledger at all: not text, or without a single entry in its lines.
     """
     if not path.is_file():
         return
     text = read_text(path, LARGEST_TABLE)
-    found = False
+    found, wanted = False, f'"{stage}"' if stage else ""
     for number, written in enumerate(text.split("\n"), 1):
-        line = _entry(written)
+        line = _entry(written) if not found or wanted in written else None
         if line is not None:
             found = True
-            yield number, line
+            if stage in ("", line["stage"]):
+                yield number, line
     if not found and text.count("\n") > 1:
         raise UsageError(f"{path}: no line of it is a ledger's; remove it, or choose another --out")
 

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from av_bench.contracts import Reason, UsageError
 from av_bench.results.definition import conflicts
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PACKAGES = ("av-bench", "torch", "numpy", "scipy", "av", "librosa", "pandas", "scikit-learn", "soundfile")
+_INPUTS = "inputs.json"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class RunFolder:
     path: Path
     shared: Path | None = None  # the run folder whose samples this one's go to, when it is a shard of that
     _ledger: Ledger = field(init=False, repr=False)
+    _inputs: Inputs | None = field(default=None, init=False, repr=False)
+    _together: list[Mapping[str, object]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._ledger = Ledger(self.path / "ledger.jsonl")
@@ -129,8 +132,10 @@ class RunFolder:
 
     def inputs(self) -> Inputs:
         """What an earlier start of the run was made from (``inputs.json``), empty at the first."""
-        path = self.path / "inputs.json"
-        return read_record(path, Inputs) if path.is_file() else {}
+        if self._inputs is None:
+            path = self.path / _INPUTS
+            self._inputs = read_record(path, Inputs) if path.is_file() else {}
+        return self._inputs
 
     def refuse_to_lose(self, names: Sequence[str]) -> None:
         """UsageError when the folder holds metrics that would not be computed again."""
@@ -158,7 +163,21 @@ class RunFolder:
 
     def write_line(self, line: dict[str, Any]) -> None:
         """Append a line that is made already."""
-        self._ledger.write(line)
+        if self._together is not None:
+            self._together.append(line)
+        else:
+            self._ledger.write(line)
+
+    @contextmanager
+    def logged_together(self) -> Iterator[None]:
+        """Lines logged inside are written at the end of the block, 1,000 at a time."""
+        self._together = []
+        try:
+            yield
+        finally:
+            lines, self._together = self._together, None
+            for start in range(0, len(lines), 1000):
+                self._ledger.write(*lines[start : start + 1000])
 
     def close(self) -> None:
         """Close the ledger."""
@@ -167,13 +186,17 @@ class RunFolder:
     def last_generated(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The latest ledger line about the generation of each (clip, k)."""
         found: dict[tuple[str, int], dict[str, Any]] = {}
-        for _, line in read_ledger(self.path / "ledger.jsonl"):
-            if line["stage"] == "generate" and isinstance(line.get("k"), int):
+        for _, line in read_ledger(self.path / "ledger.jsonl", "generate"):
+            if isinstance(line.get("k"), int):
                 found[line["clip"], line["k"]] = line
         return found
 
     def write_json(self, name: str, value: Mapping[str, object]) -> None:
-        """Write one of the JSON files, whole or not at all."""
+        """Write one of the JSON files, whole or not at all; ``inputs.json`` only when it says something else."""
+        if name == _INPUTS:
+            if value == self.inputs():
+                return
+            self._inputs = cast(Inputs, dict(value))
         write_atomically(self.path / name, dumps(value))
 
     def write_clips(self, rows: list[dict[str, Any]], name: str = "clips.parquet") -> None:

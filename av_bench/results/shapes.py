@@ -165,6 +165,7 @@ class Info(TypedDict):
     schema: NotRequired[int]
     request: NotRequired[Request]
     generator: NotRequired[Described]
+    extractors: NotRequired[dict[str, str]]  # name -> fingerprint
 
 
 class Inputs(TypedDict):

@@ -72,16 +72,7 @@ def check(entry: LockEntry, path: Path, *, fresh: bool = False, progress: Progre
     ``fresh`` reads every byte; otherwise a remembered sha256 of an unchanged file is taken. Raises BadWeights with
     both hashes when the file is another one, and, where no hash is published, when size or format cannot be right.
     """
-    stat = path.stat()
-    with path.open("rb") as file:
-        reason = wrong_kind(file.read(1024), text_is_fine=entry.is_text)
-    if reason is not None:
-        raise BadWeights(f"{path}: refused as {entry.name!r}: this is {reason}")
-    if entry.bytes is not None and stat.st_size != entry.bytes:
-        doubt = _doubt(entry, "bytes")
-        raise BadWeights(f"{path}: {stat.st_size:,} bytes, but {entry.name!r} has {entry.bytes:,}{doubt}")
-    if entry.sha256 is None and entry.md5 is None and (reason := implausible(entry, path)) is not None:
-        raise BadWeights(f"{path}: refused as {entry.name!r}: {reason}{_forget(entry)}")
+    stat = check_at_sight(entry, path)
     known = recorded_sha256(entry) if entry.sha256 is None else entry.sha256
     expected = {"sha256": known, "md5": entry.md5}
     if known is not None and not fresh:
@@ -95,6 +86,21 @@ def check(entry: LockEntry, path: Path, *, fresh: bool = False, progress: Progre
     if known is None:
         _record(entry, found["sha256"], path)
     return found["sha256"]
+
+
+def check_at_sight(entry: LockEntry, path: Path) -> os.stat_result:
+    """What shows without hashing: kind of file, size and, where no hash is published, format. BadWeights."""
+    stat = path.stat()
+    with path.open("rb") as file:
+        reason = wrong_kind(file.read(1024), text_is_fine=entry.is_text)
+    if reason is not None:
+        raise BadWeights(f"{path}: refused as {entry.name!r}: this is {reason}")
+    if entry.bytes is not None and stat.st_size != entry.bytes:
+        doubt = _doubt(entry, "bytes")
+        raise BadWeights(f"{path}: {stat.st_size:,} bytes, but {entry.name!r} has {entry.bytes:,}{doubt}")
+    if entry.sha256 is None and entry.md5 is None and (reason := implausible(entry, path)) is not None:
+        raise BadWeights(f"{path}: refused as {entry.name!r}: {reason}{_forget(entry)}")
+    return stat
 
 
 def _mismatch(entry: LockEntry, path: Path, kind: str, expected: str, found: str) -> str:
@@ -169,18 +175,32 @@ def digests(path: Path, kinds: Iterable[str], progress: Progress | None = None) 
 
 
 def file_sha256(path: str | Path) -> str:
-    """sha256 of a file, remembered in the home folder by (path, size, mtime in ns).
+    """sha256 of a file, remembered in the home folder by path and state (size, mtime in ns, inode).
 
-    A change that keeps size and mtime goes unseen here; ``av-bench weights verify`` reads every byte.
+    A change of the bytes in place that keeps size and mtime goes unseen here; ``av-bench weights verify`` reads every
+    byte.
     """
     path = Path(path).resolve()
+    known = remembered(path)
+    if known is not None:
+        return known
     stat = path.stat()
-    if _memory().get(str(path), [])[:2] == [stat.st_size, stat.st_mtime_ns]:
-        return str(_memory()[str(path)][2])
     value = digests(path, ["sha256"])["sha256"]
     if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
         remember(path, value, stat)
     return value
+
+
+def remembered(path: Path) -> str | None:
+    """sha256 of a file that was hashed before and is in the state it had then, else None. Reads no byte of it."""
+    path = path.resolve()
+    *state, sha256 = _memory().get(str(path), [None])
+    return str(sha256) if state == _state(path.stat()) else None
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    """What changes with a file, as far as that shows without reading it."""
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def _memory() -> dict[str, list[Any]]:
@@ -189,7 +209,7 @@ def _memory() -> dict[str, list[Any]]:
     except (OSError, ValueError):
         return {}  # absent or damaged: the hashes are computed again
     entries = content.items() if isinstance(content, dict) else ()
-    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 3}
+    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 4}
 
 
 def remember(path: Path, sha256: str, stat: os.stat_result | None = None) -> None:
@@ -197,7 +217,7 @@ def remember(path: Path, sha256: str, stat: os.stat_result | None = None) -> Non
     path = path.resolve()
     stat = stat or path.stat()
     memory = {known: value for known, value in _memory().items() if Path(known).exists()}
-    memory[str(path)] = [stat.st_size, stat.st_mtime_ns, sha256]
+    memory[str(path)] = [*_state(stat), sha256]
     try:
         write_json(home() / "hashes.json", memory, indent=None)
     except OSError:

@@ -8,8 +8,6 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from av_bench.contracts import Clip, ClipSet, Generated, Modality, UsageError, clip_seed
 from model_zoo.baselines.inprocess import InProcessBaseline
 from model_zoo.baselines.schema import Manifest
@@ -84,6 +82,8 @@ class AudioLDM2(InProcessBaseline):
                 yield self._one(clip, k, seed)
 
     def _one(self, clip: Clip, k: int, seed: int) -> Generated:
+        import torch
+
         random = torch.Generator("cpu").manual_seed(clip_seed(seed, clip.id, k))
         started = self._clock()
         made = self._pipe(
@@ -104,6 +104,8 @@ class AudioLDM2(InProcessBaseline):
 
     def _clock(self) -> float:
         if self.device.startswith("cuda"):
+            import torch
+
             torch.cuda.synchronize()
         return time.perf_counter()
 

@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 from numpy.typing import NDArray
 
-from av_bench.contracts import MediaError, Reason
-from av_bench.media.decode import SILENCE_PEAK
+from av_bench.contracts import SILENCE_PEAK, MediaError, Reason
 from model_zoo.external.contract import OutputRow
 
 _FORMATS = {"WAV": ".wav", "WAVEX": ".wav", "FLAC": ".flac"}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from av_bench.contracts import MetricError
 from av_bench.metrics import GaussianStatistics, frechet_distance, frechet_from_statistics
+from av_bench.metrics.gaussian import BLOCK, moments
 from tests.metrics.tester import check_refuses_bad_arrays, check_value
 
 
@@ -79,3 +80,16 @@ def test_refusals() -> None:
         GaussianStatistics.from_arrays({"n": np.array(1), "mean": np.zeros(2)})
     with pytest.raises(MetricError, match="do not fit"):
         GaussianStatistics.from_arrays({"n": np.array(1), "mean": np.zeros(2), "scatter": np.zeros((3, 3))})
+
+
+def test_moments_in_blocks_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(3)
+    for dtype, offset, rel in ((np.float64, 1e6, 1e-9), (np.float32, 100.0, 1e-12)):
+        rows = (rng.normal(size=(2 * BLOCK + 5, 7)) * np.arange(1, 8) + offset).astype(dtype)
+        mean, covariance = moments(rows)
+        exact = rows.astype(np.longdouble)
+        centred = exact - exact.mean(axis=0)
+        assert mean == pytest.approx(exact.mean(axis=0).astype(float), rel=1e-14)
+        expected = (centred.T @ centred / (len(rows) - 1)).astype(float)
+        assert np.abs(covariance - expected).max() < rel * np.abs(expected).max()
+        assert covariance.dtype == mean.dtype == np.float64

@@ -16,7 +16,8 @@ from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import OPTIONS, read_settings
+from model_zoo.mmaudio.sampling.settings import read_settings
+from model_zoo.options import MMAUDIO_NANO
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"
@@ -35,7 +36,7 @@ class MMAudioNano(MMAudio):
 
     small = True
     beside: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
-    options: ClassVar[Mapping[str, str]] = {key: text for key, text in OPTIONS.items() if key != "window"}
+    options: ClassVar[Mapping[str, str]] = MMAUDIO_NANO
 
     def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: object) -> None:
         settings = read_settings("mmaudio-nano", options, fixed=("window",), cfg=GUIDANCE)

@@ -18,7 +18,8 @@ from model_zoo.mmaudio.flow.load import load_trained
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import OPTIONS, Settings, read_settings
+from model_zoo.mmaudio.sampling.settings import Settings, read_settings
+from model_zoo.options import PUBLISHED_MMAUDIO
 
 TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
 LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
@@ -87,7 +88,7 @@ class PublishedMMAudio(MMAudio):
     """
 
     variant: ClassVar[str]
-    options: ClassVar[Mapping[str, str]] = {**OPTIONS, "vae": "a trained VAE in place of the published one"}
+    options: ClassVar[Mapping[str, str]] = PUBLISHED_MMAUDIO
 
     def __init__(self, weights: str | None = None, vae: str | None = None, **options: object) -> None:
         found = variant(self.variant)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from av_bench.contracts import UsageError
 from model_zoo.spec_values import Number, written
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Conditions = Literal["both", "video", "text", "none"]
 Solver = Literal["euler", "adaptive"]
@@ -100,6 +100,8 @@ def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Ten
     """A function as it is, compiled, or compiled and replayed as CUDA graphs (on a CPU that is compiled only)."""
     if how == "no":
         return function
+    import torch
+
     if how == "yes":
         return torch.compile(function)
     recorded = torch.compile(function, mode="reduce-overhead")
@@ -117,6 +119,9 @@ def cast_once(network: nn.Module) -> None:
     Autocast would cast them at every use, since it keeps casts only of weights that are trained; the values, and so the
     samples, are the same. What autocast leaves in float32 (norms, embeddings, latent statistics) stays as it is.
     """
+    import torch
+    from torch import nn
+
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv1d):
             module.to(torch.bfloat16)
