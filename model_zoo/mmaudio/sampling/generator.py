@@ -226,7 +226,7 @@ class MMAudio(Generator):
             stacked([r.sync for r in rows], network.empty_sync_feat, config.sync_len),
             stacked([r.text for r in rows], network.empty_string_feat, config.text_len),
         )
-        return real.join(network.empty(len(rows) * count, self._negative_text())) if self.settings.cfg >= 1 else real
+        return real.join(network.empty(len(rows) * count, self._negative_text())) if self.settings.guided else real
 
     def _negative_text(self) -> Tensor | None:
         """Tokens of the negative text, encoded once; None for the empty string's own."""
@@ -236,7 +236,7 @@ class MMAudio(Generator):
 
     def _solve(self, noise: Tensor, condition: Preprocessed) -> Tensor:
         """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
-        guided, strength, cut = self.settings.cfg >= 1, self.settings.cfg, self.windows
+        guided, strength, cut = self.settings.guided, self.settings.cfg, self.windows
         fade = cut.weights().to(noise.device)
         groups = self._groups(len(noise) * len(cut), condition)
 
@@ -262,7 +262,7 @@ class MMAudio(Generator):
         parts = [slice(i, min(i + batch, windows)) for i in range(0, windows, batch)]
         if len(parts) == 1:
             return [(parts[0], condition)]
-        if self.settings.cfg < 1:
+        if not self.settings.guided:
             return [(part, condition.rows(part)) for part in parts]
         real, empty = condition.rows(slice(0, windows)), condition.rows(slice(windows, 2 * windows))
         return [(part, real.rows(part).join(empty.rows(part))) for part in parts]

@@ -21,7 +21,7 @@ OVERLAP = 2.0  # seconds that windows of a long clip share
 SHORTEST_WINDOW = OVERLAP + 1
 OPTIONS: Mapping[str, str] = {
     "steps": f"steps of the Euler solver (default {STEPS})",
-    "cfg": f"strength of guidance; below 1 the unconditional pass is left out (default {GUIDANCE})",
+    "cfg": f"strength of guidance; at 1 and below the unconditional pass is left out (default {GUIDANCE})",
     "negative": "text to steer away from, used by the unconditional pass",
     "solver": "euler, or adaptive",
     "conditions": "both, video, text or none",
@@ -34,7 +34,7 @@ OPTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample. ``cfg`` below 1 leaves the unconditional pass out.
+    """How to sample. ``cfg`` of 1 and below leaves the unconditional pass out.
 
     ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "yes" compiles the flow network,
     "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for.
@@ -60,10 +60,15 @@ class Settings:
             raise UsageError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
         if not (math.isfinite(self.window) and self.window >= SHORTEST_WINDOW):
             raise UsageError(f"window must be {SHORTEST_WINDOW:g} s or longer, got {self.window:g} s")
-        if self.negative and self.cfg < 1:
+        if self.negative and not self.guided:
             raise UsageError(f"negative text is used by the unconditional pass, which cfg={self.cfg:g} leaves out")
         if not math.isfinite(self.cfg):
             raise UsageError(f"cfg must be a number, got {self.cfg}")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional pass has any weight: at ``cfg`` 1 it cancels out."""
+        return self.cfg > 1
 
 
 def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ...] = (), **defaults: Any) -> Settings:

@@ -224,6 +224,18 @@ def test_guidance_in_one_batch_equals_two_passes(clips: ClipSet) -> None:
     assert not torch.equal(ours, run(generator(cfg=0.0), clips, [0])["c0~0"].audio)
 
 
+def test_guidance_of_one_is_the_conditional_pass_alone(clips: ClipSet) -> None:
+    """At 1 the unconditional velocity cancels out: one row a step, and the two-pass result up to rounding."""
+    model, rows = generator(cfg=1.0), set()
+    flow_of = model.network.flow
+    model._flow = lambda x, t, pre: (rows.add(len(x)), flow_of(x, t, pre))[1]
+    ours = run(model, clips, [0])["c0~0"].audio
+    assert rows == {1}
+    two_passes = run(generator(cfg=1.0 + 1e-9), clips, [0])["c0~0"].audio
+    torch.testing.assert_close(ours, two_passes, rtol=0, atol=1e-5)
+    assert not torch.allclose(ours, run(generator(cfg=1.5), clips, [0])["c0~0"].audio, rtol=0, atol=1e-3)
+
+
 def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU another batch size is another compilation; the rows that fill it up leave no trace."""
     alone = run(generator(), clips, [0, 1, 3])
@@ -290,6 +302,7 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
         ({"window": 2.0}, "window must be 3 s or longer"),
         ({"window": math.nan}, "window must be 3 s or longer"),
         ({"negative": "music", "cfg": 0.5}, "which cfg=0.5 leaves out"),
+        ({"negative": "music", "cfg": 1.0}, "which cfg=1 leaves out"),
     ],
 )
 def test_wrong_settings_are_named(options: dict[str, Any], message: str) -> None:
