@@ -320,6 +320,7 @@ def _mount() -> None:
     from av_bench.cli.export import export
     from av_bench.cli.features import features
     from av_bench.cli.figure import app as figure_app
+    from av_bench.cli.generate import generate
     from av_bench.cli.judge import mount as mount_judges
     from av_bench.cli.merge import merge
     from av_bench.cli.report import report
@@ -345,6 +346,7 @@ def _mount() -> None:
     app.command("merge")(merge)
     app.command("train")(train)
     app.command("features")(features)
+    app.command("generate")(generate)
     mount_judges(app)
     app.command("table")(table)
     app.command("export")(export)

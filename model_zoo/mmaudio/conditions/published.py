@@ -17,6 +17,7 @@ from av_bench.contracts import Decoded, MediaError, Reason, VideoRequest
 from av_bench.features.store import Store, media_key, text_key
 from av_bench.media.content import read_content
 from av_bench.media.decode import decode
+from av_bench.media.still import decode_still
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
 from av_bench.runtime.devices import single_precision
@@ -31,6 +32,7 @@ CLIP_REQUEST = VideoRequest(float(CLIP_FPS), SIZE, "squash")
 SYNC_REQUEST = VideoRequest(float(SYNC_FPS), 224, "center")
 _FRAMES_AT_ONCE = 16  # CLIP frames per forward
 _PREFIX = "vfeat_extractor."
+_GLANCE = SYNC_SEGMENT / SYNC_FPS  # s: the shortest video that the networks take
 
 
 class OfficialConditioner:
@@ -141,6 +143,28 @@ def stretches(
         store.put(_folder(conditioner), entries)
     clip, sync = (torch.stack(part) for part in zip(*found, strict=True))
     return clip, sync, seconds_taken
+
+
+def still(
+    conditioner: Conditioner, path: Path, window: float, windows: int, store: Store | None
+) -> tuple[Tensor, float | None]:
+    """Clip tokens ``(W, Lc, Dc)`` of a still picture, the same at every place, and the seconds as ``stretches`` says.
+
+    The networks that give clip tokens see one picture at a time, so a glance is enough.
+    """
+    length = conditioner.lengths(window)[0]
+    content = read_content(path)
+    key = f"{media_key(content.identity, _GLANCE)}@still"
+    known = None if store is None else store.get(_folder(conditioner), [key]).get(key)
+    if known is not None:
+        return torch.from_numpy(known["clip"]).expand(windows, length, -1), None
+    media = decode_still(path, conditioner.requests, _GLANCE, content)
+    started = time.perf_counter()
+    token = conditioner.video(media, _GLANCE)[0][:1]
+    seconds = time.perf_counter() - started
+    if store is not None:
+        store.put(_folder(conditioner), {key: {"clip": token.numpy()}})
+    return token.expand(windows, length, -1), seconds
 
 
 def words(conditioner: Conditioner, text: str, store: Store | None) -> tuple[Tensor, float]:

@@ -14,36 +14,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from av_bench.contracts import Clip, ClipSet, Generated, Generator, MediaError, Modality, Reason, UsageError
+from av_bench.contracts import Clip, ClipSet, Generated, Generator, Modality, Reason, UsageError
 from av_bench.features.store import Store
 from av_bench.runtime.devices import finish, own_stream, single_precision
 from av_bench.runtime.prefetch import prefetch_map
-from model_zoo.mmaudio.conditions.published import stretches, words
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling import windows
+from model_zoo.mmaudio.sampling.inputs import InputReader, Inputs, check_clips
 from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, cast_once, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 READERS = 3  # threads that decode videos for a GPU
-
-
-def _text(clip: Clip) -> str:
-    """A clip's text; one of blanks is none."""
-    return (clip.text or "").strip()
-
-
-@dataclass
-class _Inputs:
-    """Raw conditions of one clip, one row per window; None where the modality is missing."""
-
-    clip: Clip
-    visual: Tensor | None = None
-    sync: Tensor | None = None
-    text: Tensor | None = None
-    problem: MediaError | None = None
-    seconds: float | None = 0.0  # what the networks took for them; None when the store had the video's tokens
 
 
 @dataclass
@@ -123,11 +106,7 @@ class MMAudio(Generator):
         del seed
         if not (math.isfinite(seconds) and seconds > 0):
             raise UsageError(f"{self.name}: a clip must last longer than 0 s, got {seconds:g} s")
-        if self.conditions and not any(map(self._has_condition, clips.clips)):
-            wanted = " or a ".join(sorted(self.conditions, reverse=True))
-            raise UsageError(
-                f"{self.name}: no clip of set {clips.name} has a {wanted}; `conditions` names what is used"
-            )
+        check_clips(self.name, clips, self.conditions, self.settings)
         self._plan(seconds)
 
     def _plan(self, seconds: float) -> None:
@@ -149,7 +128,7 @@ class MMAudio(Generator):
                 for k in range(samples):
                     yield from self._decode(*self._latents([(inputs, k)], seed))
             return
-        jobs: list[tuple[_Inputs, int]] = []
+        jobs: list[tuple[Inputs, int]] = []
         waiting: deque[Future[list[Generated]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
             for inputs in prefetch_map(self._read, clips, READERS, 2 * at_once):
@@ -164,38 +143,14 @@ class MMAudio(Generator):
             while waiting:
                 yield from waiting.popleft().result()
 
-    def _has_condition(self, clip: Clip) -> bool:
-        """Whether a clip has any of the conditions that are to be used."""
-        has_video, has_text = clip.video is not None, bool(_text(clip))
-        return ("video" in self.conditions and has_video) or ("text" in self.conditions and has_text)
-
-    @torch.no_grad()
-    def _read(self, clip: Clip) -> _Inputs:
+    def _read(self, clip: Clip) -> Inputs:
         """Decode one clip and compute its conditions, window by window."""
-        inputs = _Inputs(clip)
-        try:
-            if self.conditions and not self._has_condition(clip):
-                wanted = " or ".join(sorted(self.conditions))
-                detail = f"no {wanted} to generate from; conditions=none generates from nothing"
-                raise MediaError(clip.id, Reason.NO_VIDEO if "video" in self.conditions else Reason.NO_TEXT, detail)
-            if "video" in self.conditions and clip.video is not None:
-                cut = self.windows
-                with own_stream(self.device):
-                    inputs.visual, inputs.sync, inputs.seconds = stretches(
-                        self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
-                    )
-            if "text" in self.conditions and (text := _text(clip)):
-                with own_stream(self.device):
-                    tokens, seconds = words(self.conditioner, text, self.store)
-                inputs.text = tokens.expand(len(self.windows), -1, -1)
-                inputs.seconds = None if inputs.seconds is None else inputs.seconds + seconds
-        except MediaError as error:
-            inputs.problem = error
-        return inputs
+        reader = InputReader(self.conditioner, self.conditions, self.windows, self.seconds, self.store, self.device)
+        return reader.read(clip)
 
     def _latents(
-        self, jobs: Sequence[tuple[_Inputs, int]], seed: int
-    ) -> tuple[Sequence[tuple[_Inputs, int]], Any, float]:
+        self, jobs: Sequence[tuple[Inputs, int]], seed: int
+    ) -> tuple[Sequence[tuple[Inputs, int]], Any, float]:
         """Normalised latents ``(b, total, C)`` of the jobs that have conditions."""
         started = time.perf_counter()
         usable = [job for job in jobs if job[0].problem is None]
@@ -212,7 +167,7 @@ class MMAudio(Generator):
         finish(self.device)
         return jobs, latent, (time.perf_counter() - started) / len(usable)
 
-    def _condition(self, rows: Sequence[_Inputs]) -> Preprocessed:
+    def _condition(self, rows: Sequence[Inputs]) -> Preprocessed:
         """Conditions of all windows of all rows, joined with the empty ones when guidance needs them."""
         network, count = self.network, len(self.windows)
         config = network.config
@@ -226,10 +181,16 @@ class MMAudio(Generator):
             stacked([r.sync for r in rows], network.empty_sync_feat, config.sync_len),
             stacked([r.text for r in rows], network.empty_string_feat, config.text_len),
         )
-        return real.join(network.empty(len(rows) * count, self._negative_text())) if self.settings.guided else real
+        if not self.settings.guided:
+            return real
+        negative = self._negative_text()
+        if any(r.negative is not None for r in rows):
+            common = network.empty_string_feat if negative is None else negative[0]
+            negative = stacked([r.negative for r in rows], common, config.text_len)
+        return real.join(network.empty(len(rows) * count, negative))
 
     def _negative_text(self) -> Tensor | None:
-        """Tokens of the negative text, encoded once; None for the empty string's own."""
+        """Tokens of the negative text of all clips, encoded once; None for the empty string's own."""
         if self.settings.negative and self._negative is None:
             self._negative = self.conditioner.text(self.settings.negative)[None].to(self.device)
         return self._negative
@@ -268,7 +229,7 @@ class MMAudio(Generator):
         return [(part, real.rows(part).join(empty.rows(part))) for part in parts]
 
     @torch.no_grad()
-    def _decode(self, jobs: Sequence[tuple[_Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
+    def _decode(self, jobs: Sequence[tuple[Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
         """Latents to audio, trimmed to the asked length; jobs without conditions keep their reason."""
         started = time.perf_counter()
         usable = sum(inputs.problem is None for inputs, _ in jobs)
