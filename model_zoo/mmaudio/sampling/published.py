@@ -101,7 +101,8 @@ class PublishedMMAudio(MMAudio):
         network = own or mmaudio.build(self.variant, files.load_state_dict(files.require(found.weights)))
         codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True)
         super().__init__(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
-        given = [files.file_sha256(Path(file))[:16] for file in (weights, vae) if file is not None]
+        given = [] if own is None else [files.hash_of_mapping(own.state_dict())[:16]]
+        given += [files.hash_of_mapping(files.load_state_dict(vae))[:16]] if vae is not None else []
         self.identity = "-".join([*given, *(files.file_sha256(files.require(entry))[:16] for entry in needed)])
         if weights is None:
             self.training_sets, self.paper = TRAINING_SETS, rows_of_the_paper(found.name)
