@@ -144,10 +144,13 @@ def check_start(found: FlowWeights, config: NetworkConfig, where: str) -> None:
 
 
 def filled(config: NetworkConfig, tensors: dict[str, torch.Tensor], where: str = "the given weights") -> FlowNetwork:
-    """A network of these sizes that takes ``tensors`` as they are, for inference. BadWeights for another layout."""
+    """A network of these sizes with a copy of ``tensors``, for inference. BadWeights for another layout.
+
+    A copy, since a file's tensors lie in memory as they lie in the file: the last bits of products depend on that.
+    """
     with torch.device("meta"):
         network = FlowNetwork(config)
-    network.load_official(tensors, where)
+    network.load_official({key: value.clone() for key, value in tensors.items()}, where)
     network.t_embed.freqs = type(network.t_embed)(config.hidden, config.v2).freqs
     network.set_lengths(config.latent_len, config.clip_len, config.sync_len)
     return network.eval().requires_grad_(False)

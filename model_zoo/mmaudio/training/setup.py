@@ -172,7 +172,7 @@ def _statistics_source(recipe: FlowRecipe, mix: Mix) -> FeatureSet:
 def _empty_text(recipe: FlowRecipe, mix: Mix) -> torch.Tensor:
     """Features (Lt, Dt) of the empty text: from the recipe's file, or stored with the training features."""
     if recipe.empty_text is not None:
-        return _empty_text_of_file(recipe.empty_text, f"config {recipe.name}: empty_text {recipe.empty_text}", mix)
+        return _fitting_empty_text(recipe.empty_text, f"config {recipe.name}: empty_text {recipe.empty_text}", mix)
     for _, features in mix.sources:
         found = features.text_features("")
         if found is not None:
@@ -183,7 +183,7 @@ def _empty_text(recipe: FlowRecipe, mix: Mix) -> torch.Tensor:
     )
 
 
-def _empty_text_of_file(path: str, where: str, mix: Mix) -> torch.Tensor:
+def empty_text_of_file(path: Path | str, where: str) -> torch.Tensor:
     """The tensor ``empty_string_feat`` of a file, or the first item of a batch as the official file holds it."""
     try:
         content = weights.load_checkpoint(path)
@@ -192,11 +192,15 @@ def _empty_text_of_file(path: str, where: str, mix: Mix) -> torch.Tensor:
     found = content.get("empty_string_feat") if isinstance(content, Mapping) else content
     if isinstance(found, list | tuple) or (isinstance(found, torch.Tensor) and found.ndim == 3):
         found = found[0] if len(found) else None
-    shape = mix.shapes["text"]
     if not isinstance(found, torch.Tensor):
         raise UsageError(f"{where}: holds neither a tensor empty_string_feat nor a batch of features")
+    return found.detach().float().clone()
+
+
+def _fitting_empty_text(path: str, where: str, mix: Mix) -> torch.Tensor:
+    found, shape = empty_text_of_file(path, where), mix.shapes["text"]
     if tuple(found.shape) != shape or not bool(found.isfinite().all()):
         raise UsageError(
             f"{where}: holds {tuple(found.shape)}, expected {shape}, all finite; use this network's encoder"
         )
-    return found.detach().float().clone()
+    return found
