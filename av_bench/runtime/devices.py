@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av_bench.contracts import MissingRequirement, UsageError
@@ -60,6 +62,17 @@ def _all_cuda() -> list[str]:
 def device_type(device: str) -> str:
     """``cpu``, ``cuda`` ...: what of a device's name decides the numbers."""
     return device.partition(":")[0]
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether this machine's processor has products of bf16 numbers (AVX-512 BF16, AMX, or those of Arm)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf8", errors="replace")
+    except OSError:  # no Linux: nobody says
+        return False
+    flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
 
 
 @contextlib.contextmanager

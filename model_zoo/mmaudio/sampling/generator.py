@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,7 +37,7 @@ class MMAudio(Generator):
     The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
     are the same bit for bit whatever they are generated with; on a GPU ``batch`` samples run together and may differ
     in the last bits of bf16 arithmetic. ``batch`` also bounds the windows of long clips that run together. The state
-    stays float32; the network runs under bf16 autocast on a GPU, the codec in full float32. A GPU reads, samples and
+    stays float32; the network runs in the settings' precision, the codec in full float32. A GPU reads, samples and
     decodes on streams of their own. With ``batch`` 1, and on a CPU, one thing comes after the other, and the seconds of
     a sample are its own.
     """
@@ -51,6 +52,7 @@ class MMAudio(Generator):
     paper: tuple[dict[str, str], ...] = ()
     identity: str = ""  # changes with the weights: samples of others are not taken for its own
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    half: bool = False  # products of the flow network in bf16; ``place`` decides
     seconds: float = 8.0
     watchable: bool = True
     options: ClassVar[Mapping[str, str]] = OPTIONS
@@ -81,12 +83,15 @@ class MMAudio(Generator):
             self.store = Store(root)
 
     def place(self, device: str) -> None:
-        """Move everything to a device; on a GPU the network's weights become bf16 for good."""
+        """Move everything to a device; with bf16 the network's weights become bf16 for good."""
         self.device = torch.device(device)
+        self.half = self.settings.half(self.device)
+        usual = self.half == (self.device.type == "cuda")
+        self.identity = self.identity.partition("@")[0] + ("" if usual else f"@{'bf16' if self.half else 'fp32'}")
         # clips of one call: on a GPU several full batches, between which nothing waits
         self.chunk = 16 if self.device.type == "cpu" else 8 * self.settings.batch
         self.network.to(self.device)
-        if self.device.type == "cuda":
+        if self.half:
             cast_once(self.network)
         self.codec.to(self.device)
         self.conditioner.to(self.device)
@@ -161,7 +166,8 @@ class MMAudio(Generator):
         rows = usable + usable[-1:] * filled
         shape = (self.windows.total, self.codec.latent_dim)
         noise = torch.stack([matching.noise(shape, seed, inputs.clip.id, k) for inputs, k in rows]).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        full = nullcontext() if self.half else single_precision()
+        with full, torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             condition = self._condition([inputs for inputs, _ in rows])
             latent = self._solve(noise, condition)[: len(usable)]
         finish(self.device)

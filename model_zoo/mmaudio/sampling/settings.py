@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from av_bench.contracts import UsageError
+from av_bench.runtime.devices import multiplies_bf16
 from model_zoo.spec_values import Number, written
 
 Conditions = Literal["both", "video", "text", "none"]
 Solver = Literal["euler", "adaptive"]
 Compile = Literal["no", "yes", "graphs"]
+Precision = Literal["bf16", "fp32", "auto"]
 STEPS, GUIDANCE = 25, 4.5
 OVERLAP = 2.0  # seconds that windows of a long clip share
 SHORTEST_WINDOW = OVERLAP + 1
@@ -28,6 +30,7 @@ OPTIONS: Mapping[str, str] = {
     "window": "longest stretch generated in one piece, in seconds",
     "batch": "windows that run together on a GPU (default 8)",
     "compile": "no, yes, or graphs (CUDA graphs)",
+    "precision": "fp32 (default on a CPU), bf16 (default on a GPU), or auto: bf16 where the processor multiplies it",
     "weights": "trained weights in place of the published ones",
 }
 
@@ -37,7 +40,8 @@ class Settings:
     """How to sample. ``cfg`` of 1 and below leaves the unconditional pass out.
 
     ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "yes" compiles the flow network,
-    "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for.
+    "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for. ``precision`` is
+    that of the flow network's products; None is fp32 on a CPU and bf16 on a GPU.
     """
 
     steps: int = STEPS
@@ -48,10 +52,13 @@ class Settings:
     window: float = 8.0
     batch: int = 8
     compile: Compile = "no"
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.compile not in get_args(Compile):
             raise UsageError(f"compile must be one of {', '.join(get_args(Compile))}, got {self.compile!r}")
+        if self.precision not in (None, *get_args(Precision)):
+            raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
         if self.solver not in get_args(Solver):
             raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
         if self.conditions not in get_args(Conditions):
@@ -64,6 +71,12 @@ class Settings:
             raise UsageError(f"negative text is used by the unconditional pass, which cfg={self.cfg:g} leaves out")
         if not math.isfinite(self.cfg):
             raise UsageError(f"cfg must be a number, got {self.cfg}")
+
+    def half(self, device: torch.device) -> bool:
+        """Whether the flow network's products are made in bf16 on a device."""
+        if self.precision == "auto":
+            return device.type == "cuda" or multiplies_bf16()
+        return self.precision == "bf16" or (self.precision is None and device.type == "cuda")
 
     @property
     def guided(self) -> bool:
@@ -94,7 +107,7 @@ def _typed(name: str, key: str, value: object) -> object:
         return float(value)
     if key == "compile" and value in ("yes", "no", "graphs"):
         return value
-    if key in ("negative", "solver", "conditions"):
+    if key in ("negative", "solver", "conditions", "precision"):
         return written(value)
     wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value

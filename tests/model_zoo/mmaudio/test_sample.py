@@ -14,7 +14,7 @@ from av_bench.contracts import Clip, ClipSet, Decoded, MediaError, Reason, Usage
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.sampling import windows
+from model_zoo.mmaudio.sampling import settings, windows
 from model_zoo.mmaudio.sampling.generator import MMAudio
 from model_zoo.mmaudio.sampling.settings import Settings
 from tests.media_files import write_video
@@ -236,6 +236,28 @@ def test_guidance_of_one_is_the_conditional_pass_alone(clips: ClipSet) -> None:
     assert not torch.allclose(ours, run(generator(cfg=1.5), clips, [0])["c0~0"].audio, rtol=0, atol=1e-3)
 
 
+def test_precision_changes_samples_a_little_and_is_part_of_their_identity(
+    clips: ClipSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(**options: Any) -> tuple[Tensor, str]:
+        model = generator(**options)
+        model.identity = "weights"
+        model.place("cpu")
+        model.place("cpu")  # a run places a model that placed itself
+        return run(model, clips, [0])["c0~0"].audio, model.identity
+
+    (usual, name), (full, same), (half, other) = made(), made(precision="fp32"), made(precision="bf16")
+    assert torch.equal(usual, full)
+    assert (name, same, other) == ("weights", "weights", "weights@bf16")
+    difference = float((half - full).abs().max() / full.abs().max())
+    assert 1e-5 < difference < 0.1
+    for able in (True, False):
+        monkeypatch.setattr(settings, "multiplies_bf16", lambda able=able: able)
+        wave, identity = made(precision="auto")
+        assert identity == ("weights@bf16" if able else "weights")
+        assert torch.equal(wave, half if able else full)
+
+
 def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU another batch size is another compilation; the rows that fill it up leave no trace."""
     alone = run(generator(), clips, [0, 1, 3])
@@ -297,6 +319,7 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
     [
         ({"cfg": math.nan}, "cfg must be a number"),
         ({"solver": "magic"}, "solver must be one of"),
+        ({"precision": "fp16"}, "precision must be one of bf16, fp32, auto"),
         ({"conditions": "smell"}, "conditions must be"),
         ({"steps": 0}, "at least 1"),
         ({"window": 2.0}, "window must be 3 s or longer"),
