@@ -6,8 +6,9 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -40,11 +41,18 @@ class OfficialConditioner:
 
     requests: tuple[VideoRequest, ...] = (CLIP_REQUEST, SYNC_REQUEST)
 
-    def __init__(self, clip: Weights = None, synchformer: Weights = None, autocast: bool = False) -> None:
+    def __init__(
+        self,
+        clip: Weights = None,
+        synchformer: Weights = None,
+        autocast: bool = False,
+        frames: Literal["filter", "demo"] = "filter",
+    ) -> None:
         """Weights from files, mappings, or the lock file's entries. MissingRequirement with the command to get them.
 
         ``autocast``: on a GPU compute in bf16, as the published sampling did, instead of in full float32; the networks
-        cost about 25 times what the flow network S does for the same 8 s.
+        cost about 25 times what the flow network S does for the same 8 s. ``frames``: those that ffmpeg's fps filter
+        picks, as training and the published evaluation read videos, or those of the published demo.
         """
         self.clip = CLIPEncoder(clip).eval().requires_grad_(False)
         state = read(synchformer, "synchformer").below(_PREFIX)
@@ -53,6 +61,9 @@ class OfficialConditioner:
         fill(self.sync, state.tensors, state.source)
         self.sync.eval().requires_grad_(False)
         self.fingerprint = f"mmaudio-conditions-1-{_identity(clip, ENTRY)}-{_identity(synchformer, 'synchformer')}"
+        if frames == "demo":
+            self.requests = (replace(CLIP_REQUEST, pick="after"), replace(SYNC_REQUEST, pick="after"))
+            self.fingerprint += "-demo"
         self.device = torch.device("cpu")
         self.autocast = autocast
 
@@ -80,8 +91,7 @@ class OfficialConditioner:
 
     def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
         """``(int(8 s), 1024)`` and ``(8 segments, 768)`` of the stretch. MediaError when the video does not fill it."""
-        pictures = self._stretch(media, CLIP_REQUEST, seconds, start)
-        frames = self._stretch(media, SYNC_REQUEST, seconds, start)
+        pictures, frames = (self._stretch(media, request, seconds, start) for request in self.requests)
         parts = torch.split(pictures, _FRAMES_AT_ONCE)
         moving = (frames.to(self.device).float() / 255 - 0.5) / 0.5
         segments = moving.unfold(0, SYNC_SEGMENT, SYNC_STEP).movedim(-1, 1)[None]  # (1, S, 16, 3, 224, 224), a view

@@ -31,16 +31,18 @@ class MMAudioNano(MMAudio):
     Longer clips are generated in overlapping windows of 8 s. Shorter ones (0.5 s and more) are generated as 8 s whose
     video stands still after the clip's end, and the sound is cut to the clip.
 
-    Options are those of ``Settings`` but ``window``, which is 8 s; ``weights`` is a folder with the three files in
-    place of the embedded ones, or one file that training of the flow network wrote (adapters too) in place of that.
+    Options are those of ``Settings`` but ``window``, which is 8 s, and ``frames``; ``weights`` is a folder with the
+    three files in place of the embedded ones, or one file that training of the flow network wrote (adapters too).
     """
 
     small = True
     beside: ClassVar[tuple[str, ...]] = ("oracle", "shuffled", "noise")  # its rows mean little without them
-    options: ClassVar[Mapping[str, str]] = {key: text for key, text in OPTIONS.items() if key != "window"}
+    options: ClassVar[Mapping[str, str]] = {
+        key: text for key, text in OPTIONS.items() if key not in ("window", "frames")
+    }
 
-    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: object) -> None:
-        settings = read_settings("mmaudio-nano", options, fixed=("window",), cfg=GUIDANCE)
+    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: Any) -> None:
+        settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(
             "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)

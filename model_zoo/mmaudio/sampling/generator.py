@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -90,12 +90,26 @@ class MMAudio(Generator):
         self.identity = self.identity.partition("@")[0] + ("" if usual else f"@{'bf16' if self.half else 'fp32'}")
         # clips of one call: on a GPU several full batches, between which nothing waits
         self.chunk = 16 if self.device.type == "cpu" else 8 * self.settings.batch
-        self.network.to(self.device)
         if self.half:
             cast_once(self.network)
-        self.codec.to(self.device)
-        self.conditioner.to(self.device)
+        resting = torch.device("cpu") if self._offload else self.device
+        for part in (self.network, self.codec, self.conditioner):
+            part.to(resting)
         finish(self.device)
+
+    @property
+    def _offload(self) -> bool:
+        return self.settings.offload == "yes"
+
+    @contextmanager
+    def _on_device(self, part: FlowNetwork | Codec | Conditioner) -> Iterator[None]:
+        """Within it this part is on the device, and no other."""
+        try:
+            part.to(self.device)
+            yield
+            finish(self.device)
+        finally:
+            part.to(torch.device("cpu"))
 
     @property
     def _at_once(self) -> int:
@@ -128,6 +142,9 @@ class MMAudio(Generator):
     def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
         """Samples in order. On a GPU the next clips are read, and finished latents decoded, in threads."""
         at_once = self._at_once
+        if self._offload:
+            yield from self._in_turn(clips, seed, samples)
+            return
         if self._alone:
             for inputs in map(self._read, clips):
                 for k in range(samples):
@@ -147,6 +164,20 @@ class MMAudio(Generator):
                 waiting.append(decoder.submit(self._decode, *self._latents(jobs, seed)))
             while waiting:
                 yield from waiting.popleft().result()
+
+    def _in_turn(self, clips: Sequence[Clip], seed: int, samples: int) -> Iterator[Generated]:
+        """With ``offload``: all conditions, then all latents, then all sounds, each with its networks alone."""
+        with self._on_device(self.conditioner):
+            jobs = [(inputs, k) for inputs in map(self._read, clips) for k in range(samples)]
+            if self.settings.guided:
+                self._negative_text()
+        groups = [jobs[start : start + self._at_once] for start in range(0, len(jobs), self._at_once)]
+        with self._on_device(self.network):
+            made = [self._latents(group, seed) for group in groups]
+            made = [(group, None if x is None else self.network.unnormalize(x), s) for group, x, s in made]
+        with self._on_device(self.codec):
+            for group, latent, seconds in made:
+                yield from self._sounds(group, latent, seconds)
 
     def _read(self, clip: Clip) -> Inputs:
         """Decode one clip and compute its conditions, window by window."""
@@ -221,7 +252,7 @@ class MMAudio(Generator):
 
         if self.settings.solver == "adaptive":
             return solvers.adaptive(velocity, noise)
-        return solvers.euler(velocity, noise, self.settings.steps)
+        return solvers.WITH_STEPS[self.settings.solver](velocity, noise, self.settings.steps)
 
     def _groups(self, windows: int, condition: Preprocessed) -> list[tuple[slice, Preprocessed]]:
         """At most ``batch`` windows at once, with their conditions: memory does not grow with the length of a clip."""
@@ -236,12 +267,19 @@ class MMAudio(Generator):
 
     @torch.no_grad()
     def _decode(self, jobs: Sequence[tuple[Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
+        """Normalised latents to audio."""
+        with own_stream(self.device):
+            raw = None if latent is None else self.network.unnormalize(latent)
+        return self._sounds(jobs, raw, seconds)
+
+    @torch.no_grad()
+    def _sounds(self, jobs: Sequence[tuple[Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
         """Latents to audio, trimmed to the asked length; jobs without conditions keep their reason."""
         started = time.perf_counter()
         usable = sum(inputs.problem is None for inputs, _ in jobs)
         length = round(self.seconds * self.codec.sample_rate)
         with single_precision(), own_stream(self.device):
-            waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
+            waves = iter(() if latent is None else self.codec.decode(latent).float().cpu())
         decoding = (time.perf_counter() - started) / max(usable, 1)
         found = []
         for inputs, k in jobs:

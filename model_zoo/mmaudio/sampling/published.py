@@ -71,7 +71,11 @@ def wrap_network(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]
         made = MMAudio(
             f"{name}-in-training", network, *parts(), Settings(window=LONGEST), store=Store(home() / "store")
         )
-        made.place(device)
+        try:
+            made.place(device)
+        except BaseException:  # out of memory: what has been moved must not stay there
+            made.place("cpu")
+            raise
         return made
 
     return generator
@@ -99,7 +103,7 @@ class PublishedMMAudio(MMAudio):
         from model_zoo.mmaudio.conditions.published import OfficialConditioner
 
         network = own or mmaudio.build(self.variant, files.load_state_dict(files.require(found.weights)))
-        codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True)
+        codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True, frames=chosen.frames)
         super().__init__(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
         given = [] if own is None else [files.hash_of_mapping(own.state_dict())[:16]]
         given += [files.hash_of_mapping(files.load_state_dict(vae))[:16]] if vae is not None else []

@@ -15,22 +15,26 @@ from av_bench.runtime.devices import multiplies_bf16
 from model_zoo.spec_values import Number, written
 
 Conditions = Literal["both", "video", "text", "none"]
-Solver = Literal["euler", "adaptive"]
+Solver = Literal["euler", "heun", "midpoint", "multistep", "adaptive"]
 Compile = Literal["no", "yes", "graphs"]
 Precision = Literal["bf16", "fp32", "auto"]
+Frames = Literal["filter", "demo"]
+Offload = Literal["yes", "no"]
 STEPS, GUIDANCE = 25, 4.5
 OVERLAP = 2.0  # seconds that windows of a long clip share
 SHORTEST_WINDOW = OVERLAP + 1
 OPTIONS: Mapping[str, str] = {
-    "steps": f"steps of the Euler solver (default {STEPS})",
+    "steps": f"steps of the solver (default {STEPS})",
     "cfg": f"strength of guidance; at 1 and below the unconditional pass is left out (default {GUIDANCE})",
     "negative": "text to steer away from, used by the unconditional pass",
-    "solver": "euler, or adaptive",
+    "solver": "euler; multistep; heun or midpoint, which evaluate the network twice a step; adaptive",
     "conditions": "both, video, text or none",
     "window": "longest stretch generated in one piece, in seconds",
     "batch": "windows that run together on a GPU (default 8)",
     "compile": "no, yes, or graphs (CUDA graphs)",
     "precision": "fp32 (default on a CPU), bf16 (default on a GPU), or auto: bf16 where the processor multiplies it",
+    "frames": "filter (ffmpeg's fps filter, as in training), or demo: those that the published demo picks",
+    "offload": "no, or yes: conditions, flow network and codec are on the device one after the other",
     "weights": "trained weights in place of the published ones",
 }
 
@@ -53,12 +57,17 @@ class Settings:
     batch: int = 8
     compile: Compile = "no"
     precision: Precision | None = None
+    frames: Frames = "filter"
+    offload: Offload = "no"
 
     def __post_init__(self) -> None:
         if self.compile not in get_args(Compile):
             raise UsageError(f"compile must be one of {', '.join(get_args(Compile))}, got {self.compile!r}")
         if self.precision not in (None, *get_args(Precision)):
             raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
+        for name, kind in (("frames", Frames), ("offload", Offload)):
+            if vars(self)[name] not in get_args(kind):
+                raise UsageError(f"{name} must be one of {', '.join(get_args(kind))}, got {vars(self)[name]!r}")
         if self.solver not in get_args(Solver):
             raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
         if self.conditions not in get_args(Conditions):
@@ -94,9 +103,8 @@ def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ..
     if unknown:
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
     if "steps" in options and options.get("solver") == "adaptive":
-        raise UsageError(f"{name}: steps are those of solver=euler; the adaptive solver chooses its own")
-    chosen: dict[str, Any] = {key: _typed(name, key, value) for key, value in options.items()}
-    return Settings(**{**defaults, **chosen})
+        raise UsageError(f"{name}: the adaptive solver chooses its own steps; leave steps out, or the solver")
+    return Settings(**{**defaults, **{key: _typed(name, key, value) for key, value in options.items()}})
 
 
 def _typed(name: str, key: str, value: object) -> object:
@@ -107,7 +115,7 @@ def _typed(name: str, key: str, value: object) -> object:
         return float(value)
     if key == "compile" and value in ("yes", "no", "graphs"):
         return value
-    if key in ("negative", "solver", "conditions", "precision"):
+    if key in ("negative", "solver", "conditions", "precision", "frames", "offload"):
         return written(value)
     wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value

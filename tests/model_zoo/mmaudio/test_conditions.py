@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from av_bench import weights as files
 from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError, VideoRequest
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
+from av_bench.media.picture import Picker
 from av_bench.networks.synchformer import VideoEncoder
 from model_zoo.mmaudio.conditions.clip_encoder import CONFIG, CLIPEncoder
 from model_zoo.mmaudio.conditions.published import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
@@ -22,6 +25,7 @@ from model_zoo.mmaudio.sampling import published
 from model_zoo.mmaudio.sampling.settings import read_settings
 from model_zoo.mmaudio.sampling.windows import plan
 from tests.media_files import write_video
+from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
 needs_open_clip = pytest.mark.skipif(
     importlib.util.find_spec("open_clip") is None, reason="not installed: open_clip; pip install 'av-bench[paper]'"
@@ -181,3 +185,18 @@ def test_options_of_a_model_spec() -> None:
 def test_options_that_say_nothing_are_named(option: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_settings("mmaudio-l", {option: value})
+
+
+@needs_golden
+@pytest.mark.parametrize("rate", ["60", "30", "29.97", "25", "24", "23.976", "15", "12", "10", "5"])
+def test_the_frames_of_the_demo_are_those_of_the_published_one(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = json.loads((GOLDEN / "full_size/frame_sampling.json").read_text())[rate]
+    exact = {"29.97": Fraction(30_000, 1001), "23.976": Fraction(24_000, 1001)}.get(rate) or Fraction(rate)
+    for name, fps in (("clip8", 8.0), ("sync25", 25.0)):
+        found: list[int] = []
+        picker = Picker(VideoRequest(fps, 8, "squash", "after"), len(wanted[name]))
+        monkeypatch.setattr(picker, "_array", lambda frame: frame)
+        monkeypatch.setattr(picker, "_wait", found.append)
+        for index in range(wanted["n_in"]):
+            picker.push(index / exact, index)
+        assert found == wanted[name]

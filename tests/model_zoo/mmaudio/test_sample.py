@@ -114,6 +114,30 @@ def test_interpolation_and_euler_steps_of_the_published_code() -> None:
     torch.testing.assert_close(golden["randn"].sigmoid(), golden["logit_normal_t"])
 
 
+@pytest.mark.parametrize(
+    ("name", "order", "evaluations"), [("euler", 1, 1), ("heun", 2, 2), ("midpoint", 2, 2), ("multistep", 2, 1)]
+)
+def test_errors_of_solvers_fall_with_their_order(name: str, order: int, evaluations: int) -> None:
+    """x' = -3 x + cos 4 t, x(0) = 1, in double precision: twice the steps, 2^order times less error."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(t[0].item())
+        return -3 * x + torch.cos(4 * t.double())[:, None]
+
+    exact = (3 * math.cos(4) + 4 * math.sin(4)) / 25 + (1 - 3 / 25) * math.exp(-3)
+    errors = []
+    for steps in (100, 200):
+        calls: list[float] = []
+        found = solvers.WITH_STEPS[name](velocity, torch.ones(1, 1, dtype=torch.float64), steps)
+        errors.append(abs(float(found) - exact))
+        assert len(calls) == evaluations * steps
+        assert min(calls) == 0
+        assert max(calls) <= 1
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+    with pytest.raises(UsageError, match="steps must be at least 1"):
+        solvers.WITH_STEPS[name](velocity, torch.ones(1, 1), 0)
+
+
 def test_adaptive_reaches_the_analytic_solution_and_items_do_not_influence_each_other() -> None:
     rates = torch.tensor([-1.0, -40.0, 2.0])
     calls = 0
@@ -258,6 +282,33 @@ def test_precision_changes_samples_a_little_and_is_part_of_their_identity(
         assert torch.equal(wave, half if able else full)
 
 
+def test_offload_has_one_part_on_the_device_at_a_time(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is "on the device" is seen by when a part is moved: to it before its work, away before the next one's."""
+    wanted = run(generator(negative="voices"), clips, [0, 1, 2], samples=2)
+    model = generator(offload="yes", negative="voices")
+    log: list[str] = []
+    for name in ("network", "codec", "conditioner"):
+        part = vars(model)[name]
+        move = part.to
+        monkeypatch.setattr(part, "to", lambda device, name=name, move=move: (log.append(name), move(device))[1])
+    model.place("cpu")
+    assert log == ["network", "codec", "conditioner"]  # all to rest
+    log.clear()
+    work = {"conditioner": (model.conditioner, "text"), "network": (model, "_flow"), "codec": (model.codec, "decode")}
+    for name, (owner, method) in work.items():
+        do = getattr(owner, method)
+        monkeypatch.setattr(owner, method, lambda *a, name=name, do=do: (log.append(f"{name} works"), do(*a))[1])
+    found = run(model, clips, [0, 1, 2], samples=2)
+    steps = [entry for n, entry in enumerate(log) if n == 0 or entry != log[n - 1]]
+    assert steps == [
+        *("conditioner", "conditioner works", "conditioner"),
+        *("network", "network works", "network"),
+        *("codec", "codec works", "codec"),
+    ]
+    assert found["c2~0"].reason is Reason.TOO_SHORT_VIDEO
+    assert all(torch.equal(found[k].audio, wanted[k].audio) for k in wanted if wanted[k].audio is not None)
+
+
 def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU another batch size is another compilation; the rows that fill it up leave no trace."""
     alone = run(generator(), clips, [0, 1, 3])
@@ -277,6 +328,13 @@ def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch
 def test_adaptive_and_euler_agree_when_both_are_fine(clips: ClipSet) -> None:
     fine = run(generator(steps=400, cfg=1.0), clips, [0])["c0~0"].audio
     ours = run(generator(solver="adaptive", cfg=1.0), clips, [0])["c0~0"].audio
+    torch.testing.assert_close(ours, fine, rtol=0, atol=0.02 * float(fine.abs().max()))
+
+
+@pytest.mark.parametrize("solver", ["heun", "midpoint", "multistep"])
+def test_solvers_of_second_order_come_to_the_same_sample(clips: ClipSet, solver: str) -> None:
+    fine = run(generator(steps=400, cfg=1.0), clips, [0])["c0~0"].audio
+    ours = run(generator(steps=50, solver=solver, cfg=1.0), clips, [0])["c0~0"].audio
     torch.testing.assert_close(ours, fine, rtol=0, atol=0.02 * float(fine.abs().max()))
 
 
@@ -319,6 +377,8 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
     [
         ({"cfg": math.nan}, "cfg must be a number"),
         ({"solver": "magic"}, "solver must be one of"),
+        ({"frames": "all"}, "frames must be one of filter, demo"),
+        ({"offload": "maybe"}, "offload must be one of yes, no"),
         ({"precision": "fp16"}, "precision must be one of bf16, fp32, auto"),
         ({"conditions": "smell"}, "conditions must be"),
         ({"steps": 0}, "at least 1"),

@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
 from av_bench.runtime.files import lock
+from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.features.write import ShardWriter
+from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.ema import decay, gamma_of
@@ -31,7 +33,15 @@ from model_zoo.mmaudio.training.loop import Evaluation, Trainer, TrainingFailed,
 from model_zoo.mmaudio.training.objective import update
 from model_zoo.mmaudio.training.recipe import FlowRecipe, read_recipe, snapshots_at_end
 from model_zoo.mmaudio.training.snapshots import Snapshots
-from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, config_file, samples, text_features, tiny_recipe
+from tests.model_zoo.mmaudio.training_tools import (
+    NETWORK,
+    SHAPES,
+    Carrier,
+    config_file,
+    samples,
+    text_features,
+    tiny_recipe,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -258,6 +268,35 @@ def test_metrics_get_a_network_with_the_current_weights(tmp_path: Path) -> None:
     for step, state in zip((3, 6), networks, strict=True):
         saved = load_file(tmp_path / "out" / "checkpoints" / f"step-{step:09d}" / "tensors.safetensors")
         assert all(torch.equal(saved[f"weights/{k}"], v) for k, v in state.items())
+
+
+def test_nothing_stays_on_the_device_when_an_evaluation_runs_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the samples, or while codec and conditions are moved there."""
+    places: list[str] = []
+
+    def told(device: torch.device | str) -> None:
+        places.append(torch.device(device).type)
+
+    class Moving(Carrier):
+        def place(self, device: str) -> None:
+            told(device)
+
+    def out_of_memory(*_: object) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    network = FlowNetwork(NetworkConfig(**NETWORK))  # type: ignore[arg-type]
+    monkeypatch.setattr(network, "to", told)
+    clips = ClipSet("none", "1", (Clip("a"),))
+    for evaluation in (Evaluation(out_of_memory, clips, Moving), Evaluation(Mapping, clips, out_of_memory)):  # type: ignore[arg-type, type-abstract]
+        places.clear()
+        kind, values = evaluation.attempt(network, 3)
+        assert kind == "metrics-failed"
+        assert "out of memory" in values["reason"]
+        assert places
+        assert places[-1] == "cpu"
+        assert set(places) == {"cpu"}
 
 
 def test_loss_that_is_no_number_stops_before_anything_is_saved(tmp_path: Path) -> None:
