@@ -123,6 +123,7 @@ class Trainer:
                 self._check_finite(self.cluster.total(self.window))
             if _due(self.step, every.snapshot):
                 self.averages.snapshot(self.step)
+                self.cluster.wait()  # others would run into the next sum of gradients, whose patience is shorter
             if self.validation_mix is not None and _due(self.step, every.validate):
                 self._validate()
             if _due(self.step, every.checkpoint):
