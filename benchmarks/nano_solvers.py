@@ -40,7 +40,7 @@ def distance(folder: Path, fine: Path) -> float:
 def one(spec: str, folder: Path, clips: int) -> dict[str, float]:
     """Metrics of one spec."""
     found = av_bench.run(
-        set="impacts", model=spec, out=folder, limit=clips, quiet=True, beside="none", videos=False,
+        set="impacts", model=spec, out=folder, limit=clips, quiet=True, videos=False,
         metrics=",".join(METRICS),
     )  # fmt: skip
     return {name: float(found.scores["metrics"][name]["value"]) for name in METRICS}

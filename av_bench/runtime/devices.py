@@ -127,3 +127,16 @@ def single_precision() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 matmul.allow_tf32, convolution.allow_tf32 = _before
+
+
+def cast_once(network: torch.nn.Module) -> None:
+    """Weights of all matrix products and convolutions to bf16, in place, for use under bf16 autocast.
+
+    Autocast would cast them at every use, since it keeps casts only of weights that are trained; the values, and so the
+    samples, are the same. What autocast leaves in float32 (norms, embeddings, latent statistics) stays as it is.
+    """
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d):
+            module.to(torch.bfloat16)

@@ -21,7 +21,7 @@ from av_bench.media.decode import decode
 from av_bench.media.still import decode_still
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
-from av_bench.runtime.devices import single_precision
+from av_bench.runtime.devices import cast_once, single_precision
 from av_bench.weights.fill import Weights, fill, read
 from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, CLIPEncoder
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
@@ -78,10 +78,12 @@ class OfficialConditioner:
             yield
 
     def to(self, device: torch.device) -> OfficialConditioner:
-        """Move both networks."""
+        """Move both networks; where they compute in bf16 their weights become bf16 for good."""
         self.device = device
-        self.clip.to(device)
-        self.sync.to(device)
+        for network in (self.clip, self.sync):
+            if self.precision == "bf16":
+                cast_once(network)
+            network.to(device)
         return self
 
     def lengths(self, seconds: float) -> tuple[int, int]:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from av_bench.contracts import Clip, ClipSet, Generated, Generator, Modality, Reason, UsageError
 from av_bench.features.store import Store
-from av_bench.runtime.devices import finish, own_stream, single_precision
+from av_bench.runtime.devices import cast_once, finish, own_stream, single_precision
 from av_bench.runtime.prefetch import prefetch_map
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling import windows
 from model_zoo.mmaudio.sampling.inputs import InputReader, Inputs, check_clips
-from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, cast_once, compiled
+from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 READERS = 3  # threads that decode videos for a GPU

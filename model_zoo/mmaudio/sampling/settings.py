@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.devices import multiplies_bf16
@@ -135,14 +135,3 @@ def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Ten
         return recorded(*inputs).clone()  # the next replay writes into the same memory, and solvers keep velocities
 
     return replayed
-
-
-def cast_once(network: nn.Module) -> None:
-    """Weights of all matrix products and convolutions to bf16, in place, for use under bf16 autocast.
-
-    Autocast would cast them at every use, since it keeps casts only of weights that are trained; the values, and so the
-    samples, are the same. What autocast leaves in float32 (norms, embeddings, latent statistics) stays as it is.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d):
-            module.to(torch.bfloat16)

@@ -216,8 +216,8 @@ def read_losses(window: Sequence[LossTensors], last: int) -> Losses:
     wrong = [name for name, row in values.items() if not all(map(math.isfinite, row))]
     if wrong:
         raise MetricError(
-            f"VAE training: losses are not finite at or before step {last} ({', '.join(wrong)}); the last checkpoint is "
-            "from before it. Lower the rate, or look at the data"
+            f"VAE training: losses are not finite at or before step {last} ({', '.join(wrong)}); the last checkpoint "
+            "is from before it. Lower the rate, or look at the data"
         )
     return {name: sum(row) / len(row) for name, row in values.items()}
 
