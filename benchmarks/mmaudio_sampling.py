@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import torch
 from plain_flow import velocity
+from published_flow import published
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -151,19 +151,8 @@ def reference(work: Work, half: bool = False) -> Tensor:
 
 def original(work: Work, checkout: Path) -> Callable[[], Tensor]:
     """The published network with the same weights, and its own guidance and Euler steps; latents ``(B, N, C)``."""
-    sys.path.insert(0, str(checkout))
-    from mmaudio.model.networks import MMAudio as Published
-
     c, device = work.network.config, work.device
-    network = Published(
-        latent_dim=c.latent_dim, clip_dim=c.clip_dim, sync_dim=c.sync_dim, text_dim=c.text_dim, hidden_dim=c.hidden,
-        depth=c.depth, fused_depth=c.fused_depth, num_heads=c.heads, latent_seq_len=c.latent_len,
-        clip_seq_len=c.clip_len, sync_seq_len=c.sync_len, text_seq_len=c.text_len, v2=c.v2,
-        latent_mean=torch.zeros(c.latent_dim), latent_std=torch.ones(c.latent_dim),
-        empty_string_feat=work.network.empty_string_feat.detach().cpu(),
-    )  # fmt: skip
-    network.load_weights(dict(work.network.state_dict()))
-    network = network.to(device).eval()
+    network = published(work.network, checkout).eval()
 
     @torch.no_grad()
     def run() -> Tensor:
