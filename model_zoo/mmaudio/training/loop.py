@@ -106,6 +106,7 @@ class Trainer:
         self._resume()
         self.normalise = self._normaliser()  # the checkpoint's statistics, not those of today's features
         pin = processes.device.type == "cuda"
+        self.writer = checkpoints.Writer(recipe.run.background)
         self.loader = Loader(self._batch, recipe.data.threads, pin)
         self.journal = self._journal(quiet) if processes.first else None
         self._since = (time.perf_counter(), self.step)
@@ -116,6 +117,7 @@ class Trainer:
         if self._metrics_are_due():
             self._metrics()
         while self.step < self.recipe.steps:
+            self.writer.check()
             self.train_step()
             if _due(self.step, every.log) or self.step == self.recipe.steps:
                 self._log()
@@ -132,6 +134,7 @@ class Trainer:
                 self._metrics()
         if not _due(self.step, every.checkpoint):
             self.save()
+        self.writer.wait()
         self._finish()
 
     def train_step(self) -> torch.Tensor:
@@ -158,12 +161,13 @@ class Trainer:
         tensors = gather_full(values, self.cluster.first) | self.averages.tensors()
         if self.cluster.first:
             state = {"recipe": self.recipe.identity(), "window": window.tolist(), **self._content()}
-            checkpoints.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
+            self.writer.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
         self.cluster.wait()
 
     def close(self) -> None:
         """Stop threads and close the log."""
         self.loader.close()
+        self.writer.close()
         if self.journal is not None:
             self.journal.close()
 

@@ -29,6 +29,7 @@ class Evaluation:
     def attempt(self, network: FlowNetwork, step: int) -> tuple[str, dict[str, Any]]:
         """Kind and values of the log's event: the metrics, or why there are none. Training continues then."""
         generator: SampleSource | None = None
+        values: dict[str, Any]
         try:
             generator = self.generator(network)
             kind, values = "metrics", dict(self.evaluator(generator, self.clips))

@@ -102,6 +102,7 @@ class RunSettings:
     ``precision`` bf16: autocast with float32 weights. ``batch`` is cut over processes, each part into ``accumulate``
     pieces. ``checkpointing`` recomputes each block's activations in the backward pass. ``device``: auto, cpu, cuda, or
     one GPU of this machine as cuda:N; processes of a launcher each take the GPU of their own local rank.
+    ``background``: checkpoints are written and hashed in a thread while training continues; they are copied first.
     ``deterministic``: operations whose sums have a fixed order, so that a GPU gives the same bits again (slower).
     """
 
@@ -113,6 +114,7 @@ class RunSettings:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"
     keep: int = 2  # complete checkpoints kept
+    background: bool = False
     tensorboard: bool = True  # when the package is installed
     wandb: str | None = None  # project name; nothing is sent anywhere unless it is set
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,55 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
     assert events(broken) == events(unbroken)
     names = [sorted(p.name for p in (out / "snapshots").iterdir()) for out in (broken, unbroken)]
     assert names[0] == names[1]
+
+
+def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing stops until step 4 was made; what is written is step 2 all the same, and the run ends as any other."""
+    reached, written = threading.Event(), []
+    write = checkpoints.save
+
+    def slow(root: Path, step: int, *rest: Any) -> Path:
+        assert reached.wait(60)
+        written.append(step)
+        return write(root, step, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    every = {"log": 0, "validate": 0, "snapshot": 0, "checkpoint": 2}
+    options: dict[str, Any] = {"steps": 4, "every": every, "ema": {"final": []}}
+    trainer = Trainer(
+        tiny_recipe(tmp_path, run={"background": True}, **options), tmp_path / "a", Cluster(0, 1, torch.device("cpu"))
+    )
+    step = trainer.train_step
+
+    def seen() -> torch.Tensor:
+        losses = step()
+        if trainer.step == 4:
+            assert written == []
+            reached.set()
+        return losses
+
+    monkeypatch.setattr(trainer, "train_step", seen)
+    trainer.run()
+    trainer.close()
+    assert written == [2, 4]
+    train(tiny_recipe(tmp_path, **options), tmp_path / "b", quiet=True)
+    for name in ("step-000000002", "step-000000004"):
+        first, second = (
+            (tmp_path / out / "checkpoints" / name / "tensors.safetensors").read_bytes() for out in ("a", "b")
+        )
+        assert first == second
+
+
+def test_a_checkpoint_that_cannot_be_written_in_the_background_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Path:
+        raise MissingRequirement("checkpoint of step 2 could not be written")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(MissingRequirement, match="step 2 could not be written"):
+        train(tiny_recipe(tmp_path, run={"background": True}), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out" / "weights").exists()
 
 
 def test_started_again_when_done_changes_nothing(tmp_path: Path) -> None:
