@@ -38,7 +38,7 @@ class Picker:
         self.count = count
         self.fps = Fraction(request.fps).limit_denominator(1001)
         self.tick = 0
-        self.previous: Any = None
+        self.previous: VideoFrame | None = None
         self._due = 0.0  # s, of the next tick, for ``pick="after"``
         self._to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
         self._waiting: list[NDArray[np.uint8]] = []

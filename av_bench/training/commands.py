@@ -24,6 +24,7 @@ from protocols.definitions import SetRequest
 if TYPE_CHECKING:
     from model_zoo.mmaudio.features.encode import TrainingCodec
     from model_zoo.mmaudio.interfaces import Conditioner
+    from model_zoo.mmaudio.training.metrics import Evaluation
     from model_zoo.mmaudio.training.recipe import FlowRecipe
     from model_zoo.mmaudio.vae_training.recipes import VAERecipe
 

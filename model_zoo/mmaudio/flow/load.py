@@ -95,7 +95,9 @@ def read_about(file: Path) -> dict[str, Any]:
     except SafetensorError as error:
         raise weights.BadWeights(f"{file}: not a readable safetensors file ({error}); get or train it again") from error
     if "about" in header:
-        found: dict[str, Any] = parse_json(header["about"], str(file))
+        found = parse_json(header["about"], str(file))
+        if not isinstance(found, dict):
+            raise UsageError(f"{file}: its header does not say what it holds; use weights that training here wrote")
         return found
     return {key: parse_json(value, str(file)) if key == "network" else value for key, value in header.items()}
 
@@ -105,9 +107,8 @@ def header_of(about: Mapping[str, Any]) -> dict[str, str]:
     return {"about": json.dumps(about, sort_keys=True)}
 
 
-def _config(content: Any, file: Path) -> NetworkConfig:
-    config: NetworkConfig = build(NetworkConfig, content, str(file))
-    return config
+def _config(content: object, file: Path) -> NetworkConfig:
+    return build(NetworkConfig, content, str(file))
 
 
 def header_config(file: Path) -> NetworkConfig:

@@ -41,7 +41,7 @@ class MMAudioNano(MMAudio):
         key: text for key, text in OPTIONS.items() if key not in ("window", "frames")
     }
 
-    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: Any) -> None:
+    def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: object) -> None:
         settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(

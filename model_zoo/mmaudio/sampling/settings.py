@@ -104,7 +104,8 @@ def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ..
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
     if "steps" in options and options.get("solver") == "adaptive":
         raise UsageError(f"{name}: the adaptive solver chooses its own steps; leave steps out, or the solver")
-    return Settings(**{**defaults, **{key: _typed(name, key, value) for key, value in options.items()}})
+    chosen: dict[str, Any] = {key: _typed(name, key, value) for key, value in options.items()}
+    return Settings(**{**defaults, **chosen})
 
 
 def _typed(name: str, key: str, value: object) -> object:

@@ -52,7 +52,7 @@ def import_checkpoint(file: Path, name: str, out: Path, widths: Sequence[float] 
     return written
 
 
-def _averages(content: Any, file: Path) -> list[dict[str, torch.Tensor]]:
+def _averages(content: object, file: Path) -> list[dict[str, torch.Tensor]]:
     if content is None:
         return []
     if not isinstance(content, Mapping):

@@ -112,7 +112,7 @@ def test_slices_are_gathered_in_bf16_and_learn_the_same(tmp_path: Path) -> None:
     assert {value.dtype for value in made.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
 def test_another_number_of_processes_goes_on(tmp_path: Path, parallel: str) -> None:
     """One process to step 2, two to step 4, one to the end: as if it had been one all along."""
     recipe = tiny_recipe(tmp_path)
