@@ -331,11 +331,11 @@ def test_adaptive_and_euler_agree_when_both_are_fine(clips: ClipSet) -> None:
     torch.testing.assert_close(ours, fine, rtol=0, atol=0.02 * float(fine.abs().max()))
 
 
-@pytest.mark.parametrize("solver", ["heun", "midpoint", "multistep"])
-def test_solvers_of_second_order_come_to_the_same_sample(clips: ClipSet, solver: str) -> None:
-    fine = run(generator(steps=400, cfg=1.0), clips, [0])["c0~0"].audio
-    ours = run(generator(steps=50, solver=solver, cfg=1.0), clips, [0])["c0~0"].audio
-    torch.testing.assert_close(ours, fine, rtol=0, atol=0.02 * float(fine.abs().max()))
+def test_solvers_of_second_order_come_to_the_same_sample(clips: ClipSet) -> None:
+    fine = run(generator(steps=200, cfg=1.0), clips, [0])["c0~0"].audio
+    for solver in ("heun", "midpoint", "multistep"):
+        ours = run(generator(steps=25, solver=solver, cfg=1.0), clips, [0])["c0~0"].audio
+        torch.testing.assert_close(ours, fine, rtol=0, atol=0.03 * float(fine.abs().max()))
 
 
 def test_long_videos_in_windows(tmp_path: Path) -> None:
