@@ -98,6 +98,7 @@ def test_two_processes_equal_one(tmp_path: Path, parallel: str, start: Callable[
     same(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_slices_are_gathered_in_bf16_and_learn_the_same(tmp_path: Path) -> None:
     """FSDP with bf16 against one process with bf16: the loss falls alike, and what is kept is float32."""
     recipe = tiny_recipe(tmp_path, run={"precision": "bf16"})
