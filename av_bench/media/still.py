@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from av_bench.contracts import MediaError, Reason, VideoRequest
 from av_bench.media.content import Content, read_content
 from av_bench.media.decode import DecodedMedia
-from av_bench.media.headers import OPTIONS, refuse_lists, refuse_text
+from av_bench.media.headers import open_recording, refuse_text
 from av_bench.media.picture import Picker
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -31,9 +30,7 @@ def decode_still(
         if path.stat().st_size == 0:
             raise MediaError(path, Reason.EMPTY, "the file has zero bytes")
         refuse_text(path)
-        # as bytes: under a name, FFmpeg would take "a%d.png" for a whole series of files
-        with av.open(io.BytesIO(path.read_bytes()), "r", metadata_errors="ignore", options=OPTIONS) as container:
-            refuse_lists(path, container)
+        with open_recording(path, path.read_bytes()) as container:
             if not container.streams.video:
                 raise MediaError(path, Reason.NO_VIDEO, "there is no picture in the file")
             frame = next(container.decode(video=0), None)
