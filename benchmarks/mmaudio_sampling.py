@@ -2,13 +2,17 @@
 
     python benchmarks/mmaudio_sampling.py --variant mmaudio-s-16k --device cuda --batch 1 8 32 --compile yes graphs
     python benchmarks/mmaudio_sampling.py --variant mmaudio-s-16k --device cpu --shrink 64 --steps 5
+    python benchmarks/mmaudio_sampling.py --steps 1 --half --original MMAudio/     # a checkout of hkchengrex/MMAudio
 
 Random weights and conditions (speed does not depend on the values); the flow network alone, without feature networks
 and codec. Every row makes the same samples from the same noise, which is checked. On a GPU the plain implementation
-runs twice, in full float32 and under bf16 autocast with float32 weights; ratios are against the first row and the
-second. Times are medians of ``--repeat`` runs after a warm-up, the rows taking turns so that other load meets all of
-them. Ratios are what compares, of wall time and of processor time (which other load disturbs least); seconds are those
-of this machine. Operations (two per multiply-add) are counted on the network itself.
+runs twice, in full float32 and under bf16 autocast with float32 weights. ``--half`` adds ours with ``precision=bf16``.
+``--original`` adds the published network from a checkout, with the same weights, sampled as it samples itself (one pass
+after the other); without it the row is left out. Ratios are against both plain rows and the original.
+
+Times are medians of ``--repeat`` runs after a warm-up, the rows taking turns so that other load meets all of them.
+Ratios are what compares, of wall time and of processor time (which other load disturbs least); seconds are those of
+this machine. Operations (two per multiply-add) are counted on the network itself.
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from plain_flow import velocity
+from published_flow import published
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,10 +37,10 @@ from model_zoo.mmaudio.config import SAMPLE_RATES, VARIANTS, NetworkConfig, Rate
 from model_zoo.mmaudio.flow import matching
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import Compile, Settings
+from model_zoo.mmaudio.sampling.settings import Compile, Precision, Settings
 
 SECONDS, SEED = 8.0, 1
-PLAIN = "two passes"
+PLAIN, ORIGINAL = "two passes", "the original"
 
 
 class LatentsAsSound:
@@ -143,9 +149,33 @@ def reference(work: Work, half: bool = False) -> Tensor:
     return x
 
 
-def ours(work: Work, how: Compile) -> Callable[[], Tensor]:
+def original(work: Work, checkout: Path) -> Callable[[], Tensor]:
+    """The published network with the same weights, and its own guidance and Euler steps; latents ``(B, N, C)``."""
+    c, device = work.network.config, work.device
+    network = published(work.network, checkout).eval()
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        size, encode = work.size, RandomText(work.rate, c).text
+        text = torch.stack([encode(str(clip.text)) for clip in work.clips]).to(device)
+        noise = [matching.noise((c.latent_len, c.latent_dim), SEED, clip.id) for clip in work.clips]
+        x = torch.stack(noise).to(device)
+        clip, sync = network.get_empty_clip_sequence(size), network.get_empty_sync_sequence(size)
+        real, empty = network.preprocess_conditions(clip, sync, text), network.get_empty_conditions(size)
+        times = torch.linspace(0, 1, work.steps + 1)
+        for k in range(work.steps):
+            flow = network.ode_wrapper(times[k], x, real, empty, work.guidance)
+            x = x + (times[k + 1] - times[k]) * flow
+        return x
+
+    return run
+
+
+def ours(work: Work, how: Compile, precision: Precision | None = None) -> Callable[[], Tensor]:
     """The generator as users run it, from clips to waves; returns latents for the comparison."""
-    settings = Settings(steps=work.steps, cfg=work.guidance, conditions="text", batch=work.size, compile=how)
+    settings = Settings(
+        steps=work.steps, cfg=work.guidance, conditions="text", batch=work.size, compile=how, precision=precision
+    )
     config = work.network.config
     codec, conditioner = LatentsAsSound(work.rate, config), RandomText(work.rate, config)
     model = MMAudio("ours", copy.deepcopy(work.network), codec, conditioner, settings)  # its weights change type
@@ -185,7 +215,9 @@ def seconds(run: Callable[[], Tensor], device: torch.device) -> tuple[float, flo
     return time.perf_counter() - started, time.process_time() - used
 
 
-def measure(work: Work, repeat: int, compiled: Sequence[Compile]) -> dict[str, tuple[float, float]]:
+def measure(
+    work: Work, repeat: int, compiled: Sequence[Compile], half: bool = False, checkout: Path | None = None
+) -> dict[str, tuple[float, float]]:
     """Median wall and processor seconds per call of every row.
 
     RuntimeError when a row makes other samples than the reference.
@@ -195,9 +227,13 @@ def measure(work: Work, repeat: int, compiled: Sequence[Compile]) -> dict[str, t
         rows[f"{PLAIN}, bf16"] = lambda: reference(work, half=True)
     rows["ours"] = ours(work, "no")
     rows |= {f"ours, compile={how}": ours(work, how) for how in compiled}
+    if half:
+        rows["ours, bf16"] = ours(work, "no", "bf16")
+    if checkout is not None:
+        rows[ORIGINAL] = original(work, checkout)
     wanted = rows[PLAIN]().cpu()
-    limit = 5e-2 if work.device.type == "cuda" else 1e-3  # bf16 against fp32 arithmetic
     for name, run in rows.items():
+        limit = 5e-2 if work.device.type == "cuda" or "bf16" in name else 1e-3  # bf16 against fp32 arithmetic
         difference = float((run().cpu() - wanted).abs().max() / wanted.abs().max())
         if not difference < limit:
             raise RuntimeError(f"{name}: differs from the reference by {difference:.1e} of the largest value")
@@ -222,6 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--shrink", type=int, help="hidden size of a smaller network (a multiple of 64)")
     parser.add_argument("--compile", nargs="*", default=[], choices=["yes", "graphs"], help="also compiled")
+    parser.add_argument("--half", action="store_true", help="also with precision=bf16")
+    parser.add_argument("--original", type=Path, help="checkout of hkchengrex/MMAudio to compare with")
     given = parser.parse_args(arguments)
     found, device = VARIANTS[given.variant], torch.device(given.device)
     config = found.network
@@ -231,12 +269,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{given.variant}, hidden {config.hidden}, {device}, {given.steps} steps, {count / 1e12:.3f} TFLOP a sample")
     for size in given.batch:
         work = Work(network, found.rate, device, given.steps, given.cfg, size)
-        medians = measure(work, given.repeat, given.compile)
+        medians = measure(work, given.repeat, given.compile, given.half, given.original)
         for name, (wall, used) in medians.items():
             ratios = "  ".join(
                 f"{base[0] / wall:5.2f}x wall {base[1] / used:5.2f}x processor"
                 for plain, base in medians.items()
-                if plain.startswith(PLAIN)
+                if plain.startswith((PLAIN, ORIGINAL))
             )
             rate = f"{size / wall:8.3f} samples/s {count * size / wall / 1e12:8.3f} TFLOP/s"
             print(f"batch {size:3d}  {name:21s} {wall:8.3f} s  {rate}  {ratios}", flush=True)

@@ -2,10 +2,13 @@
 
     python benchmarks/mmaudio_training.py --config small_16k --device cuda --batch 64 [--precision bf16] [--steps 20]
     python benchmarks/mmaudio_training.py --device cpu --batch 2 --precision fp32 --shrink 64 --steps 3
+    python benchmarks/mmaudio_training.py --original MMAudio/ --skip "original, compiled" compiled    # a checkout
 
 Every row is one process, random features, the step of the training loop (forward, backward, clipping, AdamW). The peak
 is that of a large matrix product in the same precision on the same device, measured here: shares compare machines,
-absolute rates don't. ``--shrink H`` builds the network with hidden size H, for machines where the full one is no use.
+absolute rates don't. Ratios are against the first row: the published network (same weights, batch and optimiser) where
+``--original`` names a checkout of it, else ours uncompiled. ``--shrink H`` builds the network with hidden size H, for
+machines where the full one is no use.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from published_flow import PublishedForTraining
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_zoo.mmaudio.config import NetworkConfig
@@ -51,23 +56,35 @@ def build(config: NetworkConfig, device: torch.device) -> FlowNetwork:
 
 
 def seconds_per_step(
-    config: NetworkConfig, run: RunSettings, size: int, steps: int, device: torch.device
-) -> tuple[float, int]:
-    """Median wall seconds of a step after three for warming up, and peak bytes on a GPU (0 on a CPU)."""
+    config: NetworkConfig, run: RunSettings, size: int, steps: int, device: torch.device, checkout: Path | None = None
+) -> tuple[float, float, int]:
+    """Median wall and processor seconds of a step after three for warming up, and peak bytes on a GPU (0 on a CPU).
+
+    With ``checkout`` the published network takes the steps: same weights, same batch, same optimiser.
+    """
     network = build(config, device)
-    module = wrap_parallel(network, run, Cluster(0, 1, device))
+    if checkout is None:
+        module = wrap_parallel(network, run, Cluster(0, 1, device))
+    else:
+        module = PublishedForTraining(network, checkout)
+        if run.compile:
+            module.compile()
     normalise = Normaliser(network.latent_mean.detach(), network.latent_std.detach())
-    optimiser, batch = adamw(network, 1e-4, 1e-6, (0.9, 0.95), 1e-6), random_batch(config, size, device)
+    optimiser, batch = (
+        adamw(network if checkout is None else module, 1e-4, 1e-6, (0.9, 0.95), 1e-6),
+        random_batch(config, size, device),
+    )
     times = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(3 + steps):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         gradients(module, batch, normalise, run.precision, run.accumulate)
         update(optimiser, 1e-4, 1.0)
         _wait(device)
-        times.append(time.perf_counter() - started)
-    return sorted(times[3:])[steps // 2], torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        times.append((time.perf_counter() - started, time.process_time() - used))
+    wall, processor = (sorted(values)[steps // 2] for values in zip(*times[3:], strict=True))
+    return wall, processor, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def flops_per_sample(config: NetworkConfig) -> float:
@@ -110,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--shrink", type=int, help="hidden size of a smaller network (a multiple of 64)")
     parser.add_argument("--skip", nargs="*", default=[], help="rows to leave out, e.g. compiled")
+    parser.add_argument("--original", type=Path, help="checkout of hkchengrex/MMAudio to compare with")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     if device.type == "cuda":
@@ -129,18 +147,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(f"{given.config}, hidden {config.hidden}, batch {given.batch}, {given.precision}, {name}")
     print(f"{flops / 1e9:.1f} GFLOP per sample forward and backward; measured peak {peak / 1e12:.2f} TFLOP/s")
+    if given.original is not None:
+        rows = {"original": plain, "original, compiled": replace(plain, compile=True)} | rows
     base = None
     for label, run in rows.items():
         if label in given.skip:
             continue
-        seconds, memory = seconds_per_step(config, run, given.batch, given.steps, device)
-        rate = given.batch / seconds
-        base = base or rate
-        used = f", {memory / 2**30:.1f} GiB" if memory else ""
-        print(
-            f"{label:>12}: {rate:8.2f} samples/s, {rate * flops / peak:6.1%} of peak, {rate / base:5.2f}x{used}",
-            flush=True,
-        )
+        checkout = given.original if label.startswith("original") else None
+        wall, processor, memory = seconds_per_step(config, run, given.batch, given.steps, device, checkout)
+        base = base or (wall, processor)
+        rate, used = given.batch / wall, f", {memory / 2**30:.1f} GiB" if memory else ""
+        ratios = f"{base[0] / wall:5.2f}x wall, {base[1] / processor:5.2f}x processor"
+        print(f"{label:>18}: {rate:8.2f} samples/s, {rate * flops / peak:6.1%} of peak, {ratios}{used}", flush=True)
 
 
 if __name__ == "__main__":

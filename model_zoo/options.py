@@ -16,7 +16,7 @@ ORACLE: Mapping[str, str] = {
     "noise": "level of added white noise, in dB relative to the clip's own RMS",
     "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
 }
-MMAUDIO_NANO: Mapping[str, str] = {key: text for key, text in OPTIONS.items() if key != "window"}
+MMAUDIO_NANO: Mapping[str, str] = {key: text for key, text in OPTIONS.items() if key not in ("window", "frames")}
 PUBLISHED_MMAUDIO: Mapping[str, str] = {**OPTIONS, "vae": "a trained VAE in place of the published one"}
 
 _PUBLISHED = ("mmaudio-s-16k", "mmaudio-s-44k", "mmaudio-m-44k", "mmaudio-l-44k", "mmaudio-l", "mmaudio-l-44k-v2")

@@ -37,6 +37,23 @@ def test_half_frame_per_second_picks_what_the_fps_filter_picks(
     assert picked(tmp_path / "v.mp4", 0.5, 8.0)[: len(expected)] == expected
 
 
+@pytest.mark.parametrize(("source", "fps"), [(30, 8.0), (24, 8.0), (12, 4.0)])
+def test_the_demo_shows_the_first_frame_at_or_after_a_tick(tmp_path: Path, source: int, fps: float) -> None:
+    write_video(tmp_path / "v.mp4", seconds=3.0, fps=source)
+    request = VideoRequest(fps, 64, "short", "after")
+    frames = decode(tmp_path / "v.mp4", [request], 2.5).frames(request)
+    found = [number_of(frame.permute(1, 2, 0).numpy()) for frame in frames]
+    assert found == [-(-n * source // round(fps)) for n in range(int(2.5 * fps))]
+
+
+def test_the_demo_counts_in_floating_point(tmp_path: Path) -> None:
+    """Twenty steps of 1/25 s are a rounding error above 0.8 s, where frame 24 begins: the tick takes the next one."""
+    write_video(tmp_path / "v.mp4", seconds=2.0, fps=30)
+    request = VideoRequest(25.0, 64, "short", "after")
+    frames = decode(tmp_path / "v.mp4", [request], 1.0).frames(request)
+    assert number_of(frames[20].permute(1, 2, 0).numpy()) == 25
+
+
 def test_same_rate_picks_every_frame_once(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", seconds=4, fps=25)
     assert picked(tmp_path / "v.mp4", 25, None) == list(range(100))

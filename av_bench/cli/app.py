@@ -320,8 +320,10 @@ def _mount() -> None:
     from av_bench.cli.export import export
     from av_bench.cli.features import features
     from av_bench.cli.figure import app as figure_app
+    from av_bench.cli.generate import generate
     from av_bench.cli.judge import mount as mount_judges
     from av_bench.cli.merge import merge
+    from av_bench.cli.mmaudio import app as mmaudio_app
     from av_bench.cli.report import report
     from av_bench.cli.reported import reported
     from av_bench.cli.sets import app as sets_app
@@ -340,11 +342,13 @@ def _mount() -> None:
     app.add_typer(stats_app, name="stats", help="Reference packs: make, import, show.")
     app.add_typer(figure_app, name="figure", help="Figures: spectrograms, sorted, examples, rope.")
     app.add_typer(study_app, name="study", help="Listeners' ratings: make, score, agree.")
+    app.add_typer(mmaudio_app, name="mmaudio", help="Files of MMAudio's trainings: import-features, ..., merge.")
     app.add_typer(store_app(), name="store", help="The feature store: size, clean.")
     app.command("accept")(accept)
     app.command("merge")(merge)
     app.command("train")(train)
     app.command("features")(features)
+    app.command("generate")(generate)
     mount_judges(app)
     app.command("table")(table)
     app.command("export")(export)

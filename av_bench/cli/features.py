@@ -18,6 +18,13 @@ class Rate(StrEnum):
     khz44 = "44k"
 
 
+class Networks(StrEnum):
+    """Whose codec and conditions."""
+
+    published = "published"
+    nano = "nano"
+
+
 class Rule(StrEnum):
     """How recordings are cut into crops."""
 
@@ -28,7 +35,10 @@ class Rule(StrEnum):
 def features(
     data: Annotated[Path, typer.Option(help="Folder of the media files.")],
     out: Annotated[Path, typer.Option(help="Feature folder.")],
-    rate: Annotated[Rate, typer.Option(help="Audio rate of the codec.")],
+    rate: Annotated[Rate | None, typer.Option(help="Audio rate of the published codec.")] = None,
+    networks: Annotated[
+        Networks, typer.Option(help="published, or nano: the embedded ones, for fine-tuning mmaudio-nano offline.")
+    ] = Networks.published,
     set_: Annotated[str, typer.Option("--set", help="Set by name or YAML file; clips is any folder.")] = "clips",
     table: Annotated[
         Path | None, typer.Option(help="Table (jsonl, csv or tsv) of id or file, and text, caption or label.")
@@ -59,8 +69,9 @@ def features(
 
     place = place_of(device, devices)
     lines = commands.extract_features_on(
-        place, set_name=set_, data=data, out=out, rate=rate.value, table=table, vae=vae, video=video, seconds=seconds,
-        rule=rule.value, crops=crops, shard_size=shard_size, quiet=quiet,
+        place, set_name=set_, data=data, out=out, rate=None if rate is None else rate.value, networks=networks.value,
+        table=table, vae=vae, video=video, seconds=seconds, rule=rule.value, crops=crops, shard_size=shard_size,
+        quiet=quiet,
     )  # fmt: skip
     for line in lines:
         typer.echo(line)

@@ -24,7 +24,8 @@ class Clip:
 
     ``video`` holds frames and, unless ``audio`` names a separate file, the reference audio. ``onsets`` are seconds
     from the start of the clip. ``group`` is the source recording: clips of one group are not independent and
-    the intervals resample groups.
+    the intervals resample groups. For generators only: ``image`` is a still picture to start from where there is no
+    ``video``, ``negative`` a text to steer away from; neither is scored.
 
     Every clip is checked, wherever it comes from: an id can be a file name, and texts are printable.
     """
@@ -36,10 +37,13 @@ class Clip:
     label: str | None = None
     onsets: tuple[float, ...] | None = None
     group: str | None = None
+    image: Path | None = None
+    negative: str | None = None
 
     def __post_init__(self) -> None:
         check_id(self.id, "clip")
-        for name, value in (("text", self.text), ("label", self.label), ("group", self.group)):
+        texts = (("text", self.text), ("label", self.label), ("group", self.group), ("negative", self.negative))
+        for name, value in texts:
             if value is not None and printable(value) != value:
                 object.__setattr__(self, name, printable(value))
 
@@ -83,7 +87,11 @@ class ClipSet:
     @property
     def list_hash(self) -> str:
         """sha256 over what decides a score: ids, texts, labels and onsets, in order; file paths do not count."""
-        rows = [[c.id, c.text, c.label, list(c.onsets) if c.onsets is not None else None] for c in self.clips]
+        rows = [
+            [c.id, c.text, c.label, list(c.onsets) if c.onsets is not None else None]
+            + ([c.negative] if c.negative is not None else [])  # so that lists without one keep their hash
+            for c in self.clips
+        ]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()
 
 

@@ -19,11 +19,13 @@ class VideoRequest:
 
     ``short`` resizes the short side to ``size``; ``center`` also cuts the central ``size`` x ``size``;
     ``squash`` resizes to ``size`` x ``size`` without keeping the aspect. Always bicubic, antialiased, on uint8.
+    ``pick``: ``nearest`` shows at each tick what ffmpeg's fps filter shows, ``after`` the first frame at or after it.
     """
 
     fps: float
     size: int
     mode: Literal["short", "center", "squash"] = "center"
+    pick: Literal["nearest", "after"] = "nearest"
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,14 +97,16 @@ def refuse_text(path: Path) -> None:
         raise MediaError(path, Reason.UNREADABLE, f"text, not a recording: it begins with {text[:40]!r}")
 
 
-def open_recording(path: Path) -> InputContainer:
+def open_recording(path: Path, payload: bytes | None = None) -> InputContainer:
     """Open a file for reading, alone: whatever it says, no other file and no address is decoded in its place.
 
+    ``payload``: its bytes, to be decoded without its name (for a picture ``a%d.png`` would be a series of files).
     The container closes itself as a context manager. Raises MediaError for a file that only names others, and what
     FFmpeg raises (``av.error.FFmpegError``, ``ValueError``, ``OSError``).
     """
     # with its protocol: a name such as "take:1.wav" would be taken for one
-    container = av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=_OPTIONS)
+    source = f"file:{path.absolute()}" if payload is None else io.BytesIO(payload)
+    container = av.open(source, "r", metadata_errors="ignore", options=_OPTIONS)
     if set(container.format.name.split(",")) & _LISTS:
         container.close()
         detail = f"a list of other files ({container.format.name}), not a recording"

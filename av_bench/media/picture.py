@@ -2,6 +2,9 @@
 
 Frame picking at a tick rate follows ffmpeg's ``fps`` filter with rounding "near": tick n shows the last frame whose
 time rounds (half away from zero) to at most n ticks. At 0.5 ticks/s and 25 frames/s that is the frame at 0.96 s.
+
+A request with ``pick="after"`` shows the first frame at or after a tick instead, ticks and times in floating point as
+the published demo of MMAudio counts them: a tick that lies a rounding error above a frame's time takes the next frame.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class Picker:
         self.fps = Fraction(request.fps).limit_denominator(1001)
         self.tick = 0
         self.previous: VideoFrame | None = None
+        self._due = 0.0  # s, of the next tick, for ``pick="after"``
         self._to_rgb = VideoReformatter()  # one for all frames: setting up a conversion costs more than doing it
         self._waiting: list[NDArray[np.uint8]] = []
         self._ready: list[torch.Tensor] = []
@@ -50,6 +54,13 @@ class Picker:
         """Take a frame that is shown from ``time`` (s) on."""
         if self.done:
             return
+        if self.request.pick == "after":
+            while not self.done and float(time) >= self._due:
+                self._wait(self._array(frame))
+                self.tick += 1
+                self._due += 1 / self.request.fps
+            self.previous = frame
+            return
         due = _round_half_up(time * self.fps)
         if self.previous is None:
             self.previous = frame  # ticks before the first frame show the first frame
@@ -57,7 +68,7 @@ class Picker:
         self.previous = frame
 
     def finish(self, end: float | None) -> None:
-        """Show the last frame until ``end`` (s)."""
+        """Show the last frame until ``end`` (s): ticks after the last frame have no other one."""
         if end is not None and self.previous is not None:
             self._emit_until(_round_half_up(Fraction(end).limit_denominator(1_000_000) * self.fps))
         self._flush()

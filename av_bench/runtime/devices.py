@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from av_bench.contracts import MissingRequirement, UsageError
@@ -62,6 +64,17 @@ def device_type(device: str) -> str:
     return device.partition(":")[0]
 
 
+@cache
+def multiplies_bf16() -> bool:
+    """Whether this machine's processor has products of bf16 numbers (AVX-512 BF16, AMX, or those of Arm)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf8", errors="replace")
+    except OSError:  # no Linux: nobody says
+        return False
+    flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))
+
+
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
     """This thread's GPU work beside that of other threads, done when the context ends; elsewhere nothing changes.
@@ -114,3 +127,16 @@ def single_precision() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 matmul.allow_tf32, convolution.allow_tf32 = _before
+
+
+def cast_once(network: torch.nn.Module) -> None:
+    """Weights of all matrix products and convolutions to bf16, in place, for use under bf16 autocast.
+
+    Autocast would cast them at every use, since it keeps casts only of weights that are trained; the values, and so the
+    samples, are the same. What autocast leaves in float32 (norms, embeddings, latent statistics) stays as it is.
+    """
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d):
+            module.to(torch.bfloat16)

@@ -22,6 +22,8 @@ from av_bench.schema import load_yaml
 from protocols.definitions import SetRequest
 
 if TYPE_CHECKING:
+    from model_zoo.mmaudio.features.encode import TrainingCodec
+    from model_zoo.mmaudio.interfaces import Conditioner
     from model_zoo.mmaudio.training.metrics import Evaluation
     from model_zoo.mmaudio.training.recipe import FlowRecipe
     from model_zoo.mmaudio.vae_training.recipes import VAERecipe
@@ -243,7 +245,8 @@ def extract_features(
     data: Path,
     *,
     out: Path,
-    rate: Literal["16k", "44k"],
+    rate: Literal["16k", "44k"] | None = None,
+    networks: Literal["published", "nano"] = "published",
     table: Path | None = None,
     vae: Path | None = None,
     video: bool = False,
@@ -255,8 +258,6 @@ def extract_features(
     quiet: bool = False,
 ) -> Iterator[str]:
     """Make every shard of ``out`` that is neither done nor in another worker's hands; yields what came of it."""
-    from model_zoo.mmaudio.codec.published import OfficialCodec
-    from model_zoo.mmaudio.conditions.published import OfficialConditioner
     from model_zoo.mmaudio.features.crop_plan import CropPlan
     from model_zoo.mmaudio.features.encode import MediaFeatures
     from model_zoo.mmaudio.features.work import extract, prepare, progress_line, unfinished
@@ -266,7 +267,8 @@ def extract_features(
     plan = CropPlan(rule, crops, video, shard_size)
     found = read_clips(protocols.load_set(set_name), SetRequest(data=data, table=table)).clips
     clips = [replace(clip, text=clip.text or clip.label) for clip in found]  # class names are texts (section 3.5.1)
-    encoder = MediaFeatures(OfficialCodec(rate, vae), OfficialConditioner(), seconds, device)
+    codec, conditioner = _feature_networks(networks, rate, vae, seconds)
+    encoder = MediaFeatures(codec, conditioner, seconds, device)
     reporter = Reporter(quiet)
     for name in extract(out, clips, plan, encoder):
         reporter.say(f"{out / name}: done")
@@ -274,6 +276,59 @@ def extract_features(
     yield f"{out}: {progress_line(out, work)}"
     left = unfinished(out, work)
     yield f"{out}: {len(left)} shards are still in other workers' hands" if left else f"{out}: complete"
+
+
+def _feature_networks(
+    networks: Literal["published", "nano"], rate: Literal["16k", "44k"] | None, vae: Path | None, seconds: float
+) -> tuple[TrainingCodec, Conditioner]:
+    """Codec and conditioner that features are made with; nothing of them that only sampling needs is built.
+
+    MissingRequirement names all files that are not there.
+    """
+    if networks == "nano":
+        from model_zoo.mmaudio.nano.conditioner import STRETCH, NanoConditioner
+        from model_zoo.mmaudio.nano.model import WEIGHTS, load
+
+        if rate == "44k" or vae is not None or seconds != STRETCH:
+            raise UsageError(f"features --networks nano: 16k, {STRETCH:g} s, and its own VAE; leave the others out")
+        _, nano, sight = load(WEIGHTS)
+        return nano, NanoConditioner(sight)
+    from model_zoo.mmaudio.codec.published import ENTRIES, OfficialCodec
+    from model_zoo.mmaudio.conditions import clip_encoder
+    from model_zoo.mmaudio.conditions.published import OfficialConditioner
+    from model_zoo.mmaudio.sampling.published import require_all_files
+
+    if rate is None:
+        raise UsageError("features: --rate is missing: 16k or 44k (or --networks nano)")
+    require_all_files(*([ENTRIES[rate]] if vae is None else []), clip_encoder.ENTRY, "synchformer")
+    return OfficialCodec(rate, vae, decodes=False), OfficialConditioner()
+
+
+def import_features(folder: Path, table: Path, *, out: Path, empty_text: Path | None, dtype: str) -> int:
+    """Samples of a published feature folder that were written into ``out``."""
+    from model_zoo.mmaudio.features.memmap import import_features as write
+    from model_zoo.mmaudio.training.setup import empty_text_of_file
+
+    empty = None if empty_text is None else empty_text_of_file(empty_text, f"--empty-text {empty_text}")
+    return write(folder, table, out, empty, dtype)
+
+
+def merge_adapters(adapters: Path, out: Path) -> Path:
+    """Write the whole network of adapters; UsageError for a file that holds none."""
+    from dataclasses import asdict
+
+    from model_zoo.mmaudio.flow.load import header_of, read_about, read_flow
+    from model_zoo.mmaudio.training.checkpoints import write_weights
+
+    about = read_about(adapters)
+    if "lora" not in about:
+        raise UsageError(f"{adapters}: holds no adapters but a whole network; nothing to merge")
+    found = read_flow(str(adapters))
+    assert found.config is not None  # adapters say their network
+    about |= {"network": asdict(found.config)}
+    del about["lora"]
+    write_weights(out, found.tensors, header_of(about))
+    return out
 
 
 def _start(name: str | None, out: Path) -> Path | None:

@@ -1,24 +1,28 @@
 """Set kind ``folder``: any folder of videos, optionally with a table.
 
-Columns: id, file, audio, text (or caption), label, onsets, group.
+Columns: id, file, audio, text (or caption), negative, label, onsets, group. A ``file`` may be a still picture. A row
+without a video: its text alone is what a sample is made from. In a set whose conditions leave video out, the reference
+of an id is the sound file of that name.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import Clip, ClipSet, UsageError, check_id, printable, shortened
 from av_bench.media.folder import Folder, by_stem, list_folder, only_one
-from av_bench.media.suffixes import VIDEO_SUFFIXES
+from av_bench.media.still import IMAGE_SUFFIXES
+from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from av_bench.rows import json_lines, read_table, records
 from av_bench.runtime.files import inside
 from protocols.definitions import SetDefinition, SetRequest, limited
 
 _TABLES = ("clips.jsonl", "clips.csv", "clips.tsv")
-_COLUMNS = ("id", "file", "audio", "text", "caption", "label", "onsets", "group")
+_COLUMNS = ("id", "file", "audio", "text", "caption", "negative", "label", "onsets", "group")
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     if table is None:
         clips, notes = _from_files(request.data, media.used)
     else:
-        clips, notes = _from_table(table, request.data, media)
+        clips, notes = _from_table(table, request.data, media, definition)
     left_out = media.notes() if table is None else ()
     if not clips:
         there = f"; {left_out[0][0]} is there, but: {left_out[0][1]}" if left_out else ""
@@ -67,30 +71,76 @@ def _left_out(paths: Sequence[Path], folder: Path, why: str) -> tuple[str, ...]:
     return (f"{videos} {why}, e.g. {printable(paths[0].name)}: not scored",)
 
 
-def _from_table(table: Path, folder: Path, media: Folder) -> tuple[list[Clip], tuple[str, ...]]:
-    """A clip for each row, and a note on the videos that no row names: so no lost row goes unnoticed."""
+def _from_table(
+    table: Path, folder: Path, media: Folder, definition: SetDefinition
+) -> tuple[list[Clip], tuple[str, ...]]:
+    """A clip for each row, and notes on videos that no row names and on rows without one: nothing goes unnoticed."""
     rows, videos = _rows(table), by_stem(media.used)
+    sounds = by_stem(list_folder(folder, AUDIO_SUFFIXES).used) if "video" not in definition.conditions else {}
     unused = sorted({printable(str(key)) for _, row in rows for key in row} - set(_COLUMNS))
     if unused:
         log.warning("%s: columns %s are not used; known are %s", table, ", ".join(unused), ", ".join(_COLUMNS))
     seen: dict[str, int] = {}
     clips = []
+    alone = _without_video(rows, media, definition)
     for line, row in rows:
         where = f"{table}, line {line}"
         clip_id = _id(row, where)
         if clip_id in seen:
             raise UsageError(f"{where}: duplicate id {clip_id!r} (first on line {seen[clip_id]})")
         seen[clip_id] = line
-        file = _text(row, "file", where)
-        video = _named(folder, clip_id, videos) if file is None else inside(folder, file, where)
-        audio = _text(row, "audio", where)
-        sound = None if audio is None else inside(folder, audio, where)
-        text = _text(row, "text", where) or _text(row, "caption", where)
-        onsets = _onsets(row.get("onsets"), where)
-        clips.append(Clip(clip_id, video, sound, text, _text(row, "label", where), onsets, _text(row, "group", where)))
-    named = {path for clip in clips for path in (clip.video, clip.audio)}
+        clip = _clip(clip_id, row, where, folder, videos, alone)
+        if clip.reference_audio is None:
+            clip = replace(clip, audio=only_one(sounds.get(clip_id, []), f"--data {folder}"))
+        clips.append(clip)
+    named = {path for clip in clips for path in (clip.video, clip.audio, clip.image)}
     unnamed = [path for path in media.used if path not in named]
-    return clips, _left_out(unnamed, folder, f"not named by {printable(table.name)}")
+    notes = _left_out(unnamed, folder, f"not named by {printable(table.name)}")
+    return clips, (*notes, *_without(clips, table))
+
+
+def _clip(
+    clip_id: str, row: Mapping[str, Any], where: str, folder: Path, videos: Mapping[str, list[Path]], alone: bool
+) -> Clip:
+    """One row. ``alone``: rows that name no file have none; otherwise the one of their id is looked for."""
+    file = _text(row, "file", where)
+    audio = _text(row, "audio", where)
+    image = inside(folder, file, where) if file is not None and Path(file).suffix.lower() in IMAGE_SUFFIXES else None
+    video = None
+    if file is None:
+        there = clip_id in videos or Path(clip_id).suffix.lower() in VIDEO_SUFFIXES
+        video = _named(folder, clip_id, videos) if there or not (alone or "file" in row) else None
+    elif image is None:
+        video = inside(folder, file, where)
+    return Clip(
+        clip_id,
+        video,
+        None if audio is None else inside(folder, audio, where),
+        _text(row, "text", where) or _text(row, "caption", where),
+        _text(row, "label", where),
+        _onsets(row.get("onsets"), where),
+        _text(row, "group", where),
+        image,
+        _text(row, "negative", where),
+    )
+
+
+def _without_video(rows: Sequence[tuple[int, Mapping[str, Any]]], media: Folder, definition: SetDefinition) -> bool:
+    """Whether this is a list of prompts: the set has no video, or neither a row nor the folder names one.
+
+    Where the folder holds videos, a row whose video is not there lost it: the clip is excluded for that reason.
+    """
+    return "video" not in definition.conditions or not (media.used or any("file" in row for _, row in rows))
+
+
+def _without(clips: Sequence[Clip], table: Path) -> tuple[str, ...]:
+    """A note on the clips without video, so that a folder given by mistake does not go unnoticed."""
+    count = sum(clip.video is None for clip in clips)
+    if not count:
+        return ()
+    still = sum(clip.image is not None for clip in clips)
+    pictures = f" ({still} with a still picture)" if still else ""
+    return (f"{count} of {len(clips)} rows of {printable(table.name)} have no video{pictures}",)
 
 
 def _named(folder: Path, clip_id: str, videos: Mapping[str, list[Path]]) -> Path:

@@ -30,16 +30,16 @@ class OfficialCodec(nn.Module):
     """Mono waves at 16 or 44.1 kHz to latents (31.25 per second with 20 channels, 43.07 with 40) and back.
 
     ``vae`` and ``vocoder`` are weight files or mappings; None takes the files of the lock file, and
-    MissingRequirement says how to get them.
+    MissingRequirement says how to get them. With ``decodes`` False there is no vocoder, and its file is not needed.
     """
 
-    def __init__(self, rate: Rate, vae: Weights = None, vocoder: Weights = None) -> None:
+    def __init__(self, rate: Rate, vae: Weights = None, vocoder: Weights = None, *, decodes: bool = True) -> None:
         super().__init__()
         if rate not in MELS:
             raise UsageError(f"no codec is known for {rate!r}; known are {', '.join(MELS)}")
         self.rate, self.mel = rate, MELS[rate]
         self.vae = load_vae(rate, vae).fuse()
-        self.vocoder = load_vocoder(rate, vocoder)
+        self.vocoder = load_vocoder(rate, vocoder) if decodes else None
         self.sample_rate = self.mel.sample_rate
         self.latent_dim = self.vae.config.embed_dim
         self.samples_per_latent = self.mel.hop * self.vae.config.stride
@@ -63,5 +63,7 @@ class OfficialCodec(nn.Module):
         if latent.ndim != 3 or latent.shape[2] != self.latent_dim:
             wanted = f"(B, N, {self.latent_dim})"
             raise UsageError(f"codec {self.rate}: expected latents {wanted}, got {tuple(latent.shape)}")
+        if self.vocoder is None:
+            raise UsageError(f"codec {self.rate}: it was built to encode only")
         wave: Tensor = self.vocoder(self.vae.decode(latent.float().transpose(1, 2)))
         return wave

@@ -6,8 +6,9 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from av_bench.contracts import Decoded, MediaError, Reason, VideoRequest
 from av_bench.features.store import Store, media_key, text_key
 from av_bench.media.content import read_content
 from av_bench.media.decode import decode
+from av_bench.media.still import decode_still
 from av_bench.networks.packages import on_meta
 from av_bench.networks.synchformer import VideoEncoder
-from av_bench.runtime.devices import single_precision
+from av_bench.runtime.devices import cast_once, single_precision
 from av_bench.weights.fill import Weights, fill, read
 from model_zoo.mmaudio.conditions.clip_encoder import ENTRY, SIZE, CLIPEncoder
 from model_zoo.mmaudio.config import CLIP_FPS, SYNC_FPS, SYNC_SEGMENT, SYNC_STEP, sequence_lengths
@@ -31,6 +33,7 @@ CLIP_REQUEST = VideoRequest(float(CLIP_FPS), SIZE, "squash")
 SYNC_REQUEST = VideoRequest(float(SYNC_FPS), 224, "center")
 _FRAMES_AT_ONCE = 16  # CLIP frames per forward
 _PREFIX = "vfeat_extractor."
+_GLANCE = SYNC_SEGMENT / SYNC_FPS  # s: the shortest video that the networks take
 
 
 class OfficialConditioner:
@@ -38,11 +41,18 @@ class OfficialConditioner:
 
     requests: tuple[VideoRequest, ...] = (CLIP_REQUEST, SYNC_REQUEST)
 
-    def __init__(self, clip: Weights = None, synchformer: Weights = None, autocast: bool = False) -> None:
+    def __init__(
+        self,
+        clip: Weights = None,
+        synchformer: Weights = None,
+        autocast: bool = False,
+        frames: Literal["filter", "demo"] = "filter",
+    ) -> None:
         """Weights from files, mappings, or the lock file's entries. MissingRequirement with the command to get them.
 
         ``autocast``: on a GPU compute in bf16, as the published sampling did, instead of in full float32; the networks
-        cost about 25 times what the flow network S does for the same 8 s.
+        cost about 25 times what the flow network S does for the same 8 s. ``frames``: those that ffmpeg's fps filter
+        picks, as training and the published evaluation read videos, or those of the published demo.
         """
         self.clip = CLIPEncoder(clip).eval().requires_grad_(False)
         state = read(synchformer, "synchformer").below(_PREFIX)
@@ -51,6 +61,9 @@ class OfficialConditioner:
         fill(self.sync, state.tensors, state.source)
         self.sync.eval().requires_grad_(False)
         self.fingerprint = f"mmaudio-conditions-1-{_identity(clip, ENTRY)}-{_identity(synchformer, 'synchformer')}"
+        if frames == "demo":
+            self.requests = (replace(CLIP_REQUEST, pick="after"), replace(SYNC_REQUEST, pick="after"))
+            self.fingerprint += "-demo"
         self.device = torch.device("cpu")
         self.autocast = autocast
 
@@ -65,10 +78,12 @@ class OfficialConditioner:
             yield
 
     def to(self, device: torch.device) -> OfficialConditioner:
-        """Move both networks."""
+        """Move both networks; where they compute in bf16 their weights become bf16 for good."""
         self.device = device
-        self.clip.to(device)
-        self.sync.to(device)
+        for network in (self.clip, self.sync):
+            if self.precision == "bf16":
+                cast_once(network)
+            network.to(device)
         return self
 
     def lengths(self, seconds: float) -> tuple[int, int]:
@@ -78,8 +93,7 @@ class OfficialConditioner:
 
     def video(self, media: Decoded, seconds: float, start: float = 0.0) -> tuple[Tensor, Tensor]:
         """``(int(8 s), 1024)`` and ``(8 segments, 768)`` of the stretch. MediaError when the video does not fill it."""
-        pictures = self._stretch(media, CLIP_REQUEST, seconds, start)
-        frames = self._stretch(media, SYNC_REQUEST, seconds, start)
+        pictures, frames = (self._stretch(media, request, seconds, start) for request in self.requests)
         parts = torch.split(pictures, _FRAMES_AT_ONCE)
         moving = (frames.to(self.device).float() / 255 - 0.5) / 0.5
         segments = moving.unfold(0, SYNC_SEGMENT, SYNC_STEP).movedim(-1, 1)[None]  # (1, S, 16, 3, 224, 224), a view
@@ -141,6 +155,28 @@ def stretches(
         store.put(_folder(conditioner), entries)
     clip, sync = (torch.stack(part) for part in zip(*found, strict=True))
     return clip, sync, seconds_taken
+
+
+def still(
+    conditioner: Conditioner, path: Path, window: float, windows: int, store: Store | None
+) -> tuple[Tensor, float | None]:
+    """Clip tokens ``(W, Lc, Dc)`` of a still picture, the same at every place, and the seconds as ``stretches`` says.
+
+    The networks that give clip tokens see one picture at a time, so a glance is enough.
+    """
+    length = conditioner.lengths(window)[0]
+    content = read_content(path)
+    key = f"{media_key(content.identity, _GLANCE)}@still"
+    known = None if store is None else store.get(_folder(conditioner), [key]).get(key)
+    if known is not None:
+        return torch.from_numpy(known["clip"]).expand(windows, length, -1), None
+    media = decode_still(path, conditioner.requests, _GLANCE, content)
+    started = time.perf_counter()
+    token = conditioner.video(media, _GLANCE)[0][:1]
+    seconds = time.perf_counter() - started
+    if store is not None:
+        store.put(_folder(conditioner), {key: {"clip": token.numpy()}})
+    return token.expand(windows, length, -1), seconds
 
 
 def words(conditioner: Conditioner, text: str, store: Store | None) -> tuple[Tensor, float]:

@@ -7,7 +7,7 @@ size never depends on the company an item is in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -33,12 +33,48 @@ _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 
 def euler(velocity: Velocity, x: Tensor, steps: int = 25) -> Tensor:
     """``steps`` equal steps (MMAudio, section 3.6: 25)."""
+    for t, h in _grid(x, steps):
+        x = x + h * velocity(x, t.expand(len(x)))
+    return x
+
+
+def heun(velocity: Velocity, x: Tensor, steps: int) -> Tensor:
+    """``steps`` equal steps of the explicit trapezoidal rule: second order, two evaluations a step."""
+    for t, h in _grid(x, steps):
+        first = velocity(x, t.expand(len(x)))
+        second = velocity(x + h * first, (t + h).expand(len(x)))
+        x = x + h / 2 * (first + second)
+    return x
+
+
+def midpoint(velocity: Velocity, x: Tensor, steps: int) -> Tensor:
+    """``steps`` equal steps of the midpoint rule: second order, two evaluations a step."""
+    for t, h in _grid(x, steps):
+        half = x + h / 2 * velocity(x, t.expand(len(x)))
+        x = x + h * velocity(half, (t + h / 2).expand(len(x)))
+    return x
+
+
+def multistep(velocity: Velocity, x: Tensor, steps: int) -> Tensor:
+    """``steps`` equal steps of Adams and Bashforth's two-step rule: second order, one evaluation a step.
+
+    The first step, which has no predecessor, is Euler's.
+    """
+    before: Tensor | None = None
+    for t, h in _grid(x, steps):
+        now = velocity(x, t.expand(len(x)))
+        x = x + h * (now if before is None else 1.5 * now - 0.5 * before)
+        before = now
+    return x
+
+
+def _grid(x: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Start and length of equal steps from 0 to 1."""
     if steps < 1:
         raise UsageError(f"steps must be at least 1, got {steps}")
     times = torch.linspace(0.0, 1.0, steps + 1, device=x.device)
     for k in range(steps):
-        x = x + (times[k + 1] - times[k]) * velocity(x, times[k].expand(len(x)))
-    return x
+        yield times[k], times[k + 1] - times[k]
 
 
 def adaptive(
@@ -84,3 +120,12 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
         if weight:
             total = total + weight * slope
     return total
+
+
+WITH_STEPS: Mapping[str, Callable[[Velocity, Tensor, int], Tensor]] = {
+    "euler": euler,
+    "heun": heun,
+    "midpoint": midpoint,
+    "multistep": multistep,
+}
+"""Solvers of a fixed number of equal steps, by name."""

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from torch import nn
+
 from av_bench.contracts import MissingRequirement
-from av_bench.weights import file_sha256
+from av_bench.weights import file_sha256, hash_of_mapping
 from av_bench.weights.fill import fill, read
-from model_zoo.mmaudio.flow.load import header_config
+from model_zoo.mmaudio.flow.load import header_config, load_trained
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
@@ -30,8 +32,8 @@ class MMAudioNano(MMAudio):
     Longer clips are generated in overlapping windows of 8 s. Shorter ones (0.5 s and more) are generated as 8 s whose
     video stands still after the clip's end, and the sound is cut to the clip.
 
-    Options are those of ``Settings`` but ``window``, which is 8 s; ``weights`` is a folder with the three files in
-    place of the embedded ones.
+    Options are those of ``Settings`` but ``window``, which is 8 s, and ``frames``; ``weights`` is a folder with the
+    three files in place of the embedded ones, or one file that training of the flow network wrote (adapters too).
     """
 
     small = True
@@ -39,12 +41,12 @@ class MMAudioNano(MMAudio):
     options: ClassVar[Mapping[str, str]] = MMAUDIO_NANO
 
     def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: object) -> None:
-        settings = read_settings("mmaudio-nano", options, fixed=("window",), cfg=GUIDANCE)
+        settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(
             "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
         )
-        self.identity = "-".join(file_sha256(Path(weights) / name)[:16] for name in (FLOW, CODEC, SIGHT))
+        self.identity = _identity(Path(weights), (network, codec, sight))
         self.place(device)
 
     def _plan(self, seconds: float) -> None:
@@ -55,19 +57,43 @@ class MMAudioNano(MMAudio):
             self.network.set_lengths(frames, *self.conditioner.lengths(seconds))
 
 
-def load(folder: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
-    """The three networks of a folder, strictly; the flow network's sizes lie in its file's header."""
-    for name in (FLOW, CODEC, SIGHT):
-        if not (folder / name).is_file():
-            raise MissingRequirement(f"{folder / name} is missing; train it again with `av-bench train mmaudio-nano`")
-    network = FlowNetwork(header_config(folder / FLOW))
+def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
+    """The three networks, strictly: of a folder, or one flow network with the embedded codec and feature networks.
+    MissingRequirement names all files that are not there.
+    """
+    own = weights if weights.is_file() else None
+    folder = WEIGHTS if own is not None else weights
+    missing = [str(folder / name) for name in (FLOW, CODEC, SIGHT) if not (folder / name).is_file()]
+    if missing:
+        named = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        what = "give a file that training wrote, or" if len(missing) == 3 else "a folder holds all three:"
+        raise MissingRequirement(f"{named}; {what} train again with `av-bench train mmaudio-nano`")
     codec, sight = NanoCodec(), Sight()
-    for module, name in ((network, FLOW), (codec, CODEC), (sight, SIGHT)):
-        state = read(folder / name, name)
-        fill(module, state.tensors, state.source, copy=True)
+    if own is not None:
+        network = load_trained(own, header_config(folder / FLOW), "mmaudio-nano")
+    else:
+        network = FlowNetwork(header_config(folder / FLOW))
+        _fill(network, folder / FLOW)
+    for module, name in ((codec, CODEC), (sight, SIGHT)):
+        _fill(module, folder / name)
     codec.vae.fuse()
     return (
         network.eval().requires_grad_(False),
         codec.eval().requires_grad_(False),
         sight.eval().requires_grad_(False),
     )
+
+
+def _identity(weights: Path, parts: tuple[nn.Module, ...]) -> str:
+    """What tells these networks from others: of the embedded ones their files, of others their tensors, so that equal
+    weights are the same model."""
+    if weights == WEIGHTS:
+        digests = [file_sha256(weights / name) for name in (FLOW, CODEC, SIGHT)]
+    else:
+        digests = [hash_of_mapping(part.state_dict()) for part in parts]
+    return "-".join(digest[:16] for digest in digests)
+
+
+def _fill(module: nn.Module, file: Path) -> None:
+    state = read(file, file.name)
+    fill(module, state.tensors, state.source, copy=True)

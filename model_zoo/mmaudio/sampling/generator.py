@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,36 +15,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from av_bench.contracts import Clip, ClipSet, Generated, Generator, MediaError, Modality, Reason, UsageError
+from av_bench.contracts import Clip, ClipSet, Generated, Generator, Modality, Reason, UsageError
 from av_bench.features.store import Store
-from av_bench.runtime.devices import finish, own_stream, single_precision
+from av_bench.runtime.devices import cast_once, finish, own_stream, single_precision
 from av_bench.runtime.prefetch import prefetch_map
-from model_zoo.mmaudio.conditions.published import stretches, words
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling import windows
-from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, cast_once, compiled
+from model_zoo.mmaudio.sampling.inputs import InputReader, Inputs, check_clips
+from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, compiled
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 READERS = 3  # threads that decode videos for a GPU
-
-
-def _text(clip: Clip) -> str:
-    """A clip's text; one of blanks is none."""
-    return (clip.text or "").strip()
-
-
-@dataclass
-class _Inputs:
-    """Raw conditions of one clip, one row per window; None where the modality is missing."""
-
-    clip: Clip
-    visual: Tensor | None = None
-    sync: Tensor | None = None
-    text: Tensor | None = None
-    problem: MediaError | None = None
-    seconds: float | None = 0.0  # what the networks took for them; None when the store had the video's tokens
 
 
 @dataclass
@@ -53,7 +37,7 @@ class MMAudio(Generator):
     The noise of a sample depends on (seed, clip id, k) alone. On a CPU every sample is a batch of its own, so samples
     are the same bit for bit whatever they are generated with; on a GPU ``batch`` samples run together and may differ
     in the last bits of bf16 arithmetic. ``batch`` also bounds the windows of long clips that run together. The state
-    stays float32; the network runs under bf16 autocast on a GPU, the codec in full float32. A GPU reads, samples and
+    stays float32; the network runs in the settings' precision, the codec in full float32. A GPU reads, samples and
     decodes on streams of their own. With ``batch`` 1, and on a CPU, one thing comes after the other, and the seconds of
     a sample are its own.
     """
@@ -68,6 +52,7 @@ class MMAudio(Generator):
     paper: tuple[dict[str, str], ...] = ()
     identity: str = ""  # changes with the weights: samples of others are not taken for its own
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    half: bool = False  # products of the flow network in bf16; ``place`` decides
     seconds: float = 8.0
     watchable: bool = True
     options: ClassVar[Mapping[str, str]] = OPTIONS
@@ -98,16 +83,33 @@ class MMAudio(Generator):
             self.store = Store(root)
 
     def place(self, device: str) -> None:
-        """Move everything to a device; on a GPU the network's weights become bf16 for good."""
+        """Move everything to a device; with bf16 the network's weights become bf16 for good."""
         self.device = torch.device(device)
+        self.half = self.settings.half(self.device)
+        usual = self.half == (self.device.type == "cuda")
+        self.identity = self.identity.partition("@")[0] + ("" if usual else f"@{'bf16' if self.half else 'fp32'}")
         # clips of one call: on a GPU several full batches, between which nothing waits
         self.chunk = 16 if self.device.type == "cpu" else 8 * self.settings.batch
-        self.network.to(self.device)
-        if self.device.type == "cuda":
+        if self.half:
             cast_once(self.network)
-        self.codec.to(self.device)
-        self.conditioner.to(self.device)
+        resting = torch.device("cpu") if self._offload else self.device
+        for part in (self.network, self.codec, self.conditioner):
+            part.to(resting)
         finish(self.device)
+
+    @property
+    def _offload(self) -> bool:
+        return self.settings.offload == "yes"
+
+    @contextmanager
+    def _on_device(self, part: FlowNetwork | Codec | Conditioner) -> Iterator[None]:
+        """Within it this part is on the device, and no other."""
+        try:
+            part.to(self.device)
+            yield
+            finish(self.device)
+        finally:
+            part.to(torch.device("cpu"))
 
     @property
     def _at_once(self) -> int:
@@ -123,11 +125,7 @@ class MMAudio(Generator):
         del seed
         if not (math.isfinite(seconds) and seconds > 0):
             raise UsageError(f"{self.name}: a clip must last longer than 0 s, got {seconds:g} s")
-        if self.conditions and not any(map(self._has_condition, clips.clips)):
-            wanted = " or a ".join(sorted(self.conditions, reverse=True))
-            raise UsageError(
-                f"{self.name}: no clip of set {clips.name} has a {wanted}; `conditions` names what is used"
-            )
+        check_clips(self.name, clips, self.conditions, self.settings)
         self._plan(seconds)
 
     def _plan(self, seconds: float) -> None:
@@ -144,12 +142,15 @@ class MMAudio(Generator):
     def generate(self, clips: Sequence[Clip], seed: int, samples: int = 1) -> Iterator[Generated]:
         """Samples in order. On a GPU the next clips are read, and finished latents decoded, in threads."""
         at_once = self._at_once
+        if self._offload:
+            yield from self._in_turn(clips, seed, samples)
+            return
         if self._alone:
             for inputs in map(self._read, clips):
                 for k in range(samples):
                     yield from self._decode(*self._latents([(inputs, k)], seed))
             return
-        jobs: list[tuple[_Inputs, int]] = []
+        jobs: list[tuple[Inputs, int]] = []
         waiting: deque[Future[list[Generated]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="codec") as decoder:
             for inputs in prefetch_map(self._read, clips, READERS, 2 * at_once):
@@ -164,38 +165,28 @@ class MMAudio(Generator):
             while waiting:
                 yield from waiting.popleft().result()
 
-    def _has_condition(self, clip: Clip) -> bool:
-        """Whether a clip has any of the conditions that are to be used."""
-        has_video, has_text = clip.video is not None, bool(_text(clip))
-        return ("video" in self.conditions and has_video) or ("text" in self.conditions and has_text)
+    def _in_turn(self, clips: Sequence[Clip], seed: int, samples: int) -> Iterator[Generated]:
+        """With ``offload``: all conditions, then all latents, then all sounds, each with its networks alone."""
+        with self._on_device(self.conditioner):
+            jobs = [(inputs, k) for inputs in map(self._read, clips) for k in range(samples)]
+            if self.settings.guided:
+                self._negative_text()
+        groups = [jobs[start : start + self._at_once] for start in range(0, len(jobs), self._at_once)]
+        with self._on_device(self.network):
+            made = [self._latents(group, seed) for group in groups]
+            made = [(group, None if x is None else self.network.unnormalize(x), s) for group, x, s in made]
+        with self._on_device(self.codec):
+            for group, latent, seconds in made:
+                yield from self._sounds(group, latent, seconds)
 
-    @torch.no_grad()
-    def _read(self, clip: Clip) -> _Inputs:
+    def _read(self, clip: Clip) -> Inputs:
         """Decode one clip and compute its conditions, window by window."""
-        inputs = _Inputs(clip)
-        try:
-            if self.conditions and not self._has_condition(clip):
-                wanted = " or ".join(sorted(self.conditions))
-                detail = f"no {wanted} to generate from; conditions=none generates from nothing"
-                raise MediaError(clip.id, Reason.NO_VIDEO if "video" in self.conditions else Reason.NO_TEXT, detail)
-            if "video" in self.conditions and clip.video is not None:
-                cut = self.windows
-                with own_stream(self.device):
-                    inputs.visual, inputs.sync, inputs.seconds = stretches(
-                        self.conditioner, clip.video, self.seconds, cut.seconds, cut.starts, self.store
-                    )
-            if "text" in self.conditions and (text := _text(clip)):
-                with own_stream(self.device):
-                    tokens, seconds = words(self.conditioner, text, self.store)
-                inputs.text = tokens.expand(len(self.windows), -1, -1)
-                inputs.seconds = None if inputs.seconds is None else inputs.seconds + seconds
-        except MediaError as error:
-            inputs.problem = error
-        return inputs
+        reader = InputReader(self.conditioner, self.conditions, self.windows, self.seconds, self.store, self.device)
+        return reader.read(clip)
 
     def _latents(
-        self, jobs: Sequence[tuple[_Inputs, int]], seed: int
-    ) -> tuple[Sequence[tuple[_Inputs, int]], Any, float]:
+        self, jobs: Sequence[tuple[Inputs, int]], seed: int
+    ) -> tuple[Sequence[tuple[Inputs, int]], Any, float]:
         """Normalised latents ``(b, total, C)`` of the jobs that have conditions."""
         started = time.perf_counter()
         usable = [job for job in jobs if job[0].problem is None]
@@ -206,13 +197,14 @@ class MMAudio(Generator):
         rows = usable + usable[-1:] * filled
         shape = (self.windows.total, self.codec.latent_dim)
         noise = torch.stack([matching.noise(shape, seed, inputs.clip.id, k) for inputs, k in rows]).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        full = nullcontext() if self.half else single_precision()
+        with full, torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             condition = self._condition([inputs for inputs, _ in rows])
             latent = self._solve(noise, condition)[: len(usable)]
         finish(self.device)
         return jobs, latent, (time.perf_counter() - started) / len(usable)
 
-    def _condition(self, rows: Sequence[_Inputs]) -> Preprocessed:
+    def _condition(self, rows: Sequence[Inputs]) -> Preprocessed:
         """Conditions of all windows of all rows, joined with the empty ones when guidance needs them."""
         network, count = self.network, len(self.windows)
         config = network.config
@@ -226,17 +218,23 @@ class MMAudio(Generator):
             stacked([r.sync for r in rows], network.empty_sync_feat, config.sync_len),
             stacked([r.text for r in rows], network.empty_string_feat, config.text_len),
         )
-        return real.join(network.empty(len(rows) * count, self._negative_text())) if self.settings.cfg >= 1 else real
+        if not self.settings.guided:
+            return real
+        negative = self._negative_text()
+        if any(r.negative is not None for r in rows):
+            common = network.empty_string_feat if negative is None else negative[0]
+            negative = stacked([r.negative for r in rows], common, config.text_len)
+        return real.join(network.empty(len(rows) * count, negative))
 
     def _negative_text(self) -> Tensor | None:
-        """Tokens of the negative text, encoded once; None for the empty string's own."""
+        """Tokens of the negative text of all clips, encoded once; None for the empty string's own."""
         if self.settings.negative and self._negative is None:
             self._negative = self.conditioner.text(self.settings.negative)[None].to(self.device)
         return self._negative
 
     def _solve(self, noise: Tensor, condition: Preprocessed) -> Tensor:
         """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
-        guided, strength, cut = self.settings.cfg >= 1, self.settings.cfg, self.windows
+        guided, strength, cut = self.settings.guided, self.settings.cfg, self.windows
         fade = cut.weights().to(noise.device)
         groups = self._groups(len(noise) * len(cut), condition)
 
@@ -254,7 +252,7 @@ class MMAudio(Generator):
 
         if self.settings.solver == "adaptive":
             return solvers.adaptive(velocity, noise)
-        return solvers.euler(velocity, noise, self.settings.steps)
+        return solvers.WITH_STEPS[self.settings.solver](velocity, noise, self.settings.steps)
 
     def _groups(self, windows: int, condition: Preprocessed) -> list[tuple[slice, Preprocessed]]:
         """At most ``batch`` windows at once, with their conditions: memory does not grow with the length of a clip."""
@@ -262,19 +260,26 @@ class MMAudio(Generator):
         parts = [slice(i, min(i + batch, windows)) for i in range(0, windows, batch)]
         if len(parts) == 1:
             return [(parts[0], condition)]
-        if self.settings.cfg < 1:
+        if not self.settings.guided:
             return [(part, condition.rows(part)) for part in parts]
         real, empty = condition.rows(slice(0, windows)), condition.rows(slice(windows, 2 * windows))
         return [(part, real.rows(part).join(empty.rows(part))) for part in parts]
 
     @torch.no_grad()
-    def _decode(self, jobs: Sequence[tuple[_Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
+    def _decode(self, jobs: Sequence[tuple[Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
+        """Normalised latents to audio."""
+        with own_stream(self.device):
+            raw = None if latent is None else self.network.unnormalize(latent)
+        return self._sounds(jobs, raw, seconds)
+
+    @torch.no_grad()
+    def _sounds(self, jobs: Sequence[tuple[Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:
         """Latents to audio, trimmed to the asked length; jobs without conditions keep their reason."""
         started = time.perf_counter()
         usable = sum(inputs.problem is None for inputs, _ in jobs)
         length = round(self.seconds * self.codec.sample_rate)
         with single_precision(), own_stream(self.device):
-            waves = iter(() if latent is None else self.codec.decode(self.network.unnormalize(latent)).float().cpu())
+            waves = iter(() if latent is None else self.codec.decode(latent).float().cpu())
         decoding = (time.perf_counter() - started) / max(usable, 1)
         found = []
         for inputs, k in jobs:

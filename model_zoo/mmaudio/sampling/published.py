@@ -72,7 +72,11 @@ def wrap_network(name: str, device: str = "cpu") -> Callable[[FlowNetwork], Any]
         made = MMAudio(
             f"{name}-in-training", network, *parts(), Settings(window=LONGEST), store=Store(home() / "store")
         )
-        made.place(device)
+        try:
+            made.place(device)
+        except BaseException:  # out of memory: what has been moved must not stay there
+            made.place("cpu")
+            raise
         return made
 
     return generator
@@ -100,9 +104,10 @@ class PublishedMMAudio(MMAudio):
         from model_zoo.mmaudio.conditions.published import OfficialConditioner
 
         network = own or mmaudio.build(self.variant, files.load_state_dict(files.require(found.weights)))
-        codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True)
+        codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True, frames=chosen.frames)
         super().__init__(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
-        given = [files.file_sha256(Path(file))[:16] for file in (weights, vae) if file is not None]
+        given = [] if own is None else [files.hash_of_mapping(own.state_dict())[:16]]
+        given += [files.hash_of_mapping(files.load_state_dict(vae))[:16]] if vae is not None else []
         self.identity = "-".join([*given, *(files.file_sha256(files.require(entry))[:16] for entry in needed)])
         if weights is None:
             self.training_sets, self.paper = TRAINING_SETS, rows_of_the_paper(found.name)

@@ -8,36 +8,45 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from av_bench.contracts import UsageError
+from av_bench.runtime.devices import multiplies_bf16
 from model_zoo.spec_values import Number, written
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import torch
+    from torch import Tensor
 
 Conditions = Literal["both", "video", "text", "none"]
-Solver = Literal["euler", "adaptive"]
+Solver = Literal["euler", "heun", "midpoint", "multistep", "adaptive"]
 Compile = Literal["no", "yes", "graphs"]
+Precision = Literal["bf16", "fp32", "auto"]
+Frames = Literal["filter", "demo"]
+Offload = Literal["yes", "no"]
 STEPS, GUIDANCE = 25, 4.5
 OVERLAP = 2.0  # seconds that windows of a long clip share
 SHORTEST_WINDOW = OVERLAP + 1
 OPTIONS: Mapping[str, str] = {
-    "steps": f"steps of the Euler solver (default {STEPS})",
-    "cfg": f"strength of guidance; below 1 the unconditional pass is left out (default {GUIDANCE})",
+    "steps": f"steps of the solver (default {STEPS})",
+    "cfg": f"strength of guidance; at 1 and below the unconditional pass is left out (default {GUIDANCE})",
     "negative": "text to steer away from, used by the unconditional pass",
-    "solver": "euler, or adaptive",
+    "solver": "euler; multistep; heun or midpoint, which evaluate the network twice a step; adaptive",
     "conditions": "both, video, text or none",
     "window": "longest stretch generated in one piece, in seconds",
     "batch": "windows that run together on a GPU (default 8)",
     "compile": "no, yes, or graphs (CUDA graphs)",
+    "precision": "fp32 (default on a CPU), bf16 (default on a GPU), or auto: bf16 where the processor multiplies it",
+    "frames": "filter (ffmpeg's fps filter, as in training), or demo: those that the published demo picks",
+    "offload": "no, or yes: conditions, flow network and codec are on the device one after the other",
     "weights": "trained weights in place of the published ones",
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample. ``cfg`` below 1 leaves the unconditional pass out.
+    """How to sample. ``cfg`` of 1 and below leaves the unconditional pass out.
 
     ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "yes" compiles the flow network,
-    "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for.
+    "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for. ``precision`` is
+    that of the flow network's products; None is fp32 on a CPU and bf16 on a GPU.
     """
 
     steps: int = STEPS
@@ -48,10 +57,18 @@ class Settings:
     window: float = 8.0
     batch: int = 8
     compile: Compile = "no"
+    precision: Precision | None = None
+    frames: Frames = "filter"
+    offload: Offload = "no"
 
     def __post_init__(self) -> None:
         if self.compile not in get_args(Compile):
             raise UsageError(f"compile must be one of {', '.join(get_args(Compile))}, got {self.compile!r}")
+        if self.precision not in (None, *get_args(Precision)):
+            raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}")
+        for name, kind in (("frames", Frames), ("offload", Offload)):
+            if vars(self)[name] not in get_args(kind):
+                raise UsageError(f"{name} must be one of {', '.join(get_args(kind))}, got {vars(self)[name]!r}")
         if self.solver not in get_args(Solver):
             raise UsageError(f"solver must be one of {', '.join(get_args(Solver))}, got {self.solver!r}")
         if self.conditions not in get_args(Conditions):
@@ -60,10 +77,21 @@ class Settings:
             raise UsageError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
         if not (math.isfinite(self.window) and self.window >= SHORTEST_WINDOW):
             raise UsageError(f"window must be {SHORTEST_WINDOW:g} s or longer, got {self.window:g} s")
-        if self.negative and self.cfg < 1:
+        if self.negative and not self.guided:
             raise UsageError(f"negative text is used by the unconditional pass, which cfg={self.cfg:g} leaves out")
         if not math.isfinite(self.cfg):
             raise UsageError(f"cfg must be a number, got {self.cfg}")
+
+    def half(self, device: torch.device) -> bool:
+        """Whether the flow network's products are made in bf16 on a device."""
+        if self.precision == "auto":
+            return device.type == "cuda" or multiplies_bf16()
+        return self.precision == "bf16" or (self.precision is None and device.type == "cuda")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional pass has any weight: at ``cfg`` 1 it cancels out."""
+        return self.cfg > 1
 
 
 def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ...] = (), **defaults: Any) -> Settings:
@@ -76,7 +104,7 @@ def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ..
     if unknown:
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
     if "steps" in options and options.get("solver") == "adaptive":
-        raise UsageError(f"{name}: steps are those of solver=euler; the adaptive solver chooses its own")
+        raise UsageError(f"{name}: the adaptive solver chooses its own steps; leave steps out, or the solver")
     chosen: dict[str, Any] = {key: _typed(name, key, value) for key, value in options.items()}
     return Settings(**{**defaults, **chosen})
 
@@ -89,7 +117,7 @@ def _typed(name: str, key: str, value: object) -> object:
         return float(value)
     if key == "compile" and value in ("yes", "no", "graphs"):
         return value
-    if key in ("negative", "solver", "conditions"):
+    if key in ("negative", "solver", "conditions", "precision", "frames", "offload"):
         return written(value)
     wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value
@@ -111,17 +139,3 @@ def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Ten
         return recorded(*inputs).clone()  # the next replay writes into the same memory, and solvers keep velocities
 
     return replayed
-
-
-def cast_once(network: nn.Module) -> None:
-    """Weights of all matrix products and convolutions to bf16, in place, for use under bf16 autocast.
-
-    Autocast would cast them at every use, since it keeps casts only of weights that are trained; the values, and so the
-    samples, are the same. What autocast leaves in float32 (norms, embeddings, latent statistics) stays as it is.
-    """
-    import torch
-    from torch import nn
-
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d):
-            module.to(torch.bfloat16)

@@ -13,6 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,44 @@ def save(root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapp
     for old in sorted(_steps(root))[:-keep]:
         shutil.rmtree(root / f"step-{old:09d}")
     return target
+
+
+class Writer:
+    """Writes checkpoints one after the other; with ``background`` in a thread, while training continues.
+
+    What cannot be written is raised by the next call: a checkpoint that was handed over is there, or its error is.
+    """
+
+    def __init__(self, background: bool) -> None:
+        self._pool = ThreadPoolExecutor(1, "checkpoint") if background else None
+        self._pending: Future[Path] | None = None
+
+    def save(
+        self, root: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int
+    ) -> None:
+        """``save``, now or as soon as the one before is done. Tensors are copied before this returns."""
+        self.wait()
+        if self._pool is None:
+            save(root, step, tensors, state, keep)
+            return
+        own = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        self._pending = self._pool.submit(save, root, step, own, state, keep)
+
+    def check(self) -> None:
+        """Raise what a finished write ran into; never waits."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when everything that was handed over is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Let a write that is under way come to its end."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
 
 
 def sweep(*folders: Path) -> None:

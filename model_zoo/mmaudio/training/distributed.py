@@ -147,11 +147,14 @@ def wrap_parallel(network: nn.Module, run: RunSettings, cluster: Cluster) -> nn.
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     if run.parallel == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         mesh = init_device_mesh(cluster.device.type, (cluster.world,))
+        # Slices and sums of gradients stay float32; what is gathered for a pass is half of that with bf16.
+        gathered = torch.bfloat16 if run.precision == "bf16" else torch.float32
+        policy = MixedPrecisionPolicy(gathered, torch.float32, cast_forward_inputs=False)
         for block in [*blocks, network]:
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
         if run.compile:
             for block in blocks:
                 block.compile()

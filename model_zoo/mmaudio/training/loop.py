@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +37,7 @@ from model_zoo.mmaudio.training.metrics import Evaluation
 from model_zoo.mmaudio.training.mix import Batch, Loader
 from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
 from model_zoo.mmaudio.training.recipe import FlowRecipe
+from model_zoo.mmaudio.training.result import Result, whole
 from model_zoo.mmaudio.training.validation import validate
 
 __all__ = ["Evaluation", "Trainer", "TrainingFailed", "train"]
@@ -88,20 +89,24 @@ class Trainer:
         excluded: frozenset[str] = frozenset(),
     ) -> None:
         self.recipe, self.out, self.cluster, self.evaluation = recipe, out, processes, evaluation
+        self.quiet = quiet
         self.weights = out / "weights"
         self.excluded = excluded | setup.excluded_names(recipe)
         self.mix, self.validation_mix = setup.mixes(recipe, processes, self.excluded)
         self.data, self.kept = setup.data_digest(recipe), setup.kept_digest(self.mix, self.excluded)
-        self.network = setup.network(recipe, self.mix).to(processes.device)
+        start = setup.start_of(recipe)
+        self.start_digest = None if start is None else start.digest
+        self.network = setup.network(recipe, self.mix, start).to(processes.device)
         self.module = wrap_parallel(self.network, recipe.run, processes)
         o = recipe.optimiser
-        self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps)
+        self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps, recipe.rates)
         self.averages = Averages(self.network, recipe.ema, recipe.every.snapshot, out / "snapshots", processes)
         self.step = 0
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)  # sums since the last log line
         self._resume()
         self.normalise = self._normaliser()  # the checkpoint's statistics, not those of today's features
         pin = processes.device.type == "cuda"
+        self.writer = checkpoints.Writer(recipe.run.background)
         self.loader = Loader(self._batch, recipe.data.threads, pin)
         self.journal = self._journal(quiet) if processes.first else None
         self._since = (time.perf_counter(), self.step)
@@ -112,6 +117,7 @@ class Trainer:
         if self._metrics_are_due():
             self._metrics()
         while self.step < self.recipe.steps:
+            self.writer.check()
             self.train_step()
             if _due(self.step, every.log) or self.step == self.recipe.steps:
                 self._log()
@@ -119,6 +125,7 @@ class Trainer:
                 self._check_finite(self.cluster.total(self.window))
             if _due(self.step, every.snapshot):
                 self.averages.snapshot(self.step)
+                self.cluster.wait()  # others would run into the next sum of gradients, whose patience is shorter
             if self.validation_mix is not None and _due(self.step, every.validate):
                 self._validate()
             if _due(self.step, every.checkpoint):
@@ -127,6 +134,7 @@ class Trainer:
                 self._metrics()
         if not _due(self.step, every.checkpoint):
             self.save()
+        self.writer.wait()
         self._finish()
 
     def train_step(self) -> torch.Tensor:
@@ -146,19 +154,20 @@ class Trainer:
         """A checkpoint of everything that decides the steps to come."""
         window = self.cluster.total(self.window)
         self._check_finite(window)
-        values = [(f"weights/{k}", v) for k, v in self.network.state_dict().items()]
+        values = [(f"weights/{k}", v) for k, v in self._stored().items()]
         for name, parameter in self._trainable():
             state = self.optimiser.state[parameter]
             values += [(f"{key}/{name}", state[key]) for key in ("exp_avg", "exp_avg_sq")]
         tensors = gather_full(values, self.cluster.first) | self.averages.tensors()
         if self.cluster.first:
             state = {"recipe": self.recipe.identity(), "window": window.tolist(), **self._content()}
-            checkpoints.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
+            self.writer.save(self.out / "checkpoints", self.step, tensors, state, self.recipe.run.keep)
         self.cluster.wait()
 
     def close(self) -> None:
         """Stop threads and close the log."""
         self.loader.close()
+        self.writer.close()
         if self.journal is not None:
             self.journal.close()
 
@@ -167,9 +176,14 @@ class Trainer:
         state = gather_full(self.network.state_dict().items(), self.cluster.first)
         if not self.cluster.first:
             return None
-        network = setup.network(self.recipe, self.mix)
-        network.load_state_dict(state)
+        network = FlowNetwork(self.network.config)
+        network.load_state_dict(whole(state, self.recipe.lora))
         return network.to(self.cluster.device).eval()
+
+    def _stored(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of the network: all of it, or what is trained where the rest is ``init``'s."""
+        state, trained = self.network.state_dict(), {name for name, _ in self._trainable()}
+        return {k: v for k, v in state.items() if k in trained or self.recipe.init is None}
 
     def _batch(self, step: int) -> Batch:
         return self.mix.batch(step, self.recipe.batch, self.recipe.dropout, self.cluster.rank, self.cluster.world)
@@ -194,8 +208,8 @@ class Trainer:
         if found is None:
             return
         setup.check_same(self.out, found, self.recipe, self._content())
-        state = self.network.state_dict()
-        self.network.load_state_dict({k: as_sharded_like(found.tensors[f"weights/{k}"], v) for k, v in state.items()})
+        own = {k: as_sharded_like(found.tensors[f"weights/{k}"], v) for k, v in self._stored().items()}
+        self.network.load_state_dict(own, strict=self.recipe.init is None)
         for name, parameter in self._trainable():
             moments = {
                 k: as_sharded_like(found.tensors[f"{k}/{name}"], parameter.detach()) for k in ("exp_avg", "exp_avg_sq")
@@ -204,12 +218,14 @@ class Trainer:
             self.optimiser.state[parameter] = {"step": count, **moments}
         self.averages.load(found.tensors, found.step)
         self.step = found.step
+        if self.cluster.first and not self.quiet:
+            print(f"{self.out}: resuming from step {self.step} of {self.recipe.steps}", file=sys.stderr, flush=True)
         if self.cluster.first:  # sums are totals over all processes
             self.window += torch.tensor(found.state["window"], dtype=torch.float64, device=self.cluster.device)
 
     def _content(self) -> dict[str, Any]:
         """What tells the training samples from others, wherever they lie."""
-        return {"samples": len(self.mix), "data": self.data, "kept": self.kept}
+        return {"samples": len(self.mix), "data": self.data, "kept": self.kept, "init": self.start_digest}
 
     def _normaliser(self) -> Normaliser:
         mean, std = (full_tensor(v.detach()).clone() for v in (self.network.latent_mean, self.network.latent_std))
@@ -270,22 +286,18 @@ class Trainer:
         MissingRequirement in all processes when an average cannot be made; everything else is written before.
         """
         state = gather_full(self.network.state_dict().items(), self.cluster.first)
+        result = Result(self.weights, self.recipe, self.network.config, self.step, self.start_digest)
         if self.cluster.first:
-            self._write("last", state)
+            result.write("last", state)
         failed = []
         for width, average in self.averages.final(self.step):
             name = f"ema-{width:g}"
             if isinstance(average, AvBenchError):
                 failed.append(f"{self.weights / name}.safetensors is not written: {average}")
             else:
-                self._write(name, state | average)
+                result.write(name, state | average)
         if self.cluster.any(bool(failed)):
             raise MissingRequirement("\n".join(failed) or "the first process could not make all averages; it says why")
-
-    def _write(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        about = {"network": json.dumps(asdict(self.network.config)), "recipe": self.recipe.name}
-        about |= {"step": str(self.step), "weights": name}
-        checkpoints.write_weights(self.weights / f"{name}.safetensors", tensors, about)
 
 
 def _due(step: int, *every: int) -> bool:

@@ -29,14 +29,17 @@ class Evaluation:
     def attempt(self, network: FlowNetwork, step: int) -> tuple[str, dict[str, Any]]:
         """Kind and values of the log's event: the metrics, or why there are none. Training continues then."""
         generator: SampleSource | None = None
+        values: dict[str, Any]
         try:
             generator = self.generator(network)
-            return "metrics", dict(self.evaluator(generator, self.clips))
+            kind, values = "metrics", dict(self.evaluator(generator, self.clips))
         except (AvBenchError, OSError, torch.cuda.OutOfMemoryError) as error:
             reason = f"{type(error).__name__}: {error}"
             log.warning("step %d: no metrics, training continues: %s", step, reason)
-            return "metrics-failed", {"reason": reason}
-        finally:
-            if generator is not None:
-                generator.place("cpu")  # codec and conditions are gigabytes that training wants back
-                torch.cuda.empty_cache()
+            kind, values = "metrics-failed", {"reason": reason}
+        # Not within the handler: until it ends, the error keeps all that the failed pass had made.
+        if generator is not None:
+            generator.place("cpu")  # codec and conditions are gigabytes that training wants back
+        network.to("cpu")
+        torch.cuda.empty_cache()
+        return kind, values

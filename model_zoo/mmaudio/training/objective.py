@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from model_zoo.mmaudio.flow import matching
 from model_zoo.mmaudio.training.distributed import full_tensor, gradients_stay_local
 from model_zoo.mmaudio.training.mix import Batch
+from model_zoo.mmaudio.training.tuning import RateGroup, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -71,22 +73,28 @@ def gradients(
 
 
 def update(optimiser: torch.optim.Optimizer, rate: float, clip: float) -> torch.Tensor:
-    """Clip the gradient to norm ``clip``, take one step at learning rate ``rate``, forget the gradient.
+    """Clip the gradient to norm ``clip``, take one step at learning rate ``rate`` (times each group's ``factor``),
+    forget the gradient.
 
     Returns the norm before clipping.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = full_tensor(nn.utils.clip_grad_norm_(parameters, clip))
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return norm
 
 
 def adamw(
-    network: nn.Module, rate: float, weight_decay: float, betas: tuple[float, float], eps: float
+    network: nn.Module,
+    rate: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+    rates: Sequence[RateGroup] = (),
 ) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters as one group (published code), with the fused kernel."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=betas, eps=eps, fused=True)
+    """AdamW over all trainable parameters with the fused kernel, one group (published code) unless ``rates`` differ."""
+    groups = parameter_groups(network, rates)
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=weight_decay, betas=betas, eps=eps, fused=True)

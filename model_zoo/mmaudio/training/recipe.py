@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from av_bench.contracts import UsageError, unknown_name
 from av_bench.schema import build, load_yaml, merge, parse_yaml
+from model_zoo.mmaudio.flow.lora import Lora
 from model_zoo.mmaudio.training.ema import LEAST_SNAPSHOTS, WORST, gamma_of, kept_at, synthesis_error
 from model_zoo.mmaudio.training.mix import Dropout, Source
+from model_zoo.mmaudio.training.tuning import RateGroup, without_defaults
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -100,6 +102,7 @@ class RunSettings:
     ``precision`` bf16: autocast with float32 weights. ``batch`` is cut over processes, each part into ``accumulate``
     pieces. ``checkpointing`` recomputes each block's activations in the backward pass. ``device``: auto, cpu, cuda, or
     one GPU of this machine as cuda:N; processes of a launcher each take the GPU of their own local rank.
+    ``background``: checkpoints are written and hashed in a thread while training continues; they are copied first.
     ``deterministic``: operations whose sums have a fixed order, so that a GPU gives the same bits again (slower).
     """
 
@@ -111,6 +114,7 @@ class RunSettings:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     device: str = "auto"
     keep: int = 2  # complete checkpoints kept
+    background: bool = False
     tensorboard: bool = True  # when the package is installed
     wandb: str | None = None  # project name; nothing is sent anywhere unless it is set
 
@@ -125,6 +129,10 @@ class FlowRecipe:
 
     ``empty_text``: safetensors file with the features of the empty text as ``empty_string_feat``; without it they come
     from the training features. ``learn_empty_text``: they are trained on from there (Table A3, all learnable).
+
+    Fine-tuning: ``init`` names the weights to start from (``mmaudio-nano``, a variant, or a file); latent statistics
+    and empty text are then theirs. ``frozen``: names of parameters that are not trained, with ``*`` for any text.
+    ``lora``: adapters, which are then all that is trained. ``rates``: factors on the rate of some parameters.
     """
 
     name: str
@@ -141,15 +149,21 @@ class FlowRecipe:
     run: RunSettings = field(default_factory=RunSettings)
     empty_text: str | None = None
     learn_empty_text: bool = False
+    init: str | None = None
+    frozen: tuple[str, ...] = ()
+    lora: Lora | None = None
+    rates: tuple[RateGroup, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
 
     def identity(self) -> str:
         """Canonical JSON of what must not change between a checkpoint and the run that resumes from it."""
-        content = asdict(self) | {"ema": list(self.ema.sigma_rel)}
-        for name in ("run", "every", "name", "steps", "empty_text"):
+        content = without_defaults(asdict(self) | {"ema": list(self.ema.sigma_rel)})
+        for name in ("run", "every", "name", "steps", "empty_text", "init"):  # the digest of init is compared instead
             del content[name]
+        if self.lora is not None:
+            del content["lora"]["merged"]
         for name in ("threads", "verify", "validation", "exclude"):  # a checkpoint holds what the list leaves
             del content["data"][name]
         for source in content["data"]["train"]:
@@ -164,6 +178,8 @@ def _check(recipe: FlowRecipe) -> None:
         raise UsageError(f"{where}: batch, steps, accumulate and keep must be positive")
     if not 0 <= recipe.seed < 2**63:
         raise UsageError(f"{where}: seed must lie in [0, 2^63), got {recipe.seed}")
+    if recipe.lora is not None and recipe.init is None:
+        raise UsageError(f"{where}: lora needs init: adapters are trained on a network that is there")
     if not data.train:
         raise UsageError(f"{where}: data.train is empty; name at least one feature folder")
     wrong = [*_numbers(recipe)]

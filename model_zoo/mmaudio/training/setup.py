@@ -17,7 +17,9 @@ from av_bench.schema import build
 from model_zoo.mmaudio.config import NetworkConfig, variant
 from model_zoo.mmaudio.features.read import FeatureSet
 from model_zoo.mmaudio.features.shard_file import read_index, shard_folders
+from model_zoo.mmaudio.flow.load import FlowWeights, check_start, read_flow
 from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.training import tuning
 from model_zoo.mmaudio.training.checkpoints import TrainingCheckpoint
 from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.exclusion import Exclusion
@@ -100,6 +102,8 @@ def check_same(out: Path, found: TrainingCheckpoint, recipe: FlowRecipe, content
         differs.append(f"number of samples ({state['samples']} then, {count} now)")
     elif not same_data:
         differs.append("content of the training features")  # as many samples, but not the same ones
+    if state.get("init") != content.get("init"):
+        differs.append("init: its weights")
     if "data" in state and same_data and state.get("kept", content["kept"]) != content["kept"]:
         differs.append("list of excluded recordings (--exclude, data.exclude)")
     if differs:
@@ -125,17 +129,32 @@ def excluded_names(recipe: FlowRecipe) -> frozenset[str]:
     return frozenset(line.strip() for line in lines if line.strip())
 
 
-def network(recipe: FlowRecipe, mix: Mix) -> FlowNetwork:
-    """The untrained network with the latent statistics of the data and the features of the empty text.
+def start_of(recipe: FlowRecipe) -> FlowWeights | None:
+    """The weights that the recipe starts from. UsageError when they are of another network than the recipe's."""
+    if recipe.init is None:
+        return None
+    found = read_flow(recipe.init)
+    check_start(found, network_config(recipe), f"config {recipe.name}: init")
+    return found
 
-    Weights are drawn from ``recipe.seed``, alike in every process.
+
+def network(recipe: FlowRecipe, mix: Mix, start: FlowWeights | None = None) -> FlowNetwork:
+    """The network to train: with the weights, latent statistics and empty text of ``start``, or untrained with those
+    of the data. Parameters that ``frozen`` names are fixed and ``lora``'s adapters are in.
+
+    New weights are drawn from ``recipe.seed``, alike in every process. BadWeights for a start of another layout.
     """
     config = network_config(recipe)
-    mean, std = _statistics_source(recipe, mix).latent_statistics()
-    empty = torch.zeros(config.text_len, config.text_dim) if config.empty == "zero" else _empty_text(recipe, mix)
-    torch.manual_seed(recipe.seed)
-    made = FlowNetwork(config, latent_mean=mean, latent_std=std, empty_string=empty)
+    if start is None:
+        mean, std = _statistics_source(recipe, mix).latent_statistics()
+        empty = torch.zeros(config.text_len, config.text_dim) if config.empty == "zero" else _empty_text(recipe, mix)
+        torch.manual_seed(recipe.seed)
+        made = FlowNetwork(config, latent_mean=mean, latent_std=std, empty_string=empty)
+    else:
+        made = FlowNetwork(config)
+        made.load_official(start.tensors, start.source)
     made.empty_string_feat.requires_grad_(recipe.learn_empty_text)
+    tuning.prepare(made, recipe.frozen, recipe.lora, recipe.seed, f"config {recipe.name}")
     return made
 
 
@@ -153,7 +172,7 @@ def _statistics_source(recipe: FlowRecipe, mix: Mix) -> FeatureSet:
 def _empty_text(recipe: FlowRecipe, mix: Mix) -> torch.Tensor:
     """Features (Lt, Dt) of the empty text: from the recipe's file, or stored with the training features."""
     if recipe.empty_text is not None:
-        return _empty_text_of_file(recipe.empty_text, f"config {recipe.name}: empty_text {recipe.empty_text}", mix)
+        return _fitting_empty_text(recipe.empty_text, f"config {recipe.name}: empty_text {recipe.empty_text}", mix)
     for _, features in mix.sources:
         found = features.text_features("")
         if found is not None:
@@ -164,7 +183,7 @@ def _empty_text(recipe: FlowRecipe, mix: Mix) -> torch.Tensor:
     )
 
 
-def _empty_text_of_file(path: str, where: str, mix: Mix) -> torch.Tensor:
+def empty_text_of_file(path: Path | str, where: str) -> torch.Tensor:
     """The tensor ``empty_string_feat`` of a file, or the first item of a batch as the official file holds it."""
     try:
         content = weights.load_checkpoint(path)
@@ -173,11 +192,15 @@ def _empty_text_of_file(path: str, where: str, mix: Mix) -> torch.Tensor:
     found = content.get("empty_string_feat") if isinstance(content, Mapping) else content
     if isinstance(found, list | tuple) or (isinstance(found, torch.Tensor) and found.ndim == 3):
         found = found[0] if len(found) else None
-    shape = mix.shapes["text"]
     if not isinstance(found, torch.Tensor):
         raise UsageError(f"{where}: holds neither a tensor empty_string_feat nor a batch of features")
+    return found.detach().float().clone()
+
+
+def _fitting_empty_text(path: str, where: str, mix: Mix) -> torch.Tensor:
+    found, shape = empty_text_of_file(path, where), mix.shapes["text"]
     if tuple(found.shape) != shape or not bool(found.isfinite().all()):
         raise UsageError(
             f"{where}: holds {tuple(found.shape)}, expected {shape}, all finite; use this network's encoder"
         )
-    return found.detach().float().clone()
+    return found

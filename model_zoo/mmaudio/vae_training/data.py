@@ -38,14 +38,19 @@ PACK_WINDOWS = 2  # a packed item is at most this many training windows long, so
 
 
 class Windows:
-    """Random windows of ``recipe.frames`` mel frames out of ``items``; the last ``recipe.holdout`` items stay out."""
+    """Random windows of ``recipe.frames`` mel frames out of ``items``; the last ``recipe.holdout`` items stay out.
+
+    Where these would be half of all or more, a quarter stays out: small folders can be trained on.
+    """
 
     def __init__(self, items: Items, recipe: VAERecipe) -> None:
         self.items, self.recipe = items, recipe
-        self.count = len(items) - recipe.holdout
+        few = 2 * recipe.holdout >= len(items)
+        held_out = -(-len(items) // 4) if few and recipe.holdout else recipe.holdout
+        self.count = len(items) - held_out
         if self.count < 1:
             raise UsageError(
-                f"VAE training: {len(items)} items are too few for {recipe.holdout} held out; bring more or set holdout"
+                f"VAE training: {len(items)} items are too few: one is held out and one trained on at least; bring more"
             )
         self.waves = np.asarray(items[0]).ndim == 1
         self.length = recipe.frames * (recipe.mel.hop if self.waves else 1)

@@ -23,7 +23,7 @@ from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.journal import Journal
 from model_zoo.mmaudio.vae_training.data import Items
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe, plain
-from model_zoo.mmaudio.vae_training.trainer import Losses, VAETrainer
+from model_zoo.mmaudio.vae_training.trainer import LossTensors, VAETrainer, read_losses
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "vae.safetensors"
 
@@ -68,28 +68,24 @@ def train(
 def _steps(trainer: VAETrainer, out: Path, journal: Journal | None, report: Callable[[str], None]) -> None:
     """Steps until the recipe's last one. The process with the journal validates and saves."""
     recipe = trainer.recipe
-    window: list[Losses] = []
+    window: list[LossTensors] = []
     started = time.perf_counter()
     while trainer.done < recipe.steps:
         window.append(trainer.step())
         step = trainer.done
         if step % recipe.log_every == 0:
             per_second = len(window) * recipe.batch / (time.perf_counter() - started)
-            line = {**_means(window), "rate": recipe.rate_at(step), "windows_per_second": per_second}
+            line = {**read_losses(window, step), "rate": recipe.rate_at(step), "windows_per_second": per_second}
             if journal and step % recipe.validate_every == 0 and recipe.holdout:
                 line |= trainer.validate()
             if journal:
                 journal.write(step, "train", {name: float(f"{value:.6g}") for name, value in line.items()})
                 report(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in line.items()))
             window, started = [], time.perf_counter()
-        if journal and (step % recipe.save_every == 0 or step == recipe.steps):
-            checkpoints.save(out / CHECKPOINTS, step, trainer.tensors(), trainer.about())
-
-
-def _means(window: list[Losses]) -> Losses:
-    names = sorted({name for losses in window for name in losses})
-    found = {name: [losses[name] for losses in window if name in losses] for name in names}
-    return {name: sum(values) / len(values) for name, values in found.items()}
+        if step % recipe.save_every == 0 or step == recipe.steps:
+            read_losses(window, step)  # steps since the last line, which a last step may leave
+            if journal:
+                checkpoints.save(out / CHECKPOINTS, step, trainer.tensors(), trainer.about())
 
 
 def save_weights(vae: VAE, recipe: VAERecipe, out: Path) -> None:

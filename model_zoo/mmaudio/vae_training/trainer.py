@@ -6,8 +6,9 @@ the adversarial loss, weighted so that its gradient at the last layer is ``disc_
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from model_zoo.mmaudio.vae_training.discriminators import (
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe, difference, plain
 
 Losses = dict[str, float]
+LossTensors = dict[str, Tensor]
 
 
 @dataclass
@@ -72,8 +74,11 @@ class VAETrainer:
         self.vae.data_mean.copy_(mean[None, :, None])
         self.vae.data_std.copy_(std[None, :, None])
 
-    def step(self) -> Losses:
-        """One step on this process's share of the batch; losses are means over the whole batch."""
+    def step(self) -> LossTensors:
+        """One step on this process's share of the batch; losses are means over the whole batch, on the device.
+
+        Nothing waits for the device: whether they are finite is asked when they are read (``read_losses``).
+        """
         step, recipe = self.done + 1, self.recipe
         prepared = self._loader(step)
         windows, noise = prepared.windows, prepared.noise
@@ -135,24 +140,18 @@ class VAETrainer:
     def _normalized(self, mel: Tensor) -> Tensor:
         return (mel - self.vae.data_mean) / self.vae.data_std
 
-    def _apply(self, total: dict[str, Tensor], adversarial: bool) -> Losses:
-        """Average over processes, refuse what is not finite, update the networks."""
+    def _apply(self, total: dict[str, Tensor], adversarial: bool) -> LossTensors:
+        """Average over processes, update the networks."""
         names = sorted(total)
         values = torch.stack([total[name].float() for name in names])
         if self.world > 1:
             _average([values])
-        losses = dict(zip(names, values.tolist(), strict=True))
-        if not bool(values.isfinite().all()):
-            raise MetricError(
-                f"VAE training: losses of step {self.done + 1} are not finite ({losses}); the last checkpoint is from "
-                "before it. Lower the rate, or look at the data"
-            )
         for name, module in self._modules():
             if name == "vae" or adversarial:
                 if self.world > 1:
                     _average([p.grad for p in module.parameters() if p.grad is not None])
                 self.optimisers[name].step()
-        return losses
+        return dict(zip(names, values.unbind(), strict=True))
 
     @torch.no_grad()
     def validate(self) -> Losses:
@@ -206,6 +205,21 @@ class VAETrainer:
 
     def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
         return ("vae", self.vae), ("discriminator", self.discriminator)
+
+
+def read_losses(window: Sequence[LossTensors], last: int) -> Losses:
+    """Means of the losses of the steps up to ``last``, each over the steps that have it. MetricError when one is not
+    finite: nothing of these steps may be saved."""
+    names = sorted({name for losses in window for name in losses})
+    rows = {name: torch.stack([losses[name] for losses in window if name in losses]) for name in names}
+    values = {name: row.tolist() for name, row in rows.items()}
+    wrong = [name for name, row in values.items() if not all(map(math.isfinite, row))]
+    if wrong:
+        raise MetricError(
+            f"VAE training: losses are not finite at or before step {last} ({', '.join(wrong)}); the last checkpoint "
+            "is from before it. Lower the rate, or look at the data"
+        )
+    return {name: sum(row) / len(row) for name, row in values.items()}
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

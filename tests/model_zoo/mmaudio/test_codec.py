@@ -58,6 +58,14 @@ def test_there_and_back(files: dict[str, tuple[Path, Path]], rate: str) -> None:
     assert not any(p.requires_grad for p in made.parameters())
 
 
+def test_features_need_no_vocoder(files: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+    made = OfficialCodec("16k", files["16k"][0], tmp_path / "nowhere.pt", decodes=False)
+    wave = torch.rand(1, 6 * made.samples_per_latent) - 0.5
+    assert torch.equal(made.encode(wave)[0], OfficialCodec("16k", *files["16k"]).encode(wave)[0])
+    with pytest.raises(UsageError, match="built to encode only"):
+        made.decode(torch.zeros(1, 6, 20))
+
+
 @pytest.mark.parametrize("rate", ["16k", "44k"])
 def test_lengths_are_those_of_the_flow_networks(files: dict[str, tuple[Path, Path]], rate: str) -> None:
     made = OfficialCodec(rate, *files[rate])  # type: ignore[arg-type]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,23 @@ from av_bench import weights as files
 from av_bench.contracts import MediaError, MissingRequirement, Reason, UsageError, VideoRequest
 from av_bench.features.store import Store
 from av_bench.media.decode import decode
+from av_bench.media.picture import Picker
 from av_bench.networks.synchformer import VideoEncoder
 from model_zoo.mmaudio.conditions.clip_encoder import CONFIG, CLIPEncoder
-from model_zoo.mmaudio.conditions.published import CLIP_REQUEST, SYNC_REQUEST, OfficialConditioner, stretches, words
+from model_zoo.mmaudio.conditions.published import (
+    CLIP_REQUEST,
+    SYNC_REQUEST,
+    OfficialConditioner,
+    still,
+    stretches,
+    words,
+)
 from model_zoo.mmaudio.config import sequence_lengths
 from model_zoo.mmaudio.sampling import published
 from model_zoo.mmaudio.sampling.settings import read_settings
 from model_zoo.mmaudio.sampling.windows import plan
 from tests.media_files import write_video
+from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
 needs_open_clip = pytest.mark.skipif(
     importlib.util.find_spec("open_clip") is None, reason="not installed: open_clip; pip install 'av-bench[paper]'"
@@ -95,6 +106,39 @@ def test_a_video_becomes_tokens_once(conditioner: OfficialConditioner, tmp_path:
     assert torch.equal(again[0], clip)
     assert torch.equal(again[1], sync)
     assert again[2] is None
+
+
+@pytest.mark.paper
+@needs_open_clip
+def test_weights_cast_once_give_the_tokens_that_autocast_gives(
+    conditioner: OfficialConditioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, with the processor's autocast in its place."""
+    path = tmp_path / "v.mp4"
+    write_video(path, seconds=0.7)
+    media = decode(path, conditioner.requests, 0.64, audio=False)
+    monkeypatch.setattr(OfficialConditioner, "precision", "bf16")
+    with torch.no_grad():
+        cast_each_time = (*conditioner.video(media, 0.64), conditioner.text("dog barking"))
+        conditioner.to(torch.device("cpu"))
+        assert conditioner.sync.norm.weight.dtype == torch.float32
+        assert sum(p.dtype == torch.bfloat16 for p in conditioner.sync.parameters()) > 100
+        cast_once = (*conditioner.video(media, 0.64), conditioner.text("dog barking"))
+    for ours, wanted in zip(cast_once, cast_each_time, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-2 * float(wanted.abs().max()))
+
+
+@pytest.mark.paper
+@needs_open_clip
+def test_a_still_is_looked_at_once(conditioner: OfficialConditioner, tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", seconds=0.7)
+    with torch.no_grad():
+        tokens, _ = still(conditioner, tmp_path / "v.mp4", 1.0, 2, Store(tmp_path / "store"))
+        again, seconds = still(conditioner, tmp_path / "v.mp4", 1.0, 2, Store(tmp_path / "store"))
+    assert tokens.shape == (2, 8, 1024)
+    assert torch.equal(tokens, tokens[:1, :1].expand(2, 8, -1))
+    assert torch.equal(tokens, again)
+    assert seconds is None
 
 
 @pytest.mark.paper
@@ -181,3 +225,18 @@ def test_options_of_a_model_spec() -> None:
 def test_options_that_say_nothing_are_named(option: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_settings("mmaudio-l", {option: value})
+
+
+@needs_golden
+@pytest.mark.parametrize("rate", ["60", "30", "29.97", "25", "24", "23.976", "15", "12", "10", "5"])
+def test_the_frames_of_the_demo_are_those_of_the_published_one(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = json.loads((GOLDEN / "full_size/frame_sampling.json").read_text())[rate]
+    exact = {"29.97": Fraction(30_000, 1001), "23.976": Fraction(24_000, 1001)}.get(rate) or Fraction(rate)
+    for name, fps in (("clip8", 8.0), ("sync25", 25.0)):
+        found: list[int] = []
+        picker = Picker(VideoRequest(fps, 8, "squash", "after"), len(wanted[name]))
+        monkeypatch.setattr(picker, "_array", lambda frame: frame)
+        monkeypatch.setattr(picker, "_wait", found.append)
+        for index in range(wanted["n_in"]):
+            picker.push(index / exact, index)
+        assert found == wanted[name]

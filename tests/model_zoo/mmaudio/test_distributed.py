@@ -98,6 +98,21 @@ def test_two_processes_equal_one(tmp_path: Path, parallel: str, start: Callable[
     same(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
+def test_slices_are_gathered_in_bf16_and_learn_the_same(tmp_path: Path) -> None:
+    """FSDP with bf16 against one process with bf16: the loss falls alike, and what is kept is float32."""
+    recipe = tiny_recipe(tmp_path, run={"precision": "bf16"})
+    train(recipe, tmp_path / "one", quiet=True)
+    spawned(config_file(tmp_path / "tiny.yaml", recipe), tmp_path / "two", "run.parallel=fsdp")
+    losses = [
+        [e["loss"] for e in read_log(tmp_path / out / "log.jsonl") if e["kind"] == "train"] for out in ("one", "two")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]  # norms and biases are rounded, too
+    made = load_file(tmp_path / "two" / "weights" / "last.safetensors")
+    assert {value.dtype for value in made.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("parallel", ["fsdp", pytest.param("ddp", marks=pytest.mark.slow)])
 def test_another_number_of_processes_goes_on(tmp_path: Path, parallel: str) -> None:
     """One process to step 2, two to step 4, one to the end: as if it had been one all along."""

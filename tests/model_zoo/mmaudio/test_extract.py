@@ -417,7 +417,8 @@ def test_video_folder_to_features(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_the_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("model_zoo.mmaudio.codec.published.OfficialCodec", lambda _rate, _vae: SumCodec())
+    monkeypatch.setattr("model_zoo.mmaudio.sampling.published.require_all_files", lambda *names: names)
+    monkeypatch.setattr("model_zoo.mmaudio.codec.published.OfficialCodec", lambda *_, **__: SumCodec())
     monkeypatch.setattr("model_zoo.mmaudio.conditions.published.OfficialConditioner", GreyConditioner)
     recordings(tmp_path / "in", [8.0] * 3)
     (tmp_path / "list.csv").write_text("file,text\n" + "".join(f"0{n}.wav,beep\n" for n in range(3)))

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from av_bench.runtime.devices import cast_once
 from model_zoo import mmaudio
 from model_zoo.mmaudio.config import VARIANTS, NetworkConfig, sequence_lengths
 from model_zoo.mmaudio.flow import matching
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import Settings, cast_once
+from model_zoo.mmaudio.sampling.settings import Settings
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 
 TINY = NetworkConfig(5, 64, 5, 3, 2, 31, 8, 24, clip_dim=32, sync_dim=24, text_dim=40, text_len=7)

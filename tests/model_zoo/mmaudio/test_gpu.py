@@ -15,12 +15,12 @@ from av_bench import extractors
 from av_bench.contracts import ClipSet
 from av_bench.extractors.base import BaseExtractor
 from av_bench.features.store import Store
-from av_bench.runtime.devices import single_precision
+from av_bench.runtime.devices import cast_once, single_precision
 from av_bench.weights import load_state_dict
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.nano.model import MMAudioNano
-from model_zoo.mmaudio.sampling.settings import cast_once, compiled
+from model_zoo.mmaudio.sampling.settings import compiled
 from model_zoo.mmaudio.training import loop
 from tests.model_zoo.mmaudio.test_sample import clips, generator, run
 from tests.model_zoo.mmaudio.training_tools import tiny_recipe

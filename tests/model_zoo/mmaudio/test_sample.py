@@ -14,7 +14,7 @@ from av_bench.contracts import Clip, ClipSet, Decoded, MediaError, Reason, Usage
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.sampling import windows
+from model_zoo.mmaudio.sampling import settings, windows
 from model_zoo.mmaudio.sampling.generator import MMAudio
 from model_zoo.mmaudio.sampling.settings import Settings
 from tests.media_files import write_video
@@ -112,6 +112,30 @@ def test_interpolation_and_euler_steps_of_the_published_code() -> None:
     solvers.euler(watch, torch.zeros(1, 1), 25)
     torch.testing.assert_close(torch.tensor(seen), golden["euler_steps_25"][:-1])
     torch.testing.assert_close(golden["randn"].sigmoid(), golden["logit_normal_t"])
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "evaluations"), [("euler", 1, 1), ("heun", 2, 2), ("midpoint", 2, 2), ("multistep", 2, 1)]
+)
+def test_errors_of_solvers_fall_with_their_order(name: str, order: int, evaluations: int) -> None:
+    """x' = -3 x + cos 4 t, x(0) = 1, in double precision: twice the steps, 2^order times less error."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(t[0].item())
+        return -3 * x + torch.cos(4 * t.double())[:, None]
+
+    exact = (3 * math.cos(4) + 4 * math.sin(4)) / 25 + (1 - 3 / 25) * math.exp(-3)
+    errors = []
+    for steps in (100, 200):
+        calls: list[float] = []
+        found = solvers.WITH_STEPS[name](velocity, torch.ones(1, 1, dtype=torch.float64), steps)
+        errors.append(abs(float(found) - exact))
+        assert len(calls) == evaluations * steps
+        assert min(calls) == 0
+        assert max(calls) <= 1
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+    with pytest.raises(UsageError, match="steps must be at least 1"):
+        solvers.WITH_STEPS[name](velocity, torch.ones(1, 1), 0)
 
 
 def test_adaptive_reaches_the_analytic_solution_and_items_do_not_influence_each_other() -> None:
@@ -224,6 +248,67 @@ def test_guidance_in_one_batch_equals_two_passes(clips: ClipSet) -> None:
     assert not torch.equal(ours, run(generator(cfg=0.0), clips, [0])["c0~0"].audio)
 
 
+def test_guidance_of_one_is_the_conditional_pass_alone(clips: ClipSet) -> None:
+    """At 1 the unconditional velocity cancels out: one row a step, and the two-pass result up to rounding."""
+    model, rows = generator(cfg=1.0), set()
+    flow_of = model.network.flow
+    model._flow = lambda x, t, pre: (rows.add(len(x)), flow_of(x, t, pre))[1]
+    ours = run(model, clips, [0])["c0~0"].audio
+    assert rows == {1}
+    two_passes = run(generator(cfg=1.0 + 1e-9), clips, [0])["c0~0"].audio
+    torch.testing.assert_close(ours, two_passes, rtol=0, atol=1e-5)
+    assert not torch.allclose(ours, run(generator(cfg=1.5), clips, [0])["c0~0"].audio, rtol=0, atol=1e-3)
+
+
+def test_precision_changes_samples_a_little_and_is_part_of_their_identity(
+    clips: ClipSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(**options: Any) -> tuple[Tensor, str]:
+        model = generator(**options)
+        model.identity = "weights"
+        model.place("cpu")
+        model.place("cpu")  # a run places a model that placed itself
+        return run(model, clips, [0])["c0~0"].audio, model.identity
+
+    (usual, name), (full, same), (half, other) = made(), made(precision="fp32"), made(precision="bf16")
+    assert torch.equal(usual, full)
+    assert (name, same, other) == ("weights", "weights", "weights@bf16")
+    difference = float((half - full).abs().max() / full.abs().max())
+    assert 1e-5 < difference < 0.1
+    for able in (True, False):
+        monkeypatch.setattr(settings, "multiplies_bf16", lambda able=able: able)
+        wave, identity = made(precision="auto")
+        assert identity == ("weights@bf16" if able else "weights")
+        assert torch.equal(wave, half if able else full)
+
+
+def test_offload_has_one_part_on_the_device_at_a_time(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is "on the device" is seen by when a part is moved: to it before its work, away before the next one's."""
+    wanted = run(generator(negative="voices"), clips, [0, 1, 2], samples=2)
+    model = generator(offload="yes", negative="voices")
+    log: list[str] = []
+    for name in ("network", "codec", "conditioner"):
+        part = vars(model)[name]
+        move = part.to
+        monkeypatch.setattr(part, "to", lambda device, name=name, move=move: (log.append(name), move(device))[1])
+    model.place("cpu")
+    assert log == ["network", "codec", "conditioner"]  # all to rest
+    log.clear()
+    work = {"conditioner": (model.conditioner, "text"), "network": (model, "_flow"), "codec": (model.codec, "decode")}
+    for name, (owner, method) in work.items():
+        do = getattr(owner, method)
+        monkeypatch.setattr(owner, method, lambda *a, name=name, do=do: (log.append(f"{name} works"), do(*a))[1])
+    found = run(model, clips, [0, 1, 2], samples=2)
+    steps = [entry for n, entry in enumerate(log) if n == 0 or entry != log[n - 1]]
+    assert steps == [
+        *("conditioner", "conditioner works", "conditioner"),
+        *("network", "network works", "network"),
+        *("codec", "codec works", "codec"),
+    ]
+    assert found["c2~0"].reason is Reason.TOO_SHORT_VIDEO
+    assert all(torch.equal(found[k].audio, wanted[k].audio) for k in wanted if wanted[k].audio is not None)
+
+
 def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU another batch size is another compilation; the rows that fill it up leave no trace."""
     alone = run(generator(), clips, [0, 1, 3])
@@ -244,6 +329,13 @@ def test_adaptive_and_euler_agree_when_both_are_fine(clips: ClipSet) -> None:
     fine = run(generator(steps=400, cfg=1.0), clips, [0])["c0~0"].audio
     ours = run(generator(solver="adaptive", cfg=1.0), clips, [0])["c0~0"].audio
     torch.testing.assert_close(ours, fine, rtol=0, atol=0.02 * float(fine.abs().max()))
+
+
+def test_solvers_of_second_order_come_to_the_same_sample(clips: ClipSet) -> None:
+    fine = run(generator(steps=200, cfg=1.0), clips, [0])["c0~0"].audio
+    for solver in ("heun", "midpoint", "multistep"):
+        ours = run(generator(steps=25, solver=solver, cfg=1.0), clips, [0])["c0~0"].audio
+        torch.testing.assert_close(ours, fine, rtol=0, atol=0.03 * float(fine.abs().max()))
 
 
 def test_long_videos_in_windows(tmp_path: Path) -> None:
@@ -285,11 +377,15 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
     [
         ({"cfg": math.nan}, "cfg must be a number"),
         ({"solver": "magic"}, "solver must be one of"),
+        ({"frames": "all"}, "frames must be one of filter, demo"),
+        ({"offload": "maybe"}, "offload must be one of yes, no"),
+        ({"precision": "fp16"}, "precision must be one of bf16, fp32, auto"),
         ({"conditions": "smell"}, "conditions must be"),
         ({"steps": 0}, "at least 1"),
         ({"window": 2.0}, "window must be 3 s or longer"),
         ({"window": math.nan}, "window must be 3 s or longer"),
         ({"negative": "music", "cfg": 0.5}, "which cfg=0.5 leaves out"),
+        ({"negative": "music", "cfg": 1.0}, "which cfg=1 leaves out"),
     ],
 )
 def test_wrong_settings_are_named(options: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,9 @@ from safetensors.torch import load_file, save_file
 
 from av_bench.contracts import Clip, ClipSet, Generator, MissingRequirement, UsageError
 from av_bench.runtime.files import lock
+from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.features.write import ShardWriter
+from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.distributed import Cluster
 from model_zoo.mmaudio.training.ema import decay, gamma_of
@@ -31,7 +34,15 @@ from model_zoo.mmaudio.training.loop import Evaluation, Trainer, TrainingFailed,
 from model_zoo.mmaudio.training.objective import update
 from model_zoo.mmaudio.training.recipe import FlowRecipe, read_recipe, snapshots_at_end
 from model_zoo.mmaudio.training.snapshots import Snapshots
-from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, config_file, samples, text_features, tiny_recipe
+from tests.model_zoo.mmaudio.training_tools import (
+    NETWORK,
+    SHAPES,
+    Carrier,
+    config_file,
+    samples,
+    text_features,
+    tiny_recipe,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -87,6 +98,55 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path) -> None:
     assert events(broken) == events(unbroken)
     names = [sorted(p.name for p in (out / "snapshots").iterdir()) for out in (broken, unbroken)]
     assert names[0] == names[1]
+
+
+def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing stops until step 4 was made; what is written is step 2 all the same, and the run ends as any other."""
+    reached, written = threading.Event(), []
+    write = checkpoints.save
+
+    def slow(root: Path, step: int, *rest: Any) -> Path:
+        assert reached.wait(60)
+        written.append(step)
+        return write(root, step, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", slow)
+    every = {"log": 0, "validate": 0, "snapshot": 0, "checkpoint": 2}
+    options: dict[str, Any] = {"steps": 4, "every": every, "ema": {"final": []}}
+    trainer = Trainer(
+        tiny_recipe(tmp_path, run={"background": True}, **options), tmp_path / "a", Cluster(0, 1, torch.device("cpu"))
+    )
+    step = trainer.train_step
+
+    def seen() -> torch.Tensor:
+        losses = step()
+        if trainer.step == 4:
+            assert written == []
+            reached.set()
+        return losses
+
+    monkeypatch.setattr(trainer, "train_step", seen)
+    trainer.run()
+    trainer.close()
+    assert written == [2, 4]
+    train(tiny_recipe(tmp_path, **options), tmp_path / "b", quiet=True)
+    for name in ("step-000000002", "step-000000004"):
+        first, second = (
+            (tmp_path / out / "checkpoints" / name / "tensors.safetensors").read_bytes() for out in ("a", "b")
+        )
+        assert first == second
+
+
+def test_a_checkpoint_that_cannot_be_written_in_the_background_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Path:
+        raise MissingRequirement("checkpoint of step 2 could not be written")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(MissingRequirement, match="step 2 could not be written"):
+        train(tiny_recipe(tmp_path, run={"background": True}), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out" / "weights").exists()
 
 
 def test_started_again_when_done_changes_nothing(tmp_path: Path) -> None:
@@ -258,6 +318,35 @@ def test_metrics_get_a_network_with_the_current_weights(tmp_path: Path) -> None:
     for step, state in zip((3, 6), networks, strict=True):
         saved = load_file(tmp_path / "out" / "checkpoints" / f"step-{step:09d}" / "tensors.safetensors")
         assert all(torch.equal(saved[f"weights/{k}"], v) for k, v in state.items())
+
+
+def test_nothing_stays_on_the_device_when_an_evaluation_runs_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the samples, or while codec and conditions are moved there."""
+    places: list[str] = []
+
+    def told(device: torch.device | str) -> None:
+        places.append(torch.device(device).type)
+
+    class Moving(Carrier):
+        def place(self, device: str) -> None:
+            told(device)
+
+    def out_of_memory(*_: object) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    network = FlowNetwork(NetworkConfig(**NETWORK))  # type: ignore[arg-type]
+    monkeypatch.setattr(network, "to", told)
+    clips = ClipSet("none", "1", (Clip("a"),))
+    for evaluation in (Evaluation(out_of_memory, clips, Moving), Evaluation(Mapping, clips, out_of_memory)):  # type: ignore[arg-type, type-abstract]
+        places.clear()
+        kind, values = evaluation.attempt(network, 3)
+        assert kind == "metrics-failed"
+        assert "out of memory" in values["reason"]
+        assert places
+        assert places[-1] == "cpu"
+        assert set(places) == {"cpu"}
 
 
 def test_loss_that_is_no_number_stops_before_anything_is_saved(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,10 @@ def sounds(count: int = 12, samples: int = 4_096) -> NDArray[Any]:
 
 def silent(_: str) -> None:
     return
+
+
+def floats(losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}
 
 
 # --------------------------------------------------------------------------- recipes
@@ -255,8 +260,8 @@ def test_a_run_goes_on_with_the_pieces_it_was_begun_with(tmp_path: Path) -> None
 
 
 def test_refuses_unusable_data(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="too few for 2 held out"):
-        Windows(sounds(2), SMALL)
+    with pytest.raises(UsageError, match="1 items are too few"):
+        Windows(sounds(1), SMALL)
     with pytest.raises(UsageError, match=r"item 0 has shape \(100,\), expected \(2048\+,\)"):
         Windows(sounds(5, 100), SMALL).window(0, 0.0)
     waves = sounds().astype(np.float32)
@@ -322,8 +327,8 @@ def test_step_is_the_formula() -> None:
     loss = error + 0.1 * posterior.kl().mean() + 0.5 * norms[0] / (norms[1] + 1e-4) * -logits.mean()
     loss.backward()
     losses = trainer.step()
-    assert losses["l1"] == pytest.approx(float(error.detach()) / (16 * 32), rel=1e-5)
-    assert losses["kl"] == pytest.approx(float(posterior.kl().mean().detach()) / (4 * 16), rel=1e-5)
+    assert float(losses["l1"]) == pytest.approx(float(error.detach()) / (16 * 32), rel=1e-5)
+    assert float(losses["kl"]) == pytest.approx(float(posterior.kl().mean().detach()) / (4 * 16), rel=1e-5)
     for (name, ours), theirs in zip(trainer.vae.named_parameters(), twin.parameters(), strict=True):
         assert ours.grad is not None, name
         assert theirs.grad is not None, name
@@ -335,7 +340,7 @@ def test_micro_batches_sum_to_the_batch() -> None:
     whole, parts = (VAETrainer(replace(recipe, micro_batch=size), sounds()) for size in (0, 3))
     for trainer in (whole, parts):
         trainer.start()
-    assert whole.step() == pytest.approx(parts.step(), rel=1e-4)
+    assert floats(whole.step()) == pytest.approx(floats(parts.step()), rel=1e-4)
     for ours, theirs in zip(parts.vae.parameters(), whole.vae.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
@@ -482,7 +487,7 @@ def test_the_next_batches_are_prepared_while_a_step_computes() -> None:
         trainer.start()
     before = items.asked[threading.current_thread().name]
     for _ in range(3):
-        assert ahead.step() == plain_one.step()
+        assert floats(ahead.step()) == floats(plain_one.step())
     ahead.close()
     assert items.asked[threading.current_thread().name] == before
     assert items.asked["batches_0"] >= 3 * SMALL.batch
@@ -505,7 +510,7 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
 
 
 def test_stops_before_it_stores_nonsense(tmp_path: Path) -> None:
-    with pytest.raises(MetricError, match=r"losses of step \d are not finite"):
+    with pytest.raises(MetricError, match=r"losses are not finite at or before step \d"):
         loop.train(replace(SMALL, rate=1e30), sounds(), tmp_path, report=silent)
 
 
