@@ -21,7 +21,7 @@ from av_bench.accept.known import Comparison
 from av_bench.accept.sketch import deviation, summary
 from av_bench.cli.accept import _row_name
 from av_bench.cli.app import app
-from av_bench.contracts import Clip, ClipSet, UsageError
+from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError
 from av_bench.weights.lock import OWN, load_lock, not_released
 from tests.extractors.test_sfx import derived_state
 from tests.media_files import write_video
@@ -151,8 +151,21 @@ def test_only_other_content_is_not_released(tmp_path: Path, monkeypatch: pytest.
     mirror.write_text(json.dumps(content))
     assert sorted(not_released(load_lock().values())) == ["dfn5b-clip", "mine", "mmaudio-vae-16k"]
     assert _row_name("mmaudio-s-16k:steps=2") == "not a result: mmaudio-s-16k:steps=2 with other weights"
+    assert _row_name("oracle", ["FD-VGG"]) is None  # no network of this row has other files
+    assert _row_name("oracle", ["KL-PANNs"]) == "not a result: oracle with other weights"
     monkeypatch.delenv("AV_BENCH_WEIGHTS_LOCK")
     assert not_released(load_lock().values()) == []
+
+
+def test_what_table_1_lacks_is_told_before_any_network_runs(home: Callable[..., Path], tmp_path: Path) -> None:
+    home(unchanged)
+    words = ["accept", "--out", str(tmp_path / "a"), "--table1", "mmaudio-s-16k", "--metrics", "IB-score"]
+    with pytest.raises(MissingRequirement) as caught:
+        CliRunner().invoke(app, [*words, "--data", str(tmp_path / "nowhere")], catch_exceptions=False)
+    for name in ("imagebind", "mmaudio-small-16k", "dfn5b-clip", "nowhere"):
+        assert name in str(caught.value)
+    assert "weights: passt" not in str(caught.value)  # of another metric
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_run_with_other_weights_says_so_under_its_table(

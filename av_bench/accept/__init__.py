@@ -8,6 +8,6 @@ such report the item says so, and this one can be sent in. A file that is absent
 from av_bench.accept.known import Known, load_known
 from av_bench.accept.report import Item, Report
 from av_bench.accept.text import markdown
-from av_bench.accept.trial import accept
+from av_bench.accept.trial import accept, with_steps
 
-__all__ = ["Item", "Known", "Report", "accept", "load_known", "markdown"]
+__all__ = ["Item", "Known", "Report", "accept", "load_known", "markdown", "with_steps"]

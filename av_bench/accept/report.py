@@ -31,13 +31,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that was tried. ``other_files``: entries that the lock file in use does not pin as released."""
+    """Everything that was tried. ``other_files``: entries that the lock file in use does not pin as released.
+
+    ``table1``: the row on VGGSound where one was asked for: its name, the clips scored, and the value of each metric.
+    """
 
     files: tuple[Item, ...]
     networks: tuple[Item, ...]
     models: tuple[Item, ...]
     environment: Mapping[str, Any]
     other_files: tuple[str, ...] = ()
+    table1: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def items(self) -> tuple[Item, ...]:

@@ -24,6 +24,8 @@ def markdown(report: Report, table: str = "") -> str:
         ]
     parts = (("Files", report.files), ("Networks", report.networks), ("Models", report.models))
     for title, items in parts:
+        if not items:
+            continue
         lines += ["", f"## {title}", "", "| what | status | detail | outputs | compared |", "|---|---|---|---|---|"]
         lines += [_row(item) for item in items]
     if table:

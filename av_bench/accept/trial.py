@@ -61,7 +61,7 @@ def accept(
     tried = (_network(name, clips.clips, device) for name in _networks() if name in names)
     networks = tuple(_each(comparison.of(tried, "networks"), say))
     specs = [spec for spec in only if spec.partition(":")[0] in _models()] or [n for n in _models() if n in names]
-    sampled = (_model(_with_steps(spec, steps), clips, out, device, seconds) for spec in specs)
+    sampled = (_model(with_steps(spec, steps), clips, out, device, seconds) for spec in specs)
     models = tuple(_each(comparison.of(sampled, "models"), say))
     return Report(found, networks, models, environment(device), tuple(others))
 
@@ -75,7 +75,8 @@ def _chosen(networks: list[str], models: list[str], only: Sequence[str]) -> set[
     return set(names or known)
 
 
-def _with_steps(spec: str, steps: int | None) -> str:
+def with_steps(spec: str, steps: int | None) -> str:
+    """A model's name and options with this number of sampler steps, or as it is."""
     return spec if steps is None else f"{spec}{',' if ':' in spec else ':'}steps={steps}"
 
 

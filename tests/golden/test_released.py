@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from typer.testing import CliRunner
 
 from av_bench.accept.report import read_items
 from av_bench.cli.app import app
+from protocols import load_set
+from protocols.definitions import SetRequest
+from protocols.readers.read import read_clips
 from tests.golden import released
 
 pytestmark = [pytest.mark.golden, pytest.mark.paper]
@@ -40,6 +44,29 @@ def test_taggers_in_their_released_formats_pass(home: Path) -> None:
     assert shapes["panns"] == {"embedding": [1, 2048], "logits": [1, 527]}
     again = CliRunner().invoke(app, [*words, "--against", str(home / "a/accept.json")], catch_exceptions=False)
     assert again.output.count(f"agrees with {home}/a/accept.json (cpu)") == 3
+
+
+def test_the_row_of_table_1_is_set_beside_those_that_were_reported(home: Path, tmp_path: Path) -> None:
+    """The whole command with one network: two rendered clips named as VGGSound's, scored against themselves."""
+    released.write(home, ["vggish"])
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    names = ["0B4dYTMsgHA_000130", "3qesirWAGt4_000020"]
+    for name, clip in zip(names, read_clips(load_set("impacts"), SetRequest(limit=2)).clips, strict=True):
+        assert clip.video is not None
+        (videos / f"{name}.mp4").symlink_to(clip.video)
+    (tmp_path / "list.tsv").write_text("id\tlabel\n" + "".join(f"{name}\tan impact\n" for name in names))
+    words = ["accept", "--out", str(home / "a"), "--only", "vggish", "--clips", "1", "--quiet", "--table1", "oracle"]
+    words += ["--metrics", "FD-VGG", "--data", str(videos), "--lists", str(tmp_path / "list.tsv"), "--limit", "2"]
+    told = CliRunner().invoke(app, words, catch_exceptions=False).output
+    assert "| not a result: oracle with other weights | 0.000 | 2 |" in told
+    assert "| MMAudio-S-16kHz (reported) | 0.79 |  |" in told
+    assert "| MMAudio-S-16kHz (MMAudio issue 90 (third party)) | 0.7972 |  |" in told
+    assert "On 2 clips FD and IS are not comparable with the full set's." in told
+    assert "## Models" not in told
+    row = json.loads((home / "a/accept.json").read_text())["table1"]
+    assert (row["model"], row["n"]) == ("not a result: oracle with other weights", 2)
+    assert row["metrics"] == {"FD-VGG": pytest.approx(0, abs=1e-4)}
 
 
 def test_the_16_khz_codec_in_its_released_formats_loads_and_gives_sound(home: Path) -> None:
