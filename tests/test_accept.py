@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from av_bench.accept import Report, accept, load_known, markdown
 from av_bench.accept.known import Comparison
 from av_bench.accept.sketch import deviation, summary
+from av_bench.accept.trial import Outputs, _outputs
 from av_bench.cli.accept import _row_name
 from av_bench.cli.app import app
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, UsageError
@@ -134,6 +135,17 @@ def test_outputs_are_compared_with_those_of_the_same_files(
     kept.write_text('{"networks": []}')
     with pytest.raises(UsageError, match=r"first\.json: the key 'models' is missing"):
         load_known([kept])
+
+
+def test_the_sides_of_a_pair_are_computed_once(clips: ClipSet) -> None:
+    done: dict[str, Outputs] = {}
+    given = _outputs("nano-sync", clips.clips, "cpu", done)
+    assert sorted(done) == ["nano-sync", "nano-sync-audio", "nano-sync-video"]
+    done["nano-sync-audio"] = {name: 0 * values for name, values in done["nano-sync-audio"].items()}
+    assert _outputs("nano-sync", clips.clips, "cpu", done) is given
+    del done["nano-sync"]
+    again = _outputs("nano-sync", clips.clips, "cpu", done)
+    assert any((again[name] != given[name]).any() for name in given)  # from what was there, not computed anew
 
 
 def test_only_other_content_is_not_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ from av_bench.weights.lock import LockEntry, load_lock, not_released
 
 SECONDS = 8.0
 Say = Callable[[str], Any]
+Outputs = dict[str, Any]
+"""Arrays by name, one row per clip."""
 
 
 def accept(
@@ -58,7 +60,8 @@ def accept(
     others = not_released(entry for entry in lock if entry.path.is_file())
     comparison = Comparison(known, device, others)
     found = tuple(_each(map(_file, lock), say))
-    tried = (_network(name, clips.clips, device) for name in _networks() if name in names)
+    done: dict[str, Outputs] = {}
+    tried = (_network(name, clips.clips, device, done) for name in _networks() if name in names)
     networks = tuple(_each(comparison.of(tried, "networks"), say))
     specs = [spec for spec in only if spec.partition(":")[0] in _models()] or [n for n in _models() if n in names]
     sampled = (_model(with_steps(spec, steps), clips, out, device, seconds) for spec in specs)
@@ -119,31 +122,34 @@ def _hashes(name: str) -> dict[str, str]:
     return {entry.name: files.file_sha256(entry.path) for entry in entries_for([name])}
 
 
-def _network(name: str, clips: tuple[Clip, ...], device: str) -> Item:
-    """Load strictly, run on the clips, and say what came out."""
+def _network(name: str, clips: tuple[Clip, ...], device: str, done: dict[str, Outputs]) -> Item:
+    """Load strictly, run on the clips, and say what came out. ``done`` gathers outputs, those of a pair's sides too."""
     lacking = _lacking(name)
     if lacking:
         return Item(name, "absent", lacking)
     try:
-        outputs = _outputs(extractors.load(name, device=device), clips, device)
+        outputs = _outputs(name, clips, device, done)
     except (AvBenchError, RuntimeError, ValueError, ImportError) as error:
         return Item(name, "failed", f"{type(error).__name__}: {error}")
     odd = [key for key, array in outputs.items() if not np.isfinite(array).all()]
     if odd:
         return Item(name, "failed", f"{', '.join(odd)} holds NaN or infinity")
     given = {key: summary(array) for key, array in outputs.items()}
-    return Item(name, "ok", f"on {len(clips)} clips", given, _hashes(name))
+    return Item(name, "ok", f"on {len(clips)} clip{'s' * (len(clips) > 1)}", given, _hashes(name))
 
 
-def _outputs(extractor: Extractor | PairExtractor, clips: tuple[Clip, ...], device: str) -> dict[str, Any]:
-    """Outputs by name, one row per clip."""
-    if isinstance(extractor, PairExtractor):
-        video, audio = (extractors.load(name, device=device) for name in (extractor.video, extractor.audio))
-        given = [_outputs(side, clips, device) for side in (video, audio)]
-        rows = extractor.run(list(given[0][extractor.video_output]), list(given[1][extractor.audio_output]))
-        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    rows = extractor.run([extractor.prepare(_input(extractor, clip), SECONDS) for clip in clips])
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+def _outputs(name: str, clips: tuple[Clip, ...], device: str, done: dict[str, Outputs]) -> Outputs:
+    """Outputs by name, one row per clip; what is ``done`` already is not computed again."""
+    if name not in done:
+        extractor = extractors.load(name, device=device)
+        if isinstance(extractor, PairExtractor):
+            video = _outputs(extractor.video, clips, device, done)[extractor.video_output]
+            audio = _outputs(extractor.audio, clips, device, done)[extractor.audio_output]
+            rows = extractor.run(list(video), list(audio))
+        else:
+            rows = extractor.run([extractor.prepare(_input(extractor, clip), SECONDS) for clip in clips])
+        done[name] = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    return done[name]
 
 
 def _input(extractor: Extractor, clip: Clip) -> Decoded | str:
