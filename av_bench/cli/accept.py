@@ -56,7 +56,7 @@ def accept(
     from av_bench.accept import load_known, markdown, with_steps
     from av_bench.contracts import MissingRequirement
     from av_bench.pipeline.plan import RunOptions
-    from av_bench.pipeline.preflight import preflight, told
+    from av_bench.pipeline.preflight import describe, preflight
     from av_bench.runtime.devices import check_device
     from av_bench.runtime.files import write_atomically
     from protocols import load_set
@@ -84,8 +84,8 @@ def accept(
             quiet=quiet,
         )
         missing = [item for item in preflight(options) if item.kind != "disk"]
-        if missing:  # told before the networks run, not after
-            raise MissingRequirement(f"--table1 {table1}: {told(missing)}")
+        if missing:  # said before the networks run, not after
+            raise MissingRequirement(f"--table1 {table1}: {describe(missing)}")
     rendered = read_clips(load_set("impacts"), SetRequest(limit=clips))
     say = str if quiet else partial(typer.echo, err=True)
     report = run_all(rendered, out, device, say, known, steps, seconds, only or [])
