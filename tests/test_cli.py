@@ -119,7 +119,7 @@ def test_help_shows_defaults_in_brackets() -> None:
 
 
 def test_the_bounds_of_the_embedded_model_come_by_themselves() -> None:
-    from av_bench.cli.app import _others
+    from av_bench.cli.run import _others
 
     assert _others(None, "mmaudio-nano:steps=2", "impacts") == ["oracle", "shuffled", "noise"]
     assert _others(None, "mmaudio-nano", "clips") == _others(None, "noise", "impacts") == []
