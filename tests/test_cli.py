@@ -153,7 +153,7 @@ def test_run_hands_over_what_it_was_asked_and_ends_with_the_worst_code(
         return [RunResult(tmp_path / "a", scores, 0), RunResult(tmp_path / "b", scores, 3)]
 
     monkeypatch.setattr(seeds, "run_seeds", runs)
-    monkeypatch.setattr("av_bench.cli.app.print_tables", print)
+    monkeypatch.setattr("av_bench.cli.run.print_tables", print)
     options = ["--model", "noise", "--metrics", "KL-nano, +FD-infinity-nano", "--seed", "7", "--seeds", "2"]
     done = cli("run", "--set", "clips", "--data", str(tmp_path), *options, "--flavour", "paper", cwd=tmp_path)
     assert done.returncode == 3
