@@ -26,6 +26,8 @@ from av_bench.runtime.progress import Reporter
 
 Manifest = dict[str, Any]
 
+AS_IT_WAS = "merge with the list, set and protocol that it was run with"
+
 
 def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunResult:
     """Score a run from its shards. UsageError names what is missing and the line that does only that again.
@@ -34,7 +36,7 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
     """
     split = read_split(folder)
     if split is None:
-        raise UsageError(f"{folder} has no shards; `av-bench run --shard i/n --out {folder}` makes them")
+        raise UsageError(_no_shards(folder))
     manifests = _complete(folder, split, script)
     reporter = Reporter(quiet)
     options = replace(
@@ -51,8 +53,6 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
         plan = make_plan(options, reporter, idle=True)
         with interrupt.stoppable(), RunFolder(folder).locked():
             _check(plan, split, manifests)
-            plan.folder.open(plan.spec)
-            plan.folder.refuse_to_lose([metric.name for metric in plan.measurement.metrics])
             done = _join(plan, split, manifests)
             try:
                 return finish(plan, reporter, done)
@@ -63,6 +63,16 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
                 ) from error
             finally:
                 plan.folder.close()
+
+
+def _no_shards(folder: Path) -> str:
+    """Why a folder cannot be merged: not there, a part of the run folder that is meant, or a run without shards."""
+    if not folder.is_dir():
+        return f"{folder}: no such run folder"
+    whole = next((parent for parent in folder.absolute().parents[:2] if read_split(parent) is not None), None)
+    if whole is not None:
+        return f"{folder} is a part of the run folder {whole}; merge that one"
+    return f"{folder} has no shards; `av-bench run --shard i/n --out {folder}` makes them"
 
 
 def _complete(folder: Path, split: Split, script: str) -> list[Manifest]:
@@ -132,7 +142,7 @@ def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:
     samples: dict[str, Any] = {}
     for number, manifest in enumerate(manifests):
         shard = RunFolder(shard_folder(plan.folder.path, Shard(number, split.of)), plan.folder.path)
-        shard.open(plan.spec)  # refuses one of another spec
+        shard.open(plan.spec, f"{AS_IT_WAS}, or remove that folder and run the shard again")
         clips = read_outcomes(shard.path / "clips.jsonl", manifest["sha256"], plan.folder.audio)
         done.add(Finished(tuple(clips), manifest["extra"], manifest["network_runs"], {}))
         inputs = shard.inputs()
@@ -145,6 +155,8 @@ def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:
         raise UsageError(
             f"{plan.folder.path}: shards were generated with different weights; run them again with the same"
         )
+    plan.folder.open(plan.spec, AS_IT_WAS)  # not before all shards fit: what is refused leaves the folder as it was
+    plan.folder.refuse_to_lose([metric.name for metric in plan.measurement.metrics])
     write_atomically(plan.folder.path / "ledger.jsonl", ledger)
     made_from: dict[str, Any] = {"media": media, "samples": samples} if media or samples else {}
     plan.folder.write_json("inputs.json", made_from | ({"generator": generators.pop()} if generators else {}))

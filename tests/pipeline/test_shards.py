@@ -25,6 +25,7 @@ from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.shard import clips_of
 from av_bench.pipeline.work import UNIT, units_of, whole_units
+from av_bench.results.record import read_run
 from av_bench.results.shards import Shard, Split, array_of, choose_shard, keep_split, shard_of
 from av_bench.runtime.progress import Reporter
 from tests.kills import KILLED, kill_server
@@ -148,6 +149,14 @@ def test_missing_shards_are_named_with_the_line_that_repeats_them(data: Path, tm
     with pytest.raises(UsageError, match=r"4 of 5 shards are missing: 0, 2, 3, 4 \(1 of them") as caught:
         merge(run, script="job.sh", quiet=True)
     assert "sbatch --array=0,2-4 job.sh" in str(caught.value)
+    with pytest.raises(UsageError, match=r"its shards are not merged yet; `av-bench merge .*run`"):
+        read_run(run)
+    with pytest.raises(UsageError, match=r"it is one shard of .*run; only all shards together have scores"):
+        read_run(run / "shards/1-of-5")
+    with pytest.raises(UsageError, match=r"is a part of the run folder .*run; merge that one"):
+        merge(run / "shards/1-of-5", quiet=True)
+    with pytest.raises(UsageError, match="absent: no such run folder"):
+        merge(tmp_path / "absent", quiet=True)
     with pytest.raises(UsageError, match="is cut into shards"):
         av_bench.run(**options(data, tmp_path, model="silence"))
     with pytest.raises(UsageError, match="cut into 5 shards; give i/5"):
@@ -211,6 +220,7 @@ def test_shards_that_do_not_fit_are_refused(halves: Path, tmp_path: Path, case: 
     with pytest.raises(UsageError, match=message):
         merge(run, quiet=True)
     assert not (run / "scores.json").exists()
+    assert not (run / "spec.json").exists()  # else the run could not be merged once all is right again
 
 
 def test_clocks_are_not_compared(halves: Path, tmp_path: Path) -> None:
@@ -282,6 +292,8 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
     keep_split(tmp_path, Split(20, 1))
     assert choose_shard("slurm", tmp_path, array(17, 2, 3))[0] == Shard(16, 20)  # sbatch --array=3,17
     assert choose_shard("3/20", tmp_path, {})[0] == Shard(3, 20)
+    with pytest.raises(UsageError, match="1 to 20. Use these numbers, or choose another --out to cut anew"):
+        choose_shard("slurm", tmp_path, array(21, 32, 1))
     assert array_of([Split(20, 1).task(n) for n in (2, 16, 19)]) == "3,17,20"
 
 
@@ -289,7 +301,9 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
     ("asked", "variables", "message"),
     [
         ("8/8", {}, "shards count from 0, so the last of 8 is 7/8"),
+        ("0/0", {}, "at least one shard"),
         ("1", {}, "i/n .* or slurm is expected"),
+        ("0/" + "9" * 5000, {}, "i/n .* or slurm is expected"),
         ("slurm", {}, "this is no task of a job array"),
         ("slurm", array(9, 3, 1), "task 9 is none of the 3 that this array has: 1 to 3. Number the array without gaps"),
         ("slurm", {"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "2"}, "is 'x'; a number is expected"),
