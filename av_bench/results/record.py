@@ -114,22 +114,26 @@ class RunFolder:
         killed left half written is removed.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        known = self.path / "spec.json"
         for name in ("scores.json", "run.json"):
             refuse_newer(self.path / name)
         for folder in (self.path, self.path / "videos"):
             remove_parts(folder)
         remove_parts(self.audio, older_than=ABANDONED if self.shared else 0.0)
-        ours = asdict(spec)
-        if known.exists():
-            theirs = read_record(known, dict)
-            differs = sorted(k for k in ours if k != "definition" and ours[k] != theirs.get(k))
-            if not differs:
-                differs = conflicts(spec.definition, theirs.get("definition"))
-            if differs:
-                named = ", ".join("list of clips (list_hash)" if key == "list_hash" else key for key in differs)
-                raise UsageError(f"{self.path} was started with a different {named}; {otherwise}")
-        write_atomically(known, dumps(ours))
+        self.refuse_other(spec, otherwise)
+        write_atomically(self.path / "spec.json", dumps(asdict(spec)))
+
+    def refuse_other(self, spec: RunSpec, otherwise: str) -> None:
+        """UsageError when the folder is of another spec; ``otherwise`` says what to do then."""
+        known = self.path / "spec.json"
+        if not known.exists():
+            return
+        ours, theirs = asdict(spec), read_record(known, dict)
+        differs = sorted(k for k in ours if k != "definition" and ours[k] != theirs.get(k))
+        if not differs:
+            differs = conflicts(spec.definition, theirs.get("definition"))
+        if differs:
+            named = ", ".join("list of clips (list_hash)" if key == "list_hash" else key for key in differs)
+            raise UsageError(f"{self.path} was started with a different {named}; {otherwise}")
 
     def inputs(self) -> Inputs:
         """What an earlier start of the run was made from (``inputs.json``), empty at the first."""

@@ -211,6 +211,16 @@ def halves(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shards(data, tmp_path_factory.mktemp("halves"), [0, 1], 2, model="silence", metrics=("FD-nano",))
 
 
+def test_a_shard_of_another_run_is_refused_before_its_work(data: Path, tmp_path: Path) -> None:
+    run = shards(data, tmp_path, [0], 2, model="silence")
+    for more in ({"seed": 3}, {"model": "noise"}, {"limit": 3}):
+        with pytest.raises(
+            UsageError, match=r"0-of-2 was started with a different .*all shards of a run need the same"
+        ):
+            av_bench.run(**options(data, tmp_path, **{"model": "silence", "shard": "1/2", **more}))
+    assert not (run / "shards/1-of-2").exists()
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_shards_that_do_not_fit_are_refused(halves: Path, tmp_path: Path, case: str) -> None:
     change, message = REFUSED[case]
@@ -292,7 +302,7 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
     keep_split(tmp_path, Split(20, 1))
     assert choose_shard("slurm", tmp_path, array(17, 2, 3))[0] == Shard(16, 20)  # sbatch --array=3,17
     assert choose_shard("3/20", tmp_path, {})[0] == Shard(3, 20)
-    with pytest.raises(UsageError, match="1 to 20. Use these numbers, or choose another --out to cut anew"):
+    with pytest.raises(UsageError, match=r"1 to 20\. Use these numbers, or choose another --out to cut anew"):
         choose_shard("slurm", tmp_path, array(21, 32, 1))
     assert array_of([Split(20, 1).task(n) for n in (2, 16, 19)]) == "3,17,20"
 
