@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from av_bench.contracts import UsageError
 from av_bench.features.store import FeaturesLost
 from av_bench.pipeline.dispatch import Done
 from av_bench.pipeline.outcomes import read_outcomes
-from av_bench.pipeline.plan import RunPlan, RunResult
+from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.run import finish
 from av_bench.pipeline.shard import from_record, shard_folder
@@ -24,7 +24,20 @@ from av_bench.runtime.files import write_atomically
 from av_bench.runtime.offline import offline_if
 from av_bench.runtime.progress import Reporter
 
-Manifest = dict[str, Any]
+
+class Manifest(TypedDict):
+    """What a finished shard says of itself (``manifest.json``, see ``av_bench.pipeline.shard``)."""
+
+    shard: int
+    of: int
+    code: dict[str, str]
+    paths: dict[str, str]
+    options: dict[str, Any]
+    sha256: str
+    extra: dict[str, str]
+    network_runs: int
+    host: str
+
 
 AS_IT_WAS = "merge with the list, set and protocol that it was run with"
 
@@ -39,16 +52,7 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
         raise UsageError(_no_shards(folder))
     manifests = _complete(folder, split, script)
     reporter = Reporter(quiet)
-    options = replace(
-        from_record(manifests[0]["options"]),
-        out=folder,
-        store=Path(manifests[0]["paths"]["store"]),
-        devices=None,
-        engine=None,
-        address=None,
-        shard=None,
-        quiet=quiet,
-    )
+    options = _options(folder, split, manifests[0], quiet)
     with offline_if(options.offline):
         plan = make_plan(options, reporter, idle=True)
         with interrupt.stoppable(), RunFolder(folder).locked():
@@ -63,6 +67,18 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
                 ) from error
             finally:
                 plan.folder.close()
+
+
+def _options(folder: Path, split: Split, manifest: Manifest, quiet: bool) -> RunOptions:
+    """The options of the run, from those of its first shard. UsageError when the record is none of ours."""
+    try:
+        options, store = from_record(manifest["options"]), Path(manifest["paths"]["store"])
+    except (KeyError, TypeError) as error:
+        where = shard_folder(folder, Shard(0, split.of))
+        raise UsageError(
+            f"{where / 'manifest.json'} is not whole ({error}); remove {where} and run that shard again"
+        ) from error
+    return replace(options, out=folder, store=store, devices=None, engine=None, address=None, shard=None, quiet=quiet)
 
 
 def _no_shards(folder: Path) -> str:
@@ -85,10 +101,10 @@ def _complete(folder: Path, split: Split, script: str) -> list[Manifest]:
         if not path.is_file():
             missing.append(number)
             continue
-        manifest = read_record(path, dict)
-        if (manifest.get("shard"), manifest.get("of")) != (number, split.of):
+        manifest = read_record(path, Manifest)
+        if (manifest["shard"], manifest["of"]) != (number, split.of):
             raise UsageError(
-                f"{path.parent} holds shard {manifest.get('shard')} of {manifest.get('of')}: that one would count "
+                f"{path.parent} holds shard {manifest['shard']} of {manifest['of']}: that one would count "
                 f"twice, and shard {number} of {split.of} is missing"
             )
         found.append(manifest)

@@ -194,6 +194,14 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
         lambda run: shutil.copytree(run / "shards/0-of-2", run / "shards/copy of 0-of-2"),
         "copy of 0-of-2 is none of the 2 shards",
     ),
+    "a manifest of another shape": (
+        lambda run: changed(run, 1, lambda m: m.pop("options")),
+        r"1-of-2/manifest\.json.*options.*; remove that file",
+    ),
+    "options of another shape": (
+        lambda run: changed(run, 0, lambda m: m["options"].pop("seed")),
+        r"0-of-2/manifest\.json is not whole \('seed'\); remove .*0-of-2 and run that shard again",
+    ),
     "cut outcomes": (
         lambda run: (run / "shards/0-of-2/clips.jsonl").write_text("{"),
         "clips.jsonl is not whole .*remove .* and run that shard again",
