@@ -137,7 +137,7 @@ def _gaps(folder: Path, split: Split, missing: Sequence[int], script: str) -> st
 
 
 def _check(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> None:
-    """All shards are of this run, of this code, and of the same paths."""
+    """All shards are of this code, of the same paths, and for the same metrics."""
     ours = code()
     for number, manifest in enumerate(manifests):
         where = shard_folder(plan.folder.path, Shard(number, split.of))
@@ -149,6 +149,16 @@ def _check(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> None:
                 f"{where} read and wrote elsewhere than shard 0: {', '.join(found)} (host {manifest['host']}, shard 0: "
                 f"{manifests[0]['host']}); all shards need the same paths: {again}"
             )
+        first, its = (found["options"].get("metrics") for found in (manifests[0], manifest))
+        if first != its:
+            raise UsageError(
+                f"{where} was run with other --metrics than shard 0: {_metrics(its)} (shard 0: {_metrics(first)}); all "
+                f"shards need the same: {again}"
+            )
+
+
+def _metrics(asked: Sequence[str] | None) -> str:
+    return "all" if asked is None else ", ".join(asked)
 
 
 def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:

@@ -185,6 +185,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
         lambda run: changed(run, 1, lambda m: m["paths"].update(data="/mnt/b", store=m["paths"]["store"])),
         r"1-of-2 read and wrote elsewhere than shard 0: data /mnt/b \(here ",
     ),
+    "other metrics": (
+        lambda run: changed(run, 1, lambda m: m["options"].update(metrics=["KL-nano"])),
+        r"1-of-2 was run with other --metrics than shard 0: KL-nano \(shard 0: FD-nano\)",
+    ),
     "another spec": (other_spec, "1-of-2 was started with a different seed"),
     "a shard twice": (
         lambda run: shutil.copytree(run / "shards/0-of-2", run / "shards/1-of-2", dirs_exist_ok=True),
