@@ -242,7 +242,7 @@ def test_samples_of_the_same_stem_are_refused(data: Path, out: Path, tmp_path: P
 
 def test_a_folder_of_another_run_is_refused(data: Path, out: Path) -> None:
     run(data, out, model="oracle", limit=2)
-    with pytest.raises(UsageError, match="different list_hash, model"):
+    with pytest.raises(UsageError, match=r"different list of clips \(list_hash\), model"):
         run(data, out, model="noise", limit=3)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from av_bench.contracts import UsageError
+from av_bench.results.record import why_unfinished
 from av_bench.runtime.files import explained, write_atomically
 
 
@@ -52,13 +53,10 @@ def finished_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             continue  # runs/* may name files too
-        lacking = [name for name in ("scores.json", "run.json") if not (path / name).is_file()]
-        if not lacking:
-            found.append(path)
-        elif (path / "spec.json").is_file() or len(lacking) == 1:
-            left.append(f"{path}: this run has not ended ({lacking[0]} is missing); run the same command to resume")
+        if why := why_unfinished(path, ("scores.json", "run.json")):
+            left.append(f"{path}: {why}")
         else:
-            left.append(f"{path}: no run folder")
+            found.append(path)
     if not found:
         raise UsageError(f"table: no finished run among {len(paths)} paths; {left[0] if left else 'all are files'}")
     for line in left:

@@ -91,6 +91,8 @@ def run(
     from av_bench.pipeline.seeds import run_seeds
     from av_bench.pipeline.shard import run as run_one
 
+    if shard is not None and beside not in (None, "none"):
+        raise UsageError("--shard and --beside: shard each model in an --out of its own, merge each, table all of them")
     common: dict[str, Any] = {
         "set": set_,
         "data": data,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from av_bench.contracts import UsageError
 from av_bench.features.store import FeaturesLost
 from av_bench.pipeline.dispatch import Done
 from av_bench.pipeline.outcomes import read_outcomes
-from av_bench.pipeline.plan import RunPlan, RunResult
+from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.run import finish
 from av_bench.pipeline.shard import from_record, shard_folder
@@ -24,7 +24,22 @@ from av_bench.runtime.files import write_atomically
 from av_bench.runtime.offline import offline_if
 from av_bench.runtime.progress import Reporter
 
-Manifest = dict[str, Any]
+
+class Manifest(TypedDict):
+    """What a finished shard says of itself (``manifest.json``, see ``av_bench.pipeline.shard``)."""
+
+    shard: int
+    of: int
+    code: dict[str, str]
+    paths: dict[str, str]
+    options: dict[str, Any]
+    sha256: str
+    extra: dict[str, str]
+    network_runs: int
+    host: str
+
+
+AS_IT_WAS = "merge with the list, set and protocol that it was run with"
 
 
 def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunResult:
@@ -34,25 +49,14 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
     """
     split = read_split(folder)
     if split is None:
-        raise UsageError(f"{folder} has no shards; `av-bench run --shard i/n --out {folder}` makes them")
+        raise UsageError(_no_shards(folder))
     manifests = _complete(folder, split, script)
     reporter = Reporter(quiet)
-    options = replace(
-        from_record(manifests[0]["options"]),
-        out=folder,
-        store=Path(manifests[0]["paths"]["store"]),
-        devices=None,
-        engine=None,
-        address=None,
-        shard=None,
-        quiet=quiet,
-    )
+    options = _options(folder, split, manifests[0], quiet)
     with offline_if(options.offline):
         plan = make_plan(options, reporter, idle=True)
         with interrupt.stoppable(), RunFolder(folder).locked():
             _check(plan, split, manifests)
-            plan.folder.open(plan.spec)
-            plan.folder.refuse_to_lose([metric.name for metric in plan.measurement.metrics])
             done = _join(plan, split, manifests)
             try:
                 return finish(plan, reporter, done)
@@ -65,6 +69,28 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
                 plan.folder.close()
 
 
+def _options(folder: Path, split: Split, manifest: Manifest, quiet: bool) -> RunOptions:
+    """The options of the run, from those of its first shard. UsageError when the record is none of ours."""
+    try:
+        options, store = from_record(manifest["options"]), Path(manifest["paths"]["store"])
+    except (KeyError, TypeError) as error:
+        where = shard_folder(folder, Shard(0, split.of))
+        raise UsageError(
+            f"{where / 'manifest.json'} is not whole ({error}); remove {where} and run that shard again"
+        ) from error
+    return replace(options, out=folder, store=store, devices=None, engine=None, address=None, shard=None, quiet=quiet)
+
+
+def _no_shards(folder: Path) -> str:
+    """Why a folder cannot be merged: not there, a part of the run folder that is meant, or a run without shards."""
+    if not folder.is_dir():
+        return f"{folder}: no such run folder"
+    whole = next((parent for parent in folder.absolute().parents[:2] if read_split(parent) is not None), None)
+    if whole is not None:
+        return f"{folder} is a part of the run folder {whole}; merge that one"
+    return f"{folder} has no shards; `av-bench run --shard i/n --out {folder}` makes them"
+
+
 def _complete(folder: Path, split: Split, script: str) -> list[Manifest]:
     """The manifests of all shards, in order. UsageError when one is missing, there twice, or not where it belongs."""
     _refuse_strangers(folder, split)
@@ -75,10 +101,10 @@ def _complete(folder: Path, split: Split, script: str) -> list[Manifest]:
         if not path.is_file():
             missing.append(number)
             continue
-        manifest = read_record(path, dict)
-        if (manifest.get("shard"), manifest.get("of")) != (number, split.of):
+        manifest = read_record(path, Manifest)
+        if (manifest["shard"], manifest["of"]) != (number, split.of):
             raise UsageError(
-                f"{path.parent} holds shard {manifest.get('shard')} of {manifest.get('of')}: that one would count "
+                f"{path.parent} holds shard {manifest['shard']} of {manifest['of']}: that one would count "
                 f"twice, and shard {number} of {split.of} is missing"
             )
         found.append(manifest)
@@ -111,7 +137,7 @@ def _gaps(folder: Path, split: Split, missing: Sequence[int], script: str) -> st
 
 
 def _check(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> None:
-    """All shards are of this run, of this code, and of the same paths."""
+    """All shards are of this code, of the same paths, and for the same metrics."""
     ours = code()
     for number, manifest in enumerate(manifests):
         where = shard_folder(plan.folder.path, Shard(number, split.of))
@@ -123,6 +149,16 @@ def _check(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> None:
                 f"{where} read and wrote elsewhere than shard 0: {', '.join(found)} (host {manifest['host']}, shard 0: "
                 f"{manifests[0]['host']}); all shards need the same paths: {again}"
             )
+        first, its = (found["options"].get("metrics") for found in (manifests[0], manifest))
+        if first != its:
+            raise UsageError(
+                f"{where} was run with other --metrics than shard 0: {_metrics(its)} (shard 0: {_metrics(first)}); all "
+                f"shards need the same: {again}"
+            )
+
+
+def _metrics(asked: Sequence[str] | None) -> str:
+    return "all" if asked is None else ", ".join(asked)
 
 
 def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:
@@ -132,7 +168,7 @@ def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:
     samples: dict[str, Any] = {}
     for number, manifest in enumerate(manifests):
         shard = RunFolder(shard_folder(plan.folder.path, Shard(number, split.of)), plan.folder.path)
-        shard.open(plan.spec)  # refuses one of another spec
+        shard.open(plan.spec, f"{AS_IT_WAS}, or remove that folder and run the shard again")
         clips = read_outcomes(shard.path / "clips.jsonl", manifest["sha256"], plan.folder.audio)
         done.add(Finished(tuple(clips), manifest["extra"], manifest["network_runs"], {}))
         inputs = shard.inputs()
@@ -145,6 +181,8 @@ def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:
         raise UsageError(
             f"{plan.folder.path}: shards were generated with different weights; run them again with the same"
         )
+    plan.folder.open(plan.spec, AS_IT_WAS)  # not before all shards fit: what is refused leaves the folder as it was
+    plan.folder.refuse_to_lose([metric.name for metric in plan.measurement.metrics])
     write_atomically(plan.folder.path / "ledger.jsonl", ledger)
     made_from: dict[str, Any] = {"media": media, "samples": samples} if media or samples else {}
     plan.folder.write_json("inputs.json", made_from | ({"generator": generators.pop()} if generators else {}))

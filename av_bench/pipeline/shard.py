@@ -38,6 +38,7 @@ def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
         shard, split = choose_shard(options.shard, plan.folder.path)
         _refuse_whole(plan.folder.path)
         keep_split(plan.folder.path, split)
+        _refuse_other_run(plan, shard)
         plan = replace(plan, folder=RunFolder(shard_folder(plan.folder.path, shard), plan.folder.path))
         with interrupt.stoppable(), plan.folder.locked():
             try:
@@ -121,6 +122,19 @@ def _paths(plan: RunPlan) -> dict[str, str]:
 def _refuse_whole(run_folder: Path) -> None:
     if (run_folder / "ledger.jsonl").is_file() and not (run_folder / "shards").is_dir():
         raise UsageError(f"{run_folder} was started without shards; go on without them, or choose another --out")
+
+
+def _refuse_other_run(plan: RunPlan, shard: Shard) -> None:
+    """Refuse before the work what ``merge`` would: another spec than that of the first shard that is there.
+
+    Shards that start at the same moment may not see each other; ``merge`` compares all of them.
+    """
+    known = sorted((plan.folder.path / "shards").glob(f"*-of-{shard.of}/spec.json"))
+    other = next((path.parent for path in known if path.parent.name != shard.name), None)
+    if other is not None:
+        RunFolder(other).refuse_other(
+            plan.spec, "all shards of a run need the same: choose another --out, or remove that folder and run it again"
+        )
 
 
 def _refuse_other_start(folder: Path, begun: dict[str, Any]) -> None:

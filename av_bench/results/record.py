@@ -39,6 +39,8 @@ from av_bench.runtime.files import ABANDONED, lock, remove_parts, write_atomical
 if TYPE_CHECKING:
     import pandas as pd
 
+RESULTS = ("scores.json", "run.json", "clips.parquet")  # without one of these a run has not ended
+SPLIT = Path("shards", "split.json")  # in a run folder that is cut into shards
 _PACKAGES = ("av-bench", "torch", "numpy", "scipy", "av", "librosa", "pandas", "scikit-learn", "soundfile")
 _INPUTS = "inputs.json"
 
@@ -104,31 +106,34 @@ class RunFolder:
         parts = [*sorted(whole.glob("*/job")), *sorted((self.path / "shards").glob("*/external"))]
         return whole if not parts or (whole / "request.json").is_file() else parts[0]
 
-    def open(self, spec: RunSpec) -> None:
+    def open(self, spec: RunSpec, otherwise: str = "choose another --out or remove that folder") -> None:
         """Create the folder or take up an earlier run of the same spec; another spec's folder is refused.
 
+        ``otherwise`` says what to do then.
         A folder of version 0.1 records no definition: it is taken up, and its spec gains one. What writers that were
         killed left half written is removed.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        known = self.path / "spec.json"
         for name in ("scores.json", "run.json"):
             refuse_newer(self.path / name)
         for folder in (self.path, self.path / "videos"):
             remove_parts(folder)
         remove_parts(self.audio, older_than=ABANDONED if self.shared else 0.0)
-        ours = asdict(spec)
-        if known.exists():
-            theirs = read_record(known, dict)
-            differs = sorted(k for k in ours if k != "definition" and ours[k] != theirs.get(k))
-            if not differs:
-                differs = conflicts(spec.definition, theirs.get("definition"))
-            if differs:
-                raise UsageError(
-                    f"{self.path} was started with a different {', '.join(differs)}; choose another --out or remove "
-                    "that folder"
-                )
-        write_atomically(known, dumps(ours))
+        self.refuse_other(spec, otherwise)
+        write_atomically(self.path / "spec.json", dumps(asdict(spec)))
+
+    def refuse_other(self, spec: RunSpec, otherwise: str) -> None:
+        """UsageError when the folder is of another spec; ``otherwise`` says what to do then."""
+        known = self.path / "spec.json"
+        if not known.exists():
+            return
+        ours, theirs = asdict(spec), read_record(known, dict)
+        differs = sorted(k for k in ours if k != "definition" and ours[k] != theirs.get(k))
+        if not differs:
+            differs = conflicts(spec.definition, theirs.get("definition"))
+        if differs:
+            named = ", ".join("list of clips (list_hash)" if key == "list_hash" else key for key in differs)
+            raise UsageError(f"{self.path} was started with a different {named}; {otherwise}")
 
     def inputs(self) -> Inputs:
         """What an earlier start of the run was made from (``inputs.json``), empty at the first."""
@@ -256,12 +261,25 @@ class Unfinished(UsageError):
     """A folder that is no run folder, or one of a run that has not ended."""
 
 
+def why_unfinished(path: Path, names: Sequence[str] = RESULTS) -> str | None:
+    """Why a folder has no scores to read, and which command makes them; None when all files ``names`` are there."""
+    missing = next((name for name in names if not (path / name).is_file()), None)
+    if missing is None:
+        return None
+    if (path / SPLIT).is_file():
+        return f"its shards are not merged yet; `av-bench merge {path}` does that"
+    if (path.parent.parent / SPLIT).is_file() and path.parent.name == "shards":
+        return f"it is one shard of {path.parent.parent}; only all shards together have scores (`av-bench merge`)"
+    if not any((path / name).is_file() for name in ("spec.json", *RESULTS)):
+        return "it is no run folder"
+    return f"{missing} is missing; run the same `av-bench run` command again to resume"
+
+
 def read_run(path: Path | str) -> Run:
     """Read a run folder. UsageError says what is missing or not understood."""
     path = Path(path)
-    for name in ("scores.json", "run.json", "clips.parquet"):
-        if not (path / name).is_file():
-            raise Unfinished(f"{path} is not a finished run: {name} is missing; start it again with `av-bench run`")
+    if why := why_unfinished(path):
+        raise Unfinished(f"{path} is not a finished run: {why}")
     scores, info = read_record(path / "scores.json", Scores), read_record(path / "run.json", Info)
     check_values(path, scores)
     return Run(path, scores, info)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from av_bench.contracts import UsageError
-from av_bench.results.record import dumps, environment
+from av_bench.results.record import SPLIT, dumps, environment
 from av_bench.results.shapes import read_record
 from av_bench.runtime.files import write_atomically
 
@@ -75,10 +75,12 @@ def choose_shard(asked: str, run: Path, variables: Mapping[str, str] | None = No
     known = read_split(run)
     if asked == SLURM:
         return _from_array(known, run, variables)
-    match = re.fullmatch(r"(\d+)/(\d+)", asked)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", asked)
     if match is None:
         raise UsageError(f"--shard is {asked!r}; i/n (from 0: 0/8 to 7/8) or slurm is expected")
     number, of = int(match[1]), int(match[2])
+    if of < 1:
+        raise UsageError(f"--shard {asked}: a run is cut into at least one shard (0/1)")
     if number >= of:
         raise UsageError(f"--shard {asked}: shards count from 0, so the last of {of} is {of - 1}/{of}")
     if known is not None and known.of != of:
@@ -89,7 +91,7 @@ def choose_shard(asked: str, run: Path, variables: Mapping[str, str] | None = No
 def _from_array(known: Split | None, run: Path, variables: Mapping[str, str]) -> tuple[Shard, Split]:
     numbers = {name: _number(variables, name) for name in (TASK, COUNT, MIN, STEP)}
     task, count = numbers[TASK], numbers[COUNT]
-    if task is None or count is None:
+    if task is None or not count:
         raise UsageError(f"--shard slurm: {TASK} and {COUNT} are not set; this is no task of a job array. Give i/n")
     split = known or Split(count, numbers[MIN] or 0, numbers[STEP] or 1)
     number, rest = divmod(task - split.first, split.step)
@@ -97,9 +99,10 @@ def _from_array(known: Split | None, run: Path, variables: Mapping[str, str]) ->
         last = split.task(split.of - 1)
         steps = f" in steps of {split.step}" if split.step != 1 else ""
         where = f"{run} is cut into" if known else "this array has"
+        mend = "Use these numbers, or choose another --out to cut anew" if known else "Number the array without gaps"
         raise UsageError(
             f"--shard slurm: task {task} is none of the {split.of} that {where}: {split.first} to {last}{steps}. "
-            "Number the array without gaps, or give --shard i/n"
+            f"{mend}, or give --shard i/n"
         )
     return Shard(number, split.of), split
 
@@ -113,7 +116,7 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
 
 def read_split(run: Path) -> Split | None:
     """How a run is cut, None when it is not. UsageError for a file that is none of ours."""
-    path = run / "shards" / "split.json"
+    path = run / SPLIT
     if not path.is_file():
         return None
     found = read_record(path, dict)
@@ -128,7 +131,7 @@ def read_split(run: Path) -> Split | None:
 
 def keep_split(run: Path, split: Split) -> None:
     """Remember how a run is cut. UsageError when others cut it in another way meanwhile."""
-    path = run / "shards" / "split.json"
+    path = run / SPLIT
     if not path.is_file():
         write_atomically(path, dumps(asdict(split)))
     known = read_split(run)

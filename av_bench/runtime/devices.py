@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -36,15 +37,17 @@ def parse_devices(text: str) -> tuple[str, ...]:
     """
     found: list[str] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        kind, _, number = part.partition(":")
-        if kind == "cpu" and (not number or (number.isdecimal() and int(number) > 0)):
+        kind, colon, number = part.partition(":")
+        if kind == "cpu" and re.fullmatch(r"(:0*[1-9][0-9]{0,2})?", colon + number):
             found += ["cpu"] * int(number or 1)
         elif part == "cuda":
             found += _all_cuda()
-        elif kind == "cuda" and number.isdecimal():
-            found.append(part)
+        elif kind == "cuda" and re.fullmatch(r"[0-9]{1,4}", number):
+            found.append(f"cuda:{int(number)}")
         else:
-            raise UsageError(f"--devices {text!r}: cuda:0,cuda:1 or cuda (all of them) or cpu:4 is expected")
+            raise UsageError(
+                f"--devices {text!r}: cuda:0,cuda:1 or cuda (all of them) or cpu:4 (at most 999 workers) is expected"
+            )
     if len({device_type(device) for device in found}) != 1:
         raise UsageError(f"--devices {text!r}: devices of one kind are expected, at least one")
     twice = sorted({d for d in found if d != "cpu" and found.count(d) > 1})

@@ -18,8 +18,11 @@ _told: list[int] = []  # signals that ask for an end at the next clip
 STOP_SIGNALS = tuple(s for s in signal.Signals if s.name in ("SIGTERM", "SIGUSR1"))  # Windows has no SIGUSR1
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked for an end. What is finished is on disk; the same command resumes."""
+class Stopped(BaseException):
+    """A signal asked for an end. What is finished is on disk; the same command resumes.
+
+    No KeyboardInterrupt: Typer ends the process with 130 on any of these, and 75 would not be seen.
+    """
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")

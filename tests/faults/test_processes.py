@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 
 from av_bench.cli import process
 from av_bench.contracts import MetricError, MissingRequirement, PluginError, UsageError
@@ -115,6 +116,21 @@ def test_every_error_has_its_exit_code_and_a_line(
     assert ("Traceback" in shown) == (code == 5 and not isinstance(error, PluginError))
     if "Traceback" in shown:
         assert "Please report it" in shown
+
+
+def test_a_signal_that_ends_a_command_of_the_app_gives_75(capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer()  # which has ends of its own for what a command raises
+
+    @app.command()
+    def command() -> None:
+        with interrupt.stoppable():
+            signal.raise_signal(signal.SIGTERM)
+            interrupt.check()
+
+    with pytest.raises(SystemExit) as done:
+        process.run_command(lambda: app(args=[]))
+    assert done.value.code == 75
+    assert "stopped by SIGTERM; what is finished is on disk" in capsys.readouterr().err
 
 
 def test_exit_codes_of_commands_pass() -> None:

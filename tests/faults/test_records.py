@@ -274,8 +274,8 @@ def test_a_table_of_runs_goes_on_past_what_is_no_run(run: Path, base: Path, caps
     file.write_text("x")
     assert av_bench("table", [run, folder, begun, file, base, "--format", "csv"]) == 0
     shown = capsys.readouterr()
-    assert f"left out: {folder}: no run folder" in shown.err
-    assert f"left out: {begun}: this run has not ended (scores.json is missing)" in shown.err
+    assert f"left out: {folder}: it is no run folder" in shown.err
+    assert f"left out: {begun}: scores.json is missing; run the same `av-bench run` command again" in shown.err
     assert shown.out.count("model") >= 2
     assert av_bench("table", [folder]) == 2
     assert "no finished run among 1 paths" in one_line_of(capsys)

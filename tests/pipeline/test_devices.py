@@ -53,7 +53,9 @@ def test_devices_are_read(text: str, found: tuple[str, ...], monkeypatch: pytest
     ("text", "message"),
     [
         ("cpu:0", "is expected"),
+        ("cpu:99999999999", "at most 999 workers"),
         ("gpu", "is expected"),
+        ("cuda:0,cuda:00", "cuda:0 stands there twice"),
         ("cuda:1,cuda:1", "cuda:1 stands there twice"),
         ("cpu:2,cuda:0", "devices of one kind"),
         ("", "at least one"),

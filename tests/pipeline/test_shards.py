@@ -25,6 +25,7 @@ from av_bench.pipeline.plan import RunOptions
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.shard import clips_of
 from av_bench.pipeline.work import UNIT, units_of, whole_units
+from av_bench.results.record import read_run
 from av_bench.results.shards import Shard, Split, array_of, choose_shard, keep_split, shard_of
 from av_bench.runtime.progress import Reporter
 from tests.kills import KILLED, kill_server
@@ -148,6 +149,14 @@ def test_missing_shards_are_named_with_the_line_that_repeats_them(data: Path, tm
     with pytest.raises(UsageError, match=r"4 of 5 shards are missing: 0, 2, 3, 4 \(1 of them") as caught:
         merge(run, script="job.sh", quiet=True)
     assert "sbatch --array=0,2-4 job.sh" in str(caught.value)
+    with pytest.raises(UsageError, match=r"its shards are not merged yet; `av-bench merge .*run`"):
+        read_run(run)
+    with pytest.raises(UsageError, match=r"it is one shard of .*run; only all shards together have scores"):
+        read_run(run / "shards/1-of-5")
+    with pytest.raises(UsageError, match=r"is a part of the run folder .*run; merge that one"):
+        merge(run / "shards/1-of-5", quiet=True)
+    with pytest.raises(UsageError, match="absent: no such run folder"):
+        merge(tmp_path / "absent", quiet=True)
     with pytest.raises(UsageError, match="is cut into shards"):
         av_bench.run(**options(data, tmp_path, model="silence"))
     with pytest.raises(UsageError, match="cut into 5 shards; give i/5"):
@@ -176,6 +185,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
         lambda run: changed(run, 1, lambda m: m["paths"].update(data="/mnt/b", store=m["paths"]["store"])),
         r"1-of-2 read and wrote elsewhere than shard 0: data /mnt/b \(here ",
     ),
+    "other metrics": (
+        lambda run: changed(run, 1, lambda m: m["options"].update(metrics=["KL-nano"])),
+        r"1-of-2 was run with other --metrics than shard 0: KL-nano \(shard 0: FD-nano\)",
+    ),
     "another spec": (other_spec, "1-of-2 was started with a different seed"),
     "a shard twice": (
         lambda run: shutil.copytree(run / "shards/0-of-2", run / "shards/1-of-2", dirs_exist_ok=True),
@@ -184,6 +197,14 @@ REFUSED: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "a copy beside": (
         lambda run: shutil.copytree(run / "shards/0-of-2", run / "shards/copy of 0-of-2"),
         "copy of 0-of-2 is none of the 2 shards",
+    ),
+    "a manifest of another shape": (
+        lambda run: changed(run, 1, lambda m: m.pop("options")),
+        r"1-of-2/manifest\.json.*options.*; remove that file",
+    ),
+    "options of another shape": (
+        lambda run: changed(run, 0, lambda m: m["options"].pop("seed")),
+        r"0-of-2/manifest\.json is not whole \('seed'\); remove .*0-of-2 and run that shard again",
     ),
     "cut outcomes": (
         lambda run: (run / "shards/0-of-2/clips.jsonl").write_text("{"),
@@ -202,6 +223,16 @@ def halves(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shards(data, tmp_path_factory.mktemp("halves"), [0, 1], 2, model="silence", metrics=("FD-nano",))
 
 
+def test_a_shard_of_another_run_is_refused_before_its_work(data: Path, tmp_path: Path) -> None:
+    run = shards(data, tmp_path, [0], 2, model="silence")
+    for more in ({"seed": 3}, {"model": "noise"}, {"limit": 3}):
+        with pytest.raises(
+            UsageError, match=r"0-of-2 was started with a different .*all shards of a run need the same"
+        ):
+            av_bench.run(**options(data, tmp_path, **{"model": "silence", "shard": "1/2", **more}))
+    assert not (run / "shards/1-of-2").exists()
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_shards_that_do_not_fit_are_refused(halves: Path, tmp_path: Path, case: str) -> None:
     change, message = REFUSED[case]
@@ -211,6 +242,7 @@ def test_shards_that_do_not_fit_are_refused(halves: Path, tmp_path: Path, case: 
     with pytest.raises(UsageError, match=message):
         merge(run, quiet=True)
     assert not (run / "scores.json").exists()
+    assert not (run / "spec.json").exists()  # else the run could not be merged once all is right again
 
 
 def test_clocks_are_not_compared(halves: Path, tmp_path: Path) -> None:
@@ -282,6 +314,8 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
     keep_split(tmp_path, Split(20, 1))
     assert choose_shard("slurm", tmp_path, array(17, 2, 3))[0] == Shard(16, 20)  # sbatch --array=3,17
     assert choose_shard("3/20", tmp_path, {})[0] == Shard(3, 20)
+    with pytest.raises(UsageError, match=r"1 to 20\. Use these numbers, or choose another --out to cut anew"):
+        choose_shard("slurm", tmp_path, array(21, 32, 1))
     assert array_of([Split(20, 1).task(n) for n in (2, 16, 19)]) == "3,17,20"
 
 
@@ -289,7 +323,9 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
     ("asked", "variables", "message"),
     [
         ("8/8", {}, "shards count from 0, so the last of 8 is 7/8"),
+        ("0/0", {}, "at least one shard"),
         ("1", {}, "i/n .* or slurm is expected"),
+        ("0/" + "9" * 5000, {}, "i/n .* or slurm is expected"),
         ("slurm", {}, "this is no task of a job array"),
         ("slurm", array(9, 3, 1), "task 9 is none of the 3 that this array has: 1 to 3. Number the array without gaps"),
         ("slurm", {"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "2"}, "is 'x'; a number is expected"),
