@@ -10,7 +10,7 @@ import typer
 
 from av_bench.cli.devices import AddressOption, DevicesOption, EngineOption
 from av_bench.cli.output import print_tables
-from av_bench.contracts import DEFAULT_SEED
+from av_bench.contracts import DEFAULT_SEED, UsageError
 
 if TYPE_CHECKING:
     from av_bench.pipeline.plan import RunResult
