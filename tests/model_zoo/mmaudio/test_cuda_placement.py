@@ -18,7 +18,8 @@ from model_zoo.mmaudio.codec.vocoder import VOCODERS, BigVGAN
 from model_zoo.mmaudio.conditions.published import OfficialConditioner
 from model_zoo.mmaudio.config import NetworkConfig, Rate, sequence_lengths, variant
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.sampling.generator import MMAudio, _Inputs
+from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.inputs import Inputs
 from model_zoo.mmaudio.sampling.settings import Settings
 from model_zoo.mmaudio.training import setup
 from model_zoo.mmaudio.training.distributed import Cluster
@@ -80,10 +81,10 @@ class Conditioner:
         return self
 
 
-def read(model: MMAudio, number: int) -> _Inputs:
+def read(model: MMAudio, number: int) -> Inputs:
     """Conditions of one clip; every second one has no video."""
     count, config = len(model.windows), model.network.config
-    inputs = _Inputs(Clip(f"clip-{number}", None, text="a dog"))
+    inputs = Inputs(Clip(f"clip-{number}", None, text="a dog"))
     inputs.text = model.conditioner.text("a dog").expand(count, -1, -1)
     if number % 2 == 0:
         inputs.visual = torch.randn(count, config.clip_len, config.clip_dim)
