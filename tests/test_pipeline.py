@@ -85,6 +85,7 @@ def test_warm_run_computes_nothing_and_gives_the_same_bytes(data: Path, tmp_path
         assert (again.path / name).read_bytes() == (cold.path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_one_network_at_a_time_gives_the_same_bytes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,11 +71,13 @@ def check(made: Jobs, work: str, count: int | None) -> int:
     return len(every)
 
 
+@pytest.mark.slow
 def test_a_kill_while_rendering(tmp_path: Path) -> None:
     with jobs(tmp_path) as made:
         check(made, "render", 3)
 
 
+@pytest.mark.slow
 def test_a_kill_while_training(tmp_path: Path) -> None:
     with jobs(tmp_path) as made:
         check(made, "train", 2)

@@ -17,6 +17,7 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_a_killed_rendering_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "_KEEP", 1)
     seen: list[int] = []
@@ -36,6 +37,7 @@ def test_a_killed_rendering_goes_on_and_ends_the_same(tmp_path: Path, monkeypatc
             np.testing.assert_array_equal(getattr(made, name)[row], array)
 
 
+@pytest.mark.slow
 def test_an_array_that_is_gone_is_rendered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "_KEEP", 1)
 

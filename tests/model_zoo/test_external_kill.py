@@ -82,6 +82,7 @@ def test_a_kill_of_the_harness_before_any_change_of_the_run_folder(server: Serve
             assert_same(server.folder / "whole", server.folder / f"killed-{point}")
 
 
+@pytest.mark.slow
 def test_a_kill_of_the_child_before_any_change_of_the_job_folder(server: Server) -> None:
     whole = server.folder / "child"
     assert server.run(server.of("child", killed_child(server.folder, "child", 0))) == [0]
@@ -111,6 +112,7 @@ def killed_child(root: Path, name: str, point: int) -> str:
     return str(write_manifest(folder, "sine", driver={"command": command}))
 
 
+@pytest.mark.slow
 def test_kills_while_the_cache_is_filled(server: Server) -> None:
     """With an empty cache: points all over features, silent copies and the run folder."""
     model = str(write_manifest(server.folder, "sine"))
@@ -169,6 +171,7 @@ kill("end")
 """
 
 
+@pytest.mark.slow
 def test_a_stage_that_outlives_its_harness_is_ended(server: Server) -> None:
     """The official command is killed by nobody when its harness dies; the next harness ends it and starts anew."""
     script, flag = server.folder / "stage.py", server.folder / "flag"

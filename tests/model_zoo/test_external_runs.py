@@ -179,6 +179,7 @@ def wait_at(out: Path, number: int) -> None:
     wait_for(there)
 
 
+@pytest.mark.slow
 def test_a_killed_harness_leaves_no_trace(data: Path, tmp_path: Path, gates: Path, fake: Callable[..., str]) -> None:
     model, broken = fake("gated", str(gates)), tmp_path / "broken"
     open_gates(gates, COUNT)

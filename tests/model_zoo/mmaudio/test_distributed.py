@@ -125,6 +125,7 @@ def test_another_number_of_processes_goes_on(tmp_path: Path, parallel: str) -> N
     same(tmp_path / "one", tmp_path / "mixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [None, 2])
 def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path, left: int | None) -> None:
     """The first goes on from step 4; the other has nothing, or an older checkpoint only."""
@@ -135,6 +136,7 @@ def test_processes_that_see_other_checkpoints_are_refused(tmp_path: Path, left: 
     spawned(config, tmp_path, target=apart, codes=(7, 7))
 
 
+@pytest.mark.slow
 def test_the_first_process_picks_the_step(tmp_path: Path) -> None:
     """The other sees a newer checkpoint, that the first does not see yet: both go on from the older one."""
     recipe = tiny_recipe(tmp_path)

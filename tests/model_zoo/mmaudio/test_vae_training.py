@@ -613,6 +613,7 @@ def start(folder: Path, rank: int, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Weights agree to 1 % of how far they moved: Adam turns rounding of tiny gradients into steps."""
     (tmp_path / "mine.yaml").write_text(SETTINGS)
