@@ -20,6 +20,7 @@ from av_bench.pipeline.work import extraction_of
 from av_bench.results.record import SCHEMA, environment
 from av_bench.results.values import PSEUDO
 from av_bench.runtime import interrupt
+from av_bench.runtime.garbage import rare_collections
 from av_bench.runtime.offline import offline_if
 from av_bench.runtime.progress import Reporter
 
@@ -33,7 +34,7 @@ def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
     if source is not None and not options.place.local:
         raise UsageError("several devices need a model by name (--model), not one that is in memory")
     reporter = Reporter(options.quiet)
-    with offline_if(options.offline):
+    with offline_if(options.offline), rare_collections():
         plan = make_plan(options, reporter, source)
         with interrupt.stoppable(), plan.folder.locked():
             refuse_unmerged(plan.folder.path)
