@@ -53,9 +53,9 @@ class SampleFolder(SampleSource):
         if self._named:
             self._prefer_ids(ids)
         strangers = [(stem, path) for (stem, _), path in self.files.items() if stem not in ids]
-        told = [_stranger(stem, ids) if i < NEAREST else _STRANGER for i, (stem, _) in enumerate(sorted(strangers))]
+        reasons = [_stranger(stem, ids) if i < NEAREST else _STRANGER for i, (stem, _) in enumerate(sorted(strangers))]
         self._extra = self._left_out | {
-            self._name(path): text for (_, path), text in zip(sorted(strangers), told, strict=True)
+            self._name(path): text for (_, path), text in zip(sorted(strangers), reasons, strict=True)
         }
         if not any(stem in ids for stem, _ in self.files):
             raise UsageError(self._nothing_fits(ids))

@@ -74,14 +74,14 @@ def _distinct(test: Path, folders: Sequence[Path]) -> tuple[Path, ...]:
     for inner, given in found.items():
         for outer in inner.parents:
             if outer in found:
-                raise UsageError(f"--train {given} lies in --train {found[outer]}; give one of them")
+                raise UsageError(f"--train {given} is inside --train {found[outer]}; give one of them")
     own = test.resolve()
     for folder, given in found.items():
         if own in folder.parents:
-            raise UsageError(f"--train {given} lies in --test {test}; audit folders that have no file in common")
+            raise UsageError(f"--train {given} is inside --test {test}; audit folders that have no file in common")
         if folder in own.parents:
             raise UsageError(
-                f"--test {test} lies in --train {given}: all of it is training data; give another training folder, or "
+                f"--test {test} is inside --train {given}: all of it is training data; give another folder, or "
                 f"compare {given} with itself to find its duplicates"
             )
     return tuple(test if folder == own else given for folder, given in found.items())

@@ -71,7 +71,7 @@ class _Opener:
         self.found: dict[tuple[str, tuple[str, ...]], ClipList] = {}
 
     def why_not(self, name: str) -> str:
-        """Empty when the list is at hand, else the reason and the cure."""
+        """Empty when the list is at hand, else the reason and what to do."""
         if self.lists.has(name):
             return ""
         user = sources().user.get(name)

@@ -51,7 +51,7 @@ def _done(connection: Connection, worker: Callable[[object], Iterator[object]], 
 
 
 def _tried(connection: Connection, work: Callable[[], Result]) -> Result | None:
-    """``work()``, or None after the parent was told why not."""
+    """``work()``, or None after the parent was sent the reason."""
     try:
         return work()
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -48,7 +48,7 @@ class Child:
             self.connection.send(message)
 
     def end(self) -> str:
-        """Close the connection, wait, and say how the child ended. One that goes on working is killed."""
+        """Close the connection, wait, and say how the child ended. One that keeps working is killed."""
         self.connection.close()
         try:
             code = self.process.wait(5)

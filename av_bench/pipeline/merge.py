@@ -126,8 +126,8 @@ def _refuse_strangers(folder: Path, split: Split) -> None:
 def _gaps(folder: Path, split: Split, missing: Sequence[int], script: str) -> str:
     """Which shards are missing, why if that is known, and how to run only these."""
     names = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
-    begun = [n for n in missing if (shard_folder(folder, Shard(n, split.of)) / "owner.json").is_file()]
-    state = f" ({len(begun)} of them were started and have not ended)" if begun else ""
+    started = [n for n in missing if (shard_folder(folder, Shard(n, split.of)) / "owner.json").is_file()]
+    state = f" ({len(started)} of them were started and have not ended)" if started else ""
     tasks = array_of([split.task(number) for number in missing])
     retry = f"sbatch --array={tasks} {script}"
     return (

@@ -55,16 +55,16 @@ def shard_folder(run_folder: Path, shard: Shard) -> Path:
 def _run_shard(plan: RunPlan, shard: Shard, reporter: Reporter) -> RunResult:
     folder = plan.folder.path
     plan.folder.open(plan.spec)
-    begun = {"shard": shard.number, "of": shard.of, "code": code(), "paths": _paths(plan), "options": to_record(plan)}
-    _refuse_other_start(folder, begun)
+    start = {"shard": shard.number, "of": shard.of, "code": code(), "paths": _paths(plan), "options": to_record(plan)}
+    _refuse_other_start(folder, start)
     token = own(folder)
     (folder / "manifest.json").unlink(missing_ok=True)
-    write_atomically(folder / "shard.json", dumps(begun))
+    write_atomically(folder / "shard.json", dumps(start))
     clips = clips_of(plan, shard)
     done = carry_out(plan, clips, reporter)
     refuse_taken_over(folder, token)
     digest = write_outcomes(folder / "clips.jsonl", [done.clips[clip.id] for clip in clips], plan.folder.audio)
-    manifest = begun | {
+    manifest = start | {
         "clips": len(clips),
         "sha256": digest,
         "extra": done.extra,
@@ -137,14 +137,14 @@ def _refuse_other_run(plan: RunPlan, shard: Shard) -> None:
         )
 
 
-def _refuse_other_start(folder: Path, begun: dict[str, Any]) -> None:
-    """A shard goes on as it began: same code, same paths."""
+def _refuse_other_start(folder: Path, start: dict[str, Any]) -> None:
+    """A resumed shard has the code and the paths that it was started with."""
     path = folder / "shard.json"
     if not path.is_file():
         return
     earlier = read_record(path, dict)
     for what in ("code", "paths"):
-        if found := differing(begun[what], earlier.get(what) or {}):
+        if found := differing(start[what], earlier.get(what) or {}):
             raise UsageError(
                 f"{folder} was started with other {what}: {', '.join(found)}; go on with the same, or remove that "
                 "folder to do the shard again"

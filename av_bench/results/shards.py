@@ -1,6 +1,6 @@
 """The shards of a run: how a list is cut, which shard a process is, and what each leaves behind.
 
-``RUN/shards/split.json``   into how many shards the run is cut, and the task numbers of the array that began it
+``RUN/shards/split.json``   into how many shards the run is cut, and the task numbers of the array that started it
 ``RUN/shards/3-of-8/``      one shard: ``shard.json`` (code, paths, request), ``spec.json``, ``inputs.json``,
                             ``ledger.jsonl``, ``owner.json`` (who works on it), and at the end ``clips.jsonl`` (what
                             became of each clip) and ``manifest.json``, which comes last and makes it complete
@@ -32,7 +32,7 @@ SLURM = "slurm"  # the word for a shard that the array's environment names
 
 @dataclass(frozen=True)
 class Split:
-    """Into how many shards a run is cut. Shard i is task ``first + i * step`` of the array that began it."""
+    """Into how many shards a run is cut. Shard i is task ``first + i * step`` of the array that started it."""
 
     of: int
     first: int = 0

@@ -72,7 +72,7 @@ def multiplies_bf16() -> bool:
     """Whether this machine's processor has products of bf16 numbers (AVX-512 BF16, AMX, or those of Arm)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf8", errors="replace")
-    except OSError:  # no Linux: nobody says
+    except OSError:  # not Linux: unknown
         return False
     flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags.split()))

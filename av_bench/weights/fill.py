@@ -106,7 +106,7 @@ def _is_sound(value: Tensor, finite: bool) -> bool:
 def check_stored(state: StateDict, key: str, computed: Tensor) -> None:
     """A front-end matrix that a weight file carries must be the one computed here, to 1e-5 of its largest value."""
     if key not in state.tensors:
-        raise BadWeights(f"{state.source}: {key} is missing, so its front end cannot be told; get the file again")
+        raise BadWeights(f"{state.source}: {key} is missing, so its front end is unknown; get the file again")
     stored = state.tensors[key].float()
     worst = float((stored - computed).abs().max() / computed.abs().max())
     if not worst < 1e-5:

@@ -232,11 +232,11 @@ def test_a_training_folder_counts_once(alike: Path, store: Store, monkeypatch: p
     result = audit_content(alike / "test", twice, store, workers=1)
     assert len(result.matches) == 2
     assert [t["overlapping_clips"] for t in to_json(result)["train"]] == [2]
-    with pytest.raises(UsageError, match="--train train/dog lies in --train train; give one"):
+    with pytest.raises(UsageError, match="--train train/dog is inside --train train; give one"):
         audit_content(alike / "test", [Path("train/dog"), Path("train")])
-    with pytest.raises(UsageError, match=r"--test .* lies in --train train: all of it is training data"):
+    with pytest.raises(UsageError, match=r"--test .* is inside --train train: all of it is training data"):
         audit_content(Path("train/dog"), [Path("train")])
-    with pytest.raises(UsageError, match="--train test/extra lies in --test test"):
+    with pytest.raises(UsageError, match="--train test/extra is inside --test test"):
         audit_content(Path("test"), [Path("test/extra")])
 
 
