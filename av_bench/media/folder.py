@@ -32,10 +32,10 @@ class Folder:
 
 
 def list_folder(folder: Path, suffixes: frozenset[str]) -> Folder:
-    """What lies directly in a folder. ``suffixes`` are those wanted: of sound, of video or of both."""
+    """What is directly in a folder. ``suffixes`` are those wanted: of sound, of video or of both."""
     used: list[Path] = []
     left_out: list[LeftOut] = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.name.startswith("."):
             continue
         found = _what(path, suffixes)

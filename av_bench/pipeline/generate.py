@@ -76,8 +76,8 @@ class SampleFiles:
 
     def find(self, key: SampleKey, names: Container[str] | None = None) -> Path | None:
         """A file of a sample, with one of ``names`` where they are given."""
-        there = (self.folder / name for name in self.names(key))
-        return next((p for p in there if (names is None or p.name in names) and p.is_file()), None)
+        there = (self.folder / name for name in self.names(key) if names is None or name in names)
+        return next((path for path in there if path.is_file()), None)
 
     def names(self, key: SampleKey) -> list[str]:
         """Names that the file of a sample may have."""
