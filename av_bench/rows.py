@@ -25,7 +25,7 @@ class TableError(UsageError):
 
 
 def read_table(path: Path) -> str:
-    """The text of a table. UsageError when it is no regular UTF-8 file of at most ``LARGEST_TABLE`` bytes."""
+    """The text of a table. UsageError when it is not a regular UTF-8 file of at most ``LARGEST_TABLE`` bytes."""
     return read_text(path, LARGEST_TABLE)
 
 
@@ -101,7 +101,7 @@ def records(
 
 
 def json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
-    """(line, value) of every line of a JSON lines file that is not blank. UsageError names the line that is no JSON.
+    """(line, value) of every line of a JSON lines file that is not blank. UsageError names the line that is not JSON.
 
     Only ``\\n`` ends a line: JSON texts may hold other line separators.
     """
@@ -111,11 +111,11 @@ def json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
 
 
 def _explained(error: csv.Error) -> str:
-    said = str(error)
-    if "end of data" in said:
+    message = str(error)
+    if "end of data" in message:
         return "a quotation mark opens a cell and is never closed; inside a cell it is written twice"
-    if "field limit" in said:
+    if "field limit" in message:
         return f"a cell of more than {LONGEST_CELL:,} characters; is a quotation mark not closed?"
-    if "expected after" in said:
+    if "expected after" in message:
         return "text follows a closing quotation mark; inside a cell it is written twice"
-    return said
+    return message

@@ -93,7 +93,7 @@ def _write(path: Path, sound: np.ndarray) -> None:  # type: ignore[type-arg]
         out.writeframes((sound * 32767).astype("<i2").tobytes())
 
 
-# --------------------------------------------------------------------------- clips that are no copies
+# --------------------------------------------------------------------------- clips that are not copies
 
 
 def scenes(folder: Path, first: int, count: int) -> Path:

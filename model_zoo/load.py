@@ -32,7 +32,7 @@ def parse(spec: str) -> tuple[str, dict[str, float | str]]:
 
 
 def load_samples(spec: str, folder: Path) -> SampleSource:
-    """The published samples of a baseline in a folder. UsageError when the name is no baseline."""
+    """The published samples of a baseline in a folder. UsageError when the name is not a baseline."""
     name, options = parse(spec)
     if not is_baseline(name):
         known = ", ".join(manifest_names())

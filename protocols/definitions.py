@@ -75,7 +75,7 @@ class Protocol:
             raise UsageError(f"protocol {self.name}: metrics is empty")
         for column in (*self.metrics, *self.optional):
             if not column or printable(column) != column:
-                raise UsageError(f"protocol {self.name}: metric {column!r} is no printable name")
+                raise UsageError(f"protocol {self.name}: metric {column!r} is not a printable name")
         twice = sorted(set(self.metrics) & set(self.optional))
         if twice:
             raise UsageError(f"protocol {self.name}: {twice[0]} is both a metric and an optional one")

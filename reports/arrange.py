@@ -18,12 +18,12 @@ Value = float | str
 
 @dataclass(frozen=True)
 class Fact:
-    """One row that comes from no run: numbers and words by column, spreads, and what must be said of it."""
+    """One row that comes from no run: numbers and words by column, spreads, and what to note about it."""
 
     name: str
     values: Mapping[str, Value]
     spread: Mapping[str, float] = field(default_factory=dict)
-    said: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def arranged(
@@ -211,7 +211,7 @@ def _params(millions: float, signed: bool) -> str:
 
 def _marks(rows: list[Row], layout: Layout) -> tuple[list[Row], list[tuple[str, str]]]:
     """The layout's marks at the names of rows."""
-    said = {}
+    footnotes = {}
     marked = []
     for row in rows:
         marks = list(row.marks)
@@ -219,9 +219,9 @@ def _marks(rows: list[Row], layout: Layout) -> tuple[list[Row], list[tuple[str, 
             plain = row.name.removesuffix(" (reported)")
             if plain in entry.rows and (entry.where == "any" or row.group == "reported"):
                 marks.append(entry.mark)
-                said[entry.mark] = entry.text
+                footnotes[entry.mark] = entry.text
         marked.append(replace(row, marks=tuple(marks)))
-    return marked, list(said.items())
+    return marked, list(footnotes.items())
 
 
 def _of_facts(layout: Layout, facts: Sequence[Fact], with_paper: bool) -> Table:
@@ -236,7 +236,7 @@ def _of_facts(layout: Layout, facts: Sequence[Fact], with_paper: bool) -> Table:
         cells, words = _cells(fact)
         rows.append(Row(fact.name, "models", cells, {"scored": ""}, {}, (), None, words=words))
     rows += [r.row({c.name for c in layout.columns}) for r in reported]
-    notes = [f"{fact.name}: {text}" for fact in facts for text in fact.said]
+    notes = [f"{fact.name}: {text}" for fact in facts for text in fact.remarks]
     notes += [paper_rows.note(layout.paper or "")] if reported else []
     return Table(
         layout.title,

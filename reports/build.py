@@ -95,8 +95,8 @@ def _table(key: tuple[str, ...], runs: list[Run], allow_different_n: bool) -> Ta
     if any(cell.tied for row in rows for cell in row.cells.values()):
         notes = (*notes, NOTE)
     if mixed:
-        said = "come from different weights, front ends or devices in different rows and are not ranked"
-        notes = (*notes, f"Warning: the networks behind {', '.join(mixed)} {said}.")
+        difference = "come from different weights, front ends or devices in different rows and are not ranked"
+        notes = (*notes, f"Warning: the networks behind {', '.join(mixed)} {difference}.")
     made = Table(
         title,
         columns,
@@ -148,7 +148,7 @@ def _row(run: Run, columns: tuple[Column, ...]) -> Row:
     bound, remarks = kind in SANITY, [f"{c.name}: {note}" for c in columns for note in _remarks(run, c.name)]
     if kind == "shuffled" and (same := [c.name for c in columns if c.name in cells.keys() - run.per_clip()]):
         cells = {name: cell for name, cell in cells.items() if name not in same}
-        why = "the same recordings in another order are no floor of what ignores it"
+        why = "the same recordings in another order are no floor for metrics that ignore it"
         remarks.append(f"no {', '.join(same)}: {why}")
     mark = " †" if marked(scored_list(run), described.get("training_sets", ())) else ""
     return Row(
@@ -225,7 +225,7 @@ def _notes(rows: Sequence[Row], different: bool) -> tuple[str, ...]:
         for text in row.remarks:
             absent.setdefault(text, []).append(row.name)
     notes += [text if len(names) == len(rows) else f"{text} ({', '.join(names)})" for text, names in absent.items()]
-    notes += list(dict.fromkeys(text for row in rows for text in row.said))
+    notes += list(dict.fromkeys(text for row in rows for text in row.model_notes))
     notes += list(dict.fromkeys(f"Warning: {w}" for row in rows for w in row.warnings))
     if any(row.name.split(":")[0] == "silence" for row in rows):
         notes.append("A constant prediction can look good on DeSync and AP: read them beside F1.")

@@ -74,15 +74,15 @@ def _floats(table: Table, intervals: bool, landscape: bool) -> list[str]:
             if pages[-1] and used + len(part.rows) + 3 > limit:
                 pages.append([])
             pages[-1].append(replace(part, counted=table.counted and columns == blocks[-1]))
-    said, unsaid = _notes(table)
+    printed, in_source = _notes(table)
     made = [_float(page, table, intervals, setting, number) for number, page in enumerate(pages)]
-    if said:
-        notes = rf"\par\vspace{{2pt}}\n\parbox{{\linewidth}}{{\scriptsize\raggedright {' '.join(said)}}}".replace(
+    if printed:
+        notes = rf"\par\vspace{{2pt}}\n\parbox{{\linewidth}}{{\scriptsize\raggedright {' '.join(printed)}}}".replace(
             "\\n", "\n"
         )
         end = rf"\end{{{setting.environment}}}"
         made[-1] = made[-1].removesuffix(end) + notes + "\n" + end
-    return ["\n".join([*(comment(note) for note in unsaid), made[0]]), *made[1:]]
+    return ["\n".join([*(comment(note) for note in in_source), made[0]]), *made[1:]]
 
 
 def _float(parts: Sequence[Table], whole: Table, intervals: bool, setting: _Setting, number: int) -> str:
@@ -288,8 +288,8 @@ def _behind(cell: Cell, intervals: bool) -> str:
 
 def _notes(table: Table) -> tuple[list[str], list[str]]:
     """What is printed below the table, and what is only in the source: full accounts of clips and seconds."""
-    said = [rf"\textsuperscript{{{escape(mark)}}}\,{_sentence(text)}" for mark, text in table.footnotes]
-    unsaid = []
+    printed = [rf"\textsuperscript{{{escape(mark)}}}\,{_sentence(text)}" for mark, text in table.footnotes]
+    in_source = []
     for note in table.notes:
         if (
             note.startswith("Warning: ")
@@ -297,12 +297,12 @@ def _notes(table: Table) -> tuple[list[str], list[str]]:
             or note.startswith("Rows are scored")
             or note.startswith(MARK)
         ):
-            said.append(_sentence(note))
+            printed.append(_sentence(note))
         else:
-            unsaid.append(note)
+            in_source.append(note)
     if any(row.name.endswith(REPORTED) for row in table.rows):
-        said.append("In italics: as reported.")
-    return said, unsaid
+        printed.append("In italics: as reported.")
+    return printed, in_source
 
 
 def _sentence(text: str) -> str:

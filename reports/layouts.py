@@ -28,7 +28,7 @@ class ColumnLayout:
     group: str = ""
     decimals: int | None = None
     format: Literal["", "params"] = ""
-    direction: Literal["", "up", "down"] = ""  # of a column that is no metric of a protocol
+    direction: Literal["", "up", "down"] = ""  # of a column that is not a metric of a protocol
     spread: str = ""  # column of the paper's data that holds the standard deviation
     share_of: str = ""  # column the number is also printed as a share of
     from_sets: tuple[str, ...] = ()  # sets whose runs give this column
@@ -89,5 +89,5 @@ def load(name: str) -> Layout:
     layout = read_yaml(path, Layout)
     known = [column.name for column in layout.columns]
     if twice := sorted({n for n in known if known.count(n) > 1}):
-        raise UsageError(f"layout {path}: the column {twice[0]} stands there twice")
+        raise UsageError(f"layout {path}: the column {twice[0]} is listed twice")
     return layout

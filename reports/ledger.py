@@ -94,7 +94,7 @@ def _number(row: dict[str, str], where: str) -> Number:
     try:
         value = float(row["value"])
     except ValueError as error:
-        raise UsageError(f"{where}: {row['value']!r} is no number") from error
+        raise UsageError(f"{where}: {row['value']!r} is not a number") from error
     rest = {name: row[name] for name in COLUMNS if name not in ("metric", "value")}
     metric = row["metric"]
     if metric in _COSINES:
@@ -183,13 +183,13 @@ def with_ledger(table: Table, numbers: Sequence[Number], names: Sequence[str]) -
             )
         for n in hits:
             rows.setdefault((n.model, n.paper, n.clips, n.condition), {})[n.metric] = n
-    made, said = [], set()
+    made, used = [], set()
     for (model, paper, clips, _), cells in rows.items():
         kept = {
             m: Cell(n.value, None, None, printed=n.printed, marks=n.marks) for m, n in cells.items() if m in columns
         }
         if kept:
-            said |= {mark for cell in kept.values() for mark in cell.marks}
+            used |= {mark for cell in kept.values() for mark in cell.marks}
             row = Row(
                 f"{model} ({paper}{f', {clips} clips' if clips else ''})",
                 "reported",
@@ -202,7 +202,7 @@ def with_ledger(table: Table, numbers: Sequence[Number], names: Sequence[str]) -
             made.append(row)
     texts = {UNCHECKED: "read only in a summary of the source", COPIED: "copied from another paper: no evidence"}
     note = "Reported rows are other papers', not measured here; their clips and code may differ from ours."
-    footnotes = tuple((mark, texts[mark]) for mark in texts if mark in said)
+    footnotes = tuple((mark, texts[mark]) for mark in texts if mark in used)
     return replace(
         table, rows=(*table.rows, *made), notes=(*table.notes, note), footnotes=(*table.footnotes, *footnotes)
     )

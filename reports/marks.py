@@ -14,17 +14,17 @@ _EXTRACTORS = {"laion-clap": "clap", "ms-clap": "msclap"}  # weights whose extra
 
 def marked_cells(table: Table, runs: dict[str, Run]) -> Table:
     """The table with marks at cells and their footnotes. ``runs``: run of each row, by its path as text."""
-    rows, said = list(table.rows), []
+    rows, footnotes = list(table.rows), []
     oracle = next((r for r in rows if r.group == "bounds" and r.name == "oracle"), None)
     if oracle is not None:
         rows, found = _better_than_real(rows, oracle, table.columns)
         if found:
-            text = f"better than the real sound (oracle) in {', '.join(found)}: this metric does not tell them apart"
-            said.append((BETTER, text))
+            text = f"better than the reference audio (oracle) in {', '.join(found)}: it does not tell them apart"
+            footnotes.append((BETTER, text))
     rows, loops = _in_the_loop(rows, runs)
     if loops:
-        said.append((LOOP, "the network that scores was in the loop: " + "; ".join(loops)))
-    return replace(table, rows=tuple(rows), footnotes=(*table.footnotes, *said))
+        footnotes.append((LOOP, "the network that scores was in the loop: " + "; ".join(loops)))
+    return replace(table, rows=tuple(rows), footnotes=(*table.footnotes, *footnotes))
 
 
 def _mark(cell: Cell, mark: str) -> Cell:
@@ -50,7 +50,7 @@ def _better_than_real(rows: list[Row], oracle: Row, columns: tuple[Column, ...])
 
 def _in_the_loop(rows: list[Row], runs: dict[str, Run]) -> tuple[list[Row], list[str]]:
     """Cells scored by a network that the model was trained with, conditioned on or selected by."""
-    said, marked = [], []
+    hits, marked = [], []
     for row in rows:
         run = runs.get(str(row.path))
         cells = dict(row.cells)
@@ -60,9 +60,9 @@ def _in_the_loop(rows: list[Row], runs: dict[str, Run]) -> tuple[list[Row], list
             for name in hit:
                 cells[name] = _mark(cells[name], LOOP)
             if hit:
-                said.append(f"{row.name}, {', '.join(hit)} ({how})")
+                hits.append(f"{row.name}, {', '.join(hit)} ({how})")
         marked.append(replace(row, cells=cells))
-    return marked, said
+    return marked, hits
 
 
 def _scores(run: Run, metric: str, network: str) -> bool:

@@ -60,7 +60,7 @@ class Cell:
     tied: bool = False
     printed: str | None = None  # the number as text: as it was printed elsewhere, or in a form of its own
     spread: str | None = None  # standard deviation over responses, printed behind the value
-    marks: tuple[str, ...] = ()  # footnote marks, each said once in ``Table.footnotes``
+    marks: tuple[str, ...] = ()  # footnote marks, each explained once in ``Table.footnotes``
 
     @property
     def digits(self) -> int:
@@ -102,7 +102,7 @@ class Row:
     warnings: tuple[str, ...]
     path: Path | None  # None: not one of our runs
     clean: Clean | None = None
-    said: tuple[str, ...] = ()  # about parameters, seconds and spread
+    model_notes: tuple[str, ...] = ()  # about parameters, seconds and spread
     paper: tuple[tuple[str, str], ...] = ()  # (table, row) of the paper that report the same model
     remarks: tuple[str, ...] = ()  # what metrics say about their own values
     words: dict[str, str] = field(default_factory=dict)  # columns that hold text
@@ -118,7 +118,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: what it is about, its columns, its rows and what must be said under it."""
+    """One table: what it is about, its columns, its rows and the notes under it."""
 
     title: str
     columns: tuple[Column, ...]

@@ -175,7 +175,7 @@ def test_seeds_are_runs_in_one_folder_and_a_baseline(data: Path, tmp_path: Path)
 
 def test_seeds_are_refused_where_they_mean_nothing(data: Path, tmp_path: Path) -> None:
     for options, message in (
-        ({"samples": data / "good"}, "generates anew for every seed"),
+        ({"samples": data / "good"}, "generates again for every seed"),
         ({"model": "noise", "seeds": 0}, "at least 1"),
     ):
         seeds = options.pop("seeds", 2)

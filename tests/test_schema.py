@@ -94,7 +94,7 @@ def test_values_arrive_as_their_types() -> None:
         ({"words": "ab"}, "doc: words: expected a list, got 'ab'"),
         ({"inner": "a"}, "doc: inner: expected keys and values, got 'a'"),
         ({"inner": {"kind": "c"}}, "doc: inner: kind: expected one of a, b, got 'c'"),
-        ({"inners": {1: {}}}, "the key 1 is no text"),
+        ({"inners": {1: {}}}, "the key 1 is not text"),
     ],
 )
 def test_what_is_off_is_named_with_its_place(content: dict[str, Any], message: str) -> None:
@@ -131,7 +131,7 @@ def test_arguments_of_a_function_are_checked_against_its_hints() -> None:
         ("a: &x 1\nb: *x\n", "aliases are not read"),
         ("a: [1\n", "not YAML"),
         ("a: " + "[" * 70 + "]" * 70, "nested more than 64 levels"),
-        ("[1]: 2\n", "a key is no text"),
+        ("[1]: 2\n", "a key is not text"),
     ],
 )
 def test_yaml_that_says_two_things_is_refused(text: str, message: str) -> None:
@@ -149,8 +149,8 @@ def test_a_date_in_yaml_is_text() -> None:
     ("text", "message"),
     [
         ('{"a": 1, "a": 2}', "duplicate key 'a'"),
-        ('{"a": NaN}', "NaN is no number"),
-        ('{"a": -Infinity}', "-Infinity is no number"),
+        ('{"a": NaN}', "NaN is not a number"),
+        ('{"a": -Infinity}', "-Infinity is not a number"),
         ("{", "not JSON"),
         ("[" * 70 + "]" * 70, "nested more than 64 levels"),
     ],

@@ -64,8 +64,8 @@ class Comparison:
         failed: list[str] = []
         for one in fitting:
             worst, name = max((self._deviation(item, one, key), key) for key in {**item.given, **one.given})
-            said = f"{one.source} ({_kind(one.device)}): {name} deviates by {worst:.1e} of its size"
-            (agreed if worst <= LIMITS[kind] else failed).append(said)
+            message = f"{one.source} ({_kind(one.device)}): {name} deviates by {worst:.1e} of its size"
+            (agreed if worst <= LIMITS[kind] else failed).append(message)
         if failed:
             detail = f"other outputs than known for these files: {'; '.join(failed)} (limit {LIMITS[kind]:g})"
             return replace(item, status="failed", detail=detail, compared="; ".join(failed))
@@ -96,7 +96,7 @@ def _output(known: Known | Item, key: str) -> dict[str, Any]:
     if isinstance(value, dict) and {"shape", "mean", "sd", "sketch"} <= set(value) and value["shape"]:
         return value
     source = known.source if isinstance(known, Known) else "this report"
-    raise UsageError(f"{source}: {known.what}: {key} is no summary of an output (shape, mean, sd, sketch)")
+    raise UsageError(f"{source}: {known.what}: {key} is not a summary of an output (shape, mean, sd, sketch)")
 
 
 def _kind(device: str) -> str:

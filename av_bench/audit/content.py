@@ -164,7 +164,7 @@ def stream(
 ) -> Iterator[tuple[Path, Fingerprint]]:
     """Fingerprints in the order of ``files``, from the store where it has them; a batch at a time in memory.
 
-    What is no recording, or cannot be read, goes to ``left_out``. ``advance`` is called for each file.
+    What is not a recording, or cannot be read, goes to ``left_out``. ``advance`` is called for each file.
     """
 
     def one(path: Path) -> tuple[str, Fingerprint | LeftOut, bool]:

@@ -52,7 +52,7 @@ def copies_of(matches: Sequence[Match], files: Mapping[Path, Recording], keep: K
         members.setdefault(head(path), []).append(path)
 
     def worth(path: Path) -> tuple[float, ...]:
-        seconds, pixels = round(files[path].seconds, 1), files[path].pixels  # a codec's padding is no difference
+        seconds, pixels = round(files[path].seconds, 1), files[path].pixels  # a codec's padding is not a difference
         return {"first": (0.0,), "longest": (seconds,), "best": (pixels, seconds)}[keep]
 
     stands_for: dict[Path, Path] = {}

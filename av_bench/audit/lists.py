@@ -160,7 +160,7 @@ def _json_id(entry: object) -> str:
 
 
 def _json_lines(text: str, shown: str) -> tuple[pa.Array, NDArray[np.int32], list[Malformed]]:
-    """Ids of a file with a JSON object per line; a line that is no JSON is a malformed row."""
+    """Ids of a file with a JSON object per line; a line that is not JSON is a malformed row."""
     records: list[str] = []
     lines: list[int] = []
     odd: list[Malformed] = []

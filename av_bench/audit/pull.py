@@ -74,5 +74,7 @@ def _fetch(url: str) -> bytes:
             f"{url}: cannot be fetched ({error}); put the file in the lists folder by hand"
         ) from error
     if len(body) > LARGEST_TABLE:
-        raise MissingRequirement(f"{url}: sends more than {LARGEST_TABLE:,} bytes, which is no list; nothing was kept")
+        raise MissingRequirement(
+            f"{url}: sends more than {LARGEST_TABLE:,} bytes, too much for a list; nothing was kept"
+        )
     return body

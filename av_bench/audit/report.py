@@ -16,8 +16,8 @@ The JSON file, version 1 (docs/audit.md has an example)::
     audited      names of all test clips that were compared
     notes        remarks a reader needs
 
-A content audit also has "left_out" (files that are no recordings) and, of a set against itself, "keep" and "belongs_to"
-(which copy each name of "overlapping" is one of).
+A content audit also has "left_out" (files that are not recordings) and, of a set against itself, "keep" and
+"belongs_to" (which copy each name of "overlapping" is one of).
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Audit:
 
 
 def load_audit(path: Path | str) -> Audit:
-    """Read an audit file. UsageError when it is missing, is no audit, or has another version."""
+    """Read an audit file. UsageError when it is missing, is not an audit, or has another version."""
     data = _load(path)
     names, audited = data.get("overlapping"), data.get("audited")
     for key, value in (("overlapping", names), ("audited", audited or [])):
@@ -184,7 +184,7 @@ def load_audit(path: Path | str) -> Audit:
 def load_overlaps(path: Path | str) -> set[str]:
     """Names of the test clips an audit file marks as overlapping (``<id>_<start, six digits>`` or the bare id).
 
-    Raises UsageError when the file is missing, is no audit, or has another version.
+    Raises UsageError when the file is missing, is not an audit, or has another version.
     """
     return set(load_audit(path).overlapping)
 

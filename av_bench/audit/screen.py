@@ -122,7 +122,7 @@ def kept_lines(result: ContentAudit, limit: int = 20) -> list[str]:
 
 
 def left_out_lines(result: ContentAudit, limit: int = 20) -> list[str]:
-    """What was not compared, line by line, and how many files are no recordings."""
+    """What was not compared, line by line, and how many files are not recordings."""
     lost = result.not_compared
     lines = [f"not compared: {item.path}: {item.reason}" for item in lost[:limit]]
     if len(lost) > limit:

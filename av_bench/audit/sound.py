@@ -74,7 +74,7 @@ class Collector:
         return Peaks(np.concatenate([p.times for p in parts]), np.concatenate([p.bins for p in parts]))
 
     def _segment(self, last: bool) -> None:
-        """Peaks of the columns whose surroundings are at hand; the others stay for the next time."""
+        """Peaks of the columns whose neighbourhoods are complete; the others stay for the next time."""
         wave = np.concatenate(self._waiting)
         first = _EDGE if self._column else 0
         columns = spectrogram(wave)

@@ -40,7 +40,7 @@ class Lists:
         self._files: dict[str, ClipList] = {}
 
     def has(self, name: str) -> bool:
-        """True when every file of a known list is at hand."""
+        """True when every file of a known list is available."""
         if name in self.own:
             return True
         entry = sources().lists.get(name)

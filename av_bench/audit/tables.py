@@ -71,7 +71,7 @@ class _Opener:
         self.found: dict[tuple[str, tuple[str, ...]], ClipList] = {}
 
     def why_not(self, name: str) -> str:
-        """Empty when the list is at hand, else the reason and what to do."""
+        """Empty when the list is available, else the reason and what to do."""
         if self.lists.has(name):
             return ""
         user = sources().user.get(name)
@@ -87,7 +87,7 @@ class _Opener:
 
 
 def table_a4(lists: Lists) -> TableA4:
-    """Compute every pair whose lists are at hand; the others carry the reason. UsageError on a damaged list."""
+    """Compute every pair whose lists are available; the others carry the reason. UsageError on a damaged list."""
     definition = read_yaml(DEFINITION, dict)
     opener = _Opener(lists)
     cells = tuple(_cell(pair, opener) for pair in definition["pairs"])

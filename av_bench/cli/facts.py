@@ -64,11 +64,11 @@ def variants(runs: Sequence[Path] = ()) -> list[Fact]:
             "hidden dim": found.network.hidden,
             "latent dim": found.network.latent_dim,
         }
-        said = ["parameters counted in the network as built"]
+        remarks = ["parameters counted in the network as built"]
         if name in timed:
             values["seconds"] = float(timed[name]["mean"])
-            said.append(f"seconds over {timed[name]['n']} samples: {timed[name]['how']}; {timed[name]['device']}")
-        facts.append(Fact(_printed_name(name), values, said=tuple(said)))
+            remarks.append(f"seconds over {timed[name]['n']} samples: {timed[name]['how']}; {timed[name]['device']}")
+        facts.append(Fact(_printed_name(name), values, remarks=tuple(remarks)))
     return facts
 
 
@@ -99,17 +99,17 @@ def _trained(folder: Path) -> Fact:
         gpus = [event["gpus"] for event in events if "gpus" in event]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{folder} is no training run of MMAudio with log.jsonl and recipe.json ({what})") from error
+        raise UsageError(f"{folder} is not an MMAudio training run with log.jsonl and recipe.json ({what})") from error
     if not events:
         raise UsageError(f"{folder}/log.jsonl says nothing of training steps yet")
     hours = seconds / HOUR
     values: dict[str, Value] = {"hours": hours}
-    said = [f"{step} steps, {hours:.4g} hours by its log, from the first to the last logged step"]
+    remarks = [f"{step} steps, {hours:.4g} hours by its log, from the first to the last logged step"]
     if gpus and max(gpus):
         values |= {"GPUs": max(gpus), "GPU-hours": hours * max(gpus)}
     else:
         values["GPUs"] = "none (CPU)" if gpus else "not logged"
-    return Fact(folder.name, values, said=tuple(said))
+    return Fact(folder.name, values, remarks=tuple(remarks))
 
 
 _TEST = {"audiocaps": "AudioCaps", "vggsound": "VGGSound", "avsync15": "AVSync15", "audioset": "AudioSet"}
@@ -125,7 +125,7 @@ def audit(path: Path | None) -> list[Fact]:
     if data.get("kind") != "table-a4":
         raise UsageError(f"{path} holds no table A4: write it with `av-bench audit table-a4 --json {path.name}`")
     rows: dict[str, dict[str, Value]] = {}
-    said: dict[str, list[str]] = {}
+    remarks: dict[str, list[str]] = {}
     for cell in data["cells"]:
         test, train = (_TEST[cell[side].partition("/")[0]] for side in ("test", "train"))
         row = rows.setdefault(test, {})
@@ -134,8 +134,8 @@ def audit(path: Path | None) -> list[Fact]:
         if "ours" in cell:
             row["test clips"], row[train] = float(cell["clips"]), float(cell["ours"]["id"]["clips"])
         else:
-            said.setdefault(test, []).append(f"{train} not compared ({cell['why']})")
-    return [Fact(name, values, said=tuple(said.get(name, ()))) for name, values in rows.items()]
+            remarks.setdefault(test, []).append(f"{train} not compared ({cell['why']})")
+    return [Fact(name, values, remarks=tuple(remarks.get(name, ()))) for name, values in rows.items()]
 
 
 def study(paths: Sequence[Path]) -> list[Fact]:

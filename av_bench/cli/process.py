@@ -52,8 +52,8 @@ def run_command(command: Callable[[], object]) -> None:
             )
 
 
-def _end(code: int, said: str) -> None:
-    print(f"av-bench: {printable_lines(said)}", file=sys.stderr, flush=True)
+def _end(code: int, message: str) -> None:
+    print(f"av-bench: {printable_lines(message)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -45,10 +45,10 @@ def report(
     media = clip_media(found, data=data, table=table_file, lists=lists)
     made = tables(folders, allow_different_n=True)
     options = Options(clips, choose, tuple(clip or ()), by, seed, link)
-    said = write_report(
+    summary = write_report(
         made, found, media, out, options, lambda wave, rate: detect_onsets(wave, rate, "strict")[0].tolist(),
         Reporter(quiet=quiet),
     )  # fmt: skip
-    typer.echo(f"{out}/index.html: {said['clips']} of {said['of']} clips, {said['bytes'] / 1e6:.1f} MB")
-    if not said["charts"]:
+    typer.echo(f"{out}/index.html: {summary['clips']} of {summary['of']} clips, {summary['bytes'] / 1e6:.1f} MB")
+    if not summary["charts"]:
         typer.echo('charts are left out: pip install "av-bench[report]" and make it again', err=True)

@@ -17,7 +17,7 @@ def printable(text: str) -> str:
     """One line that can be written and shown anywhere: terminal, Markdown, LaTeX, CSV, XML.
 
     Line breaks and tabs become a space. Control characters, marks that turn the direction of writing, half surrogates
-    and bytes of a file name that are no UTF-8 are spelled out (``\\x1b``, ``\\udc80`` as the byte ``\\x80``).
+    and bytes of a file name that are not UTF-8 are spelled out (``\\x1b``, ``\\udc80`` as the byte ``\\x80``).
     """
     if text.isascii() and text.isprintable():
         return text
@@ -40,7 +40,7 @@ def check_id(clip_id: str, where: str) -> None:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a path from outside is no plain path below a folder: empty, absolute, climbing, with a drive or NUL."""
+    """Whether a path from outside is not a plain path below a folder: empty, absolute, with "..", a drive or NUL."""
     parts = PurePosixPath(name).parts
     absolute = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).drive)
     return not parts or absolute or ".." in PureWindowsPath(name).parts or ".." in parts or "\0" in name
@@ -48,6 +48,6 @@ def leads_out(name: str) -> bool:
 
 def _spelled(match: re.Match[str]) -> str:
     code = ord(match.group())
-    if 0xDC80 <= code <= 0xDCFF:  # how Python spells a byte of a file name that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # how Python spells a byte of a file name that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -116,7 +116,7 @@ def unusable(path: Path, error: OSError) -> MediaError:
 
 
 def _irregular(mode: int) -> str | None:
-    """What a path is when it is no regular file."""
+    """What a path is when it is not a regular file."""
     if stat.S_ISREG(mode):
         return None
     return next((name for test, name in _KINDS if test(mode)), "neither file nor folder")

@@ -21,7 +21,7 @@ import torch
 
 from av_bench.contracts import MediaError, Reason, VideoRequest, is_out_of_memory
 from av_bench.media.content import Content, changed, is_as_read, read_content
-from av_bench.media.headers import check_complete, check_riff, open_recording, refuse_text, riff, said
+from av_bench.media.headers import check_complete, check_riff, decoder_message, open_recording, refuse_text, riff
 from av_bench.media.picture import Picker, resize
 from av_bench.media.resample import resample
 from av_bench.media.sound import FAR_SECONDS, Sound
@@ -192,7 +192,7 @@ def _decode(
     except MemoryError as error:
         raise MediaError(path, Reason.OUT_OF_MEMORY, NO_MEMORY) from error
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {said(error)}") from error
+        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {decoder_message(error)}") from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

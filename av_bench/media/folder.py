@@ -21,7 +21,7 @@ _SYNC = b"G"  # first byte of a packet of an MPEG transport stream; .ts is also 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """``used`` and ``left_out``, both sorted by name; ``left_out`` lacks what certainly is no recording."""
+    """``used`` and ``left_out``, both sorted by name; ``left_out`` lacks what certainly is not a recording."""
 
     used: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]

@@ -114,8 +114,8 @@ def open_recording(path: Path, payload: bytes | None = None) -> InputContainer:
     return container
 
 
-def said(error: Exception) -> str:
-    """What FFmpeg or the system said of a file that cannot be read, without number and path."""
+def decoder_message(error: Exception) -> str:
+    """What FFmpeg or the system reports about a file that cannot be read, without number and path."""
     if isinstance(error, (av.error.FFmpegError, OSError)) and error.strerror:
         return error.strerror
     return str(error)

@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 
 from av_bench.contracts import MediaError, Reason, UsageError
-from av_bench.media.headers import open_recording, said
+from av_bench.media.headers import decoder_message, open_recording
 from av_bench.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 _PICTURES = {"image2", "ico", "svg"}  # formats of FFmpeg that hold still pictures; so do all that end in "_pipe"
@@ -134,7 +134,7 @@ def _entered_before(folder: Path, entered: dict[tuple[int, int], Path]) -> str |
 
 
 def _irregular(path: Path) -> str | None:
-    """Why a path is no file that can be read; None for a regular file."""
+    """Why a path is not a file that can be read; None for a regular file."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -163,11 +163,11 @@ def probe(path: Path) -> MediaFile | LeftOut:
     except MediaError as error:
         return LeftOut(path, f"{error.reason.value}: {error.detail}", False)
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        return LeftOut(path, f"{Reason.UNREADABLE.value}: {said(error)}", False)
+        return LeftOut(path, f"{Reason.UNREADABLE.value}: {decoder_message(error)}", False)
 
 
 def _by_first_bytes(path: Path, head: bytes) -> LeftOut | None:
-    """What is no recording by its first bytes. Text is never given to the decoder: it may name other files."""
+    """What is not a recording by its first bytes. Text is never given to the decoder: it may name other files."""
     if path.name.lower() in _OF_THE_SYSTEM or head.startswith(_APPLE_DOUBLE):
         return LeftOut(path, "a note of the operating system", True)
     for name, (at, mark) in _ARCHIVES.items():

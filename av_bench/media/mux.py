@@ -34,7 +34,7 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
     """Write ``target`` (mp4): the first ``seconds`` of the video's picture and the audio file as AAC.
 
     Second 0 is the start of the video's container, as in decoding. Packets are copied; a file whose first picture is
-    no keyframe of its own (one that was cut without coding it anew) is decoded and coded instead. The sound is coded
+    no keyframe of its own (one that was cut without re-encoding it) is decoded and coded instead. The sound is coded
     at its own rate, or the next higher one AAC knows. MediaError when either cannot be read.
     """
     samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
@@ -75,7 +75,7 @@ def _zero(source: InputContainer) -> float:
 def _packets(source: InputContainer, seconds: float) -> list[VideoPacket]:
     """Packets of the picture shown in [0, ``seconds``), counted from 0; none when they cannot be decoded by themselves.
 
-    That is so when the first is no keyframe, or when earlier ones are needed: those before the start of an edit list
+    That is so when the first is not a keyframe, or when earlier ones are needed: those before the start of an edit list
     (marked to be discarded after decoding) and those before second 0.
     """
     picture, zero = source.streams.video[0], _zero(source)

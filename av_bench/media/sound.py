@@ -18,7 +18,7 @@ Block = NDArray[np.float32]  # (channels, samples)
 FAR_SECONDS = 3600.0  # a file whose sound or picture jumps this far has a broken clock, not a pause
 _GAP_SECONDS = 0.05  # frames further apart than this are separated by silence, not glued together
 _WHOLE_BYTES = 256 << 20  # sound that takes more is kept as far as the window needs
-_MARGIN_SECONDS = 1.0  # kept behind the window: more than any resampling filter reaches
+_MARGIN_SECONDS = 1.0  # kept after the window: more than any resampling filter reaches
 _BLOCK = 1 << 16  # samples of silence made at once
 
 

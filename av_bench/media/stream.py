@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
-from av_bench.media.headers import jump, open_recording, said
+from av_bench.media.headers import decoder_message, jump, open_recording
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -78,7 +78,7 @@ def stream(path: Path, wish: Wish, on_picture: Callable[[Thumbnail], None], on_s
         with open_recording(path) as container:
             return _Pass(path, container, wish, on_picture, on_sound).run()
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {said(error)}") from error
+        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {decoder_message(error)}") from error
 
 
 class _Pass:

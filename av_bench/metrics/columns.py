@@ -256,7 +256,7 @@ class _Onset(PerClipMetric):
         return values
 
     def remarks(self, inputs: MetricInputs) -> tuple[str, ...]:
-        """Labels behind the window: their sound is cut off, so they are no misses."""
+        """Labels after the window: their sound is cut off, so they are not misses."""
         late = sum(len(clip.onsets or ()) - len(_heard(clip, inputs)) for clip in inputs.clips)
         return (f"{late} labels after {inputs.seconds:g} s were ignored",) if late else ()
 

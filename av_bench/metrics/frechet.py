@@ -114,7 +114,7 @@ def frechet_from_statistics(mean1: ArrayLike, cov1: ArrayLike, mean2: ArrayLike,
             )
         noise = NOT_PSD * float(np.abs(cov).max())
         if np.abs(cov - cov.T).max() > noise:
-            raise MetricError(f"{metric}: cov{i} is not symmetric, so it is no covariance; recompute it from features")
+            raise MetricError(f"{metric}: cov{i} is not symmetric, so not a covariance; recompute it from features")
         if np.diagonal(cov).min() < -noise or np.abs(cov[np.diagonal(cov) <= 0]).max(initial=0.0) > noise:
             raise MetricError(
                 f"{metric}: cov{i} has a variance below zero, or a covariance with a constant feature; "

@@ -9,7 +9,7 @@ PAPER = "vggsound-8s"
 
 
 def choose_protocol(definition: protocols.SetDefinition, wanted: str | None) -> tuple[protocols.Protocol, str]:
-    """The protocol, and what the first line of the table says about the choice; nothing when it was no choice."""
+    """The protocol, and what the first line of the table says about the choice; nothing when it was not a choice."""
     if wanted is not None or not definition.prefer:
         return protocols.load_protocol(wanted or definition.protocol), ""
     for name in definition.prefer:

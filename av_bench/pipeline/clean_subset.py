@@ -17,8 +17,8 @@ SEED = 20241219
 
 
 def overlap_hash(path: Path | None, clips: Sequence[Clip]) -> str | None:
-    """sha256 of the overlap file, part of the run's spec. UsageError, before work starts, when it is no audit or one
-    of other clips than these."""
+    """sha256 of the overlap file, part of the run's spec. UsageError, before work starts, when it is not an audit or
+    one of other clips."""
     if path is None:
         return None
     if not path.is_file():
@@ -35,8 +35,8 @@ def clean_subset(clips: Sequence[Clip], path: Path) -> tuple[Clip, ...]:
 
 def warnings(path: Path | None) -> list[str]:
     """What the overlap file of a run leaves open."""
-    said = "" if path is None else load_audit(path).warning()
-    return [said] if said else []
+    warning = "" if path is None else load_audit(path).warning()
+    return [warning] if warning else []
 
 
 def differences(full: Mapping[str, Any], clean: Mapping[str, Any], clips: Sequence[Clip]) -> dict[str, dict[str, Any]]:

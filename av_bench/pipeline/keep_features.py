@@ -18,7 +18,7 @@ from av_bench.results.record import Run, read_run
 def keep_only(store: Store, runs: Sequence[Path]) -> int:
     """Remove from a store what none of the runs was scored from; returns the bytes freed.
 
-    UsageError, before anything is removed, when a folder is no finished run. Conditions of generators go too: only
+    UsageError, before anything is removed, when a folder is not a finished run. Conditions of generators go too: only
     generating needs them.
     """
     found = [read_run(path) for path in runs]

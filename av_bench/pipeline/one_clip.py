@@ -108,7 +108,7 @@ def _seconds(asked: OneClip) -> float:
 
 
 def _id(path: Path | None) -> str:
-    """The file's name without its suffix; "clip" where that is no id, or without a file."""
+    """The file's name without its suffix; "clip" where that is not an id, or without a file."""
     try:
         stem = "clip" if path is None else path.stem
         check_id(stem, "generate")

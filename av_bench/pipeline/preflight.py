@@ -91,5 +91,5 @@ def _list(definition: protocols.SetDefinition, lists: Path | None) -> list[Missi
 def _data(definition: protocols.SetDefinition, data: Path | None) -> list[Missing]:
     if definition.kind == "rendered" or (data is not None and data.is_dir()):
         return []
-    said = "give --data DIR" if data is None else f"{data}: no such folder"
-    return [Missing("data", f"media of set {definition.name}", f"{said} (docs/sets.md says what and from where)")]
+    hint = "give --data DIR" if data is None else f"{data}: no such folder"
+    return [Missing("data", f"media of set {definition.name}", f"{hint} (docs/sets.md says what and from where)")]

@@ -80,7 +80,7 @@ def refuse_changed_media(
     """Refuse to score samples that an earlier start made for other media.
 
     ``media`` and ``earlier`` are digests by clip, now and when its samples were made. A user's own samples are read
-    anew each time, and a clip that has no sample yet may have got another medium: it was broken and has been replaced.
+    again each time, and a clip that has no sample yet may have got another medium: it was broken and has been replaced.
     """
     if plan.options.samples is not None:
         return

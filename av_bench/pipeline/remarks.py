@@ -27,7 +27,7 @@ def far_above_full_scale(sides: Sides, scored: Sequence[Clip]) -> list[str]:
 
 
 def left_out(clips: ClipSet) -> list[str]:
-    """Files in the set's folder that may be recordings but are no clips."""
+    """Files in the set's folder that may be recordings but are not clips."""
     if not clips.left_out:
         return []
     name, why = clips.left_out[0]

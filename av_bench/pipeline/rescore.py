@@ -1,6 +1,6 @@
 """Runs that lost different clips, scored again on the clips that all of them scored.
 
-Values per clip are read from the records. Metrics of the whole set (FD, IS, KAD) are computed anew from the features in
+Values per clip are read from the records. Metrics of the whole set (FD, IS, KAD) are recomputed from the features in
 the store, which the ledger's digests and the recorded fingerprints find; no network runs and nothing is written.
 """
 

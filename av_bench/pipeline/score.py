@@ -152,7 +152,7 @@ def _column(metric: Metric, plan: RunPlan, arrays: FeatureArrays, scored: tuple[
         metric.validate(inputs)
         score_of_k = metric.compute(inputs)
         if not math.isfinite(score_of_k.value):
-            raise MetricError(f"{metric.name} came out as {score_of_k.value}, which is no number")
+            raise MetricError(f"{metric.name} came out as {score_of_k.value}, which is not a number")
         results.append(score_of_k)
     return results[0] if len(results) == 1 else mean_over_samples(results, scored)
 

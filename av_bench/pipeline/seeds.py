@@ -24,7 +24,7 @@ def run_seeds(options: RunOptions, seeds: int) -> list[RunResult]:
         return [run(options)]
     if options.samples is not None:
         raise UsageError(
-            "--seeds generates anew for every seed; score folders of samples in a run each, and name them all"
+            "--seeds generates again for every seed; score folders of samples in a run each, and name them all"
         )
     name = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in options.label or row_name(options))
     home = options.out or Path("runs") / f"{Path(options.set).stem}-{name}-seeds"

@@ -27,7 +27,7 @@ def update_baseline(new: Sequence[Run], folder: Path, reason: str, before: Seque
     if any(run.path.resolve() == folder.resolve() for run in new):
         raise UsageError(f"{folder} is the new run itself; name another folder for the baseline")
     if folder.exists() and not _is_baseline(folder):
-        raise UsageError(f"{folder} holds something that is no baseline; name another folder, or remove it first")
+        raise UsageError(f"{folder} holds something that is not a baseline; name another folder, or remove it first")
     history = folder / HISTORY
     earlier = history.read_text(encoding="utf8") if history.is_file() else ""
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")

@@ -21,7 +21,7 @@ def frame(paths: Sequence[Path | str], per: str = "run") -> pd.DataFrame:
 
     ``per="run"``: one row per run and metric: run, model, set, set_version, protocol, flavour, metric, value, low,
     high, n, higher_is_better, unit. ``per="clip"``: one row per run, clip and metric: run, model, set, clip, group,
-    metric, value. A missing number has no row. UsageError for other words and for folders that are no finished runs.
+    metric, value. A missing number has no row. UsageError for other words and for folders that are not finished runs.
     """
     import pandas as pd
 

@@ -59,7 +59,7 @@ def read_ledger(path: Path, stage: str = "") -> Iterator[tuple[int, dict[str, An
     With ``stage`` only the entries of that stage; the lines of others are not even parsed, and a run that was started
     many times has many of them.
 
-    UsageError when the file is no ledger at all: not text, or without a single entry in its lines.
+    UsageError when the file is not a ledger at all: not text, or without a single entry in its lines.
     """
     if not path.is_file():
         return

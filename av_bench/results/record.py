@@ -258,7 +258,7 @@ def by_clip(column: pd.Series[float]) -> dict[str, float]:
 
 
 class Unfinished(UsageError):
-    """A folder that is no run folder, or one of a run that has not ended."""
+    """A folder that is not a run folder, or one of a run that has not ended."""
 
 
 def why_unfinished(path: Path, names: Sequence[str] = RESULTS) -> str | None:
@@ -271,7 +271,7 @@ def why_unfinished(path: Path, names: Sequence[str] = RESULTS) -> str | None:
     if (path.parent.parent / SPLIT).is_file() and path.parent.name == "shards":
         return f"it is one shard of {path.parent.parent}; only all shards together have scores (`av-bench merge`)"
     if not any((path / name).is_file() for name in ("spec.json", *RESULTS)):
-        return "it is no run folder"
+        return "it is not a run folder"
     return f"{missing} is missing; run the same `av-bench run` command again to resume"
 
 

@@ -40,7 +40,7 @@ class Rule:
     ignore: bool = False
 
     def tolerated(self, base: float) -> float:
-        """Largest loss that is no regression, in the metric's unit."""
+        """Largest loss that is not a regression, in the metric's unit."""
         return max(self.tolerance, self.relative_tolerance * abs(base))
 
 

@@ -47,7 +47,7 @@ class Counts(TypedDict):
 
 
 class Entry(TypedDict):
-    """One metric. A truth value is no number."""
+    """One metric. A truth value is not a number."""
 
     value: FiniteFloat
     n: NonNegativeInt

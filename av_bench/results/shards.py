@@ -92,17 +92,18 @@ def _from_array(known: Split | None, run: Path, variables: Mapping[str, str]) ->
     numbers = {name: _number(variables, name) for name in (TASK, COUNT, MIN, STEP)}
     task, count = numbers[TASK], numbers[COUNT]
     if task is None or not count:
-        raise UsageError(f"--shard slurm: {TASK} and {COUNT} are not set; this is no task of a job array. Give i/n")
+        raise UsageError(f"--shard slurm: {TASK} and {COUNT} are not set; this is not a task of a job array. Give i/n")
     split = known or Split(count, numbers[MIN] or 0, numbers[STEP] or 1)
     number, rest = divmod(task - split.first, split.step)
     if rest or not 0 <= number < split.of:
         last = split.task(split.of - 1)
         steps = f" in steps of {split.step}" if split.step != 1 else ""
         where = f"{run} is cut into" if known else "this array has"
-        mend = "Use these numbers, or choose another --out to cut anew" if known else "Number the array without gaps"
+        gap = "Number the array without gaps"
+        advice = "Use these numbers, or choose another --out to divide it again" if known else gap
         raise UsageError(
             f"--shard slurm: task {task} is none of the {split.of} that {where}: {split.first} to {last}{steps}. "
-            f"{mend}, or give --shard i/n"
+            f"{advice}, or give --shard i/n"
         )
     return Shard(number, split.of), split
 

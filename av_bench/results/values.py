@@ -55,7 +55,7 @@ def check_values(path: Path, scores: Scores) -> None:
 def read_values(path: Path, *, required: bool = True) -> dict[str, ClipValues]:
     """``clips.parquet`` or ``pseudo_values.parquet`` by metric; a file that need not be there may be absent.
 
-    UsageError for a damaged file, a value that is no number, or a duplicate clip.
+    UsageError for a damaged file, a value that is not a number, or a duplicate clip.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

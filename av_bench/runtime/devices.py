@@ -52,7 +52,7 @@ def parse_devices(text: str) -> tuple[str, ...]:
         raise UsageError(f"--devices {text!r}: devices of one kind are expected, at least one")
     twice = sorted({d for d in found if d != "cpu" and found.count(d) > 1})
     if twice:
-        raise UsageError(f"--devices {text!r}: {twice[0]} stands there twice")
+        raise UsageError(f"--devices {text!r}: {twice[0]} is listed twice")
     return tuple(found)
 
 

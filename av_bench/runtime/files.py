@@ -43,16 +43,16 @@ def home() -> Path:
 def explained(error: OSError) -> str:
     """What the system refused, where, and what to do about it, in one line."""
     where = f"{error.filename}: " if error.filename is not None else ""
-    said = f"{where}{error.strerror or error}"
+    message = f"{where}{error.strerror or error}"
     if error.errno in _FULL:
-        return f"{said}; make room there, or choose another disk with --out, --store or AV_BENCH_HOME"
+        return f"{message}; make room there, or choose another disk with --out, --store or AV_BENCH_HOME"
     if error.errno in _UNUSABLE and error.filename is not None and _below_home(os.fsdecode(error.filename)):
-        return f"{said}; the cache folder cannot be used: set AV_BENCH_HOME (or --store) to one that can be written"
+        return f"{message}; the cache folder cannot be used: set AV_BENCH_HOME (or --store) to one that can be written"
     if error.errno == errno.EEXIST:
-        return f"{said}: there is a file where a folder is needed; remove it or choose another name"
+        return f"{message}: there is a file where a folder is needed; remove it or choose another name"
     if error.errno == errno.EMFILE:
-        return f"{said}; allow more with `ulimit -n 4096`, or use fewer --workers"
-    return said
+        return f"{message}; allow more with `ulimit -n 4096`, or use fewer --workers"
+    return message
 
 
 def _below_home(name: str) -> bool:
@@ -64,8 +64,8 @@ def _below_home(name: str) -> bool:
 def inside(folder: Path, name: str, where: str = "") -> Path:
     """``folder / name`` for a name made from outside text. UsageError when it would leave the folder."""
     if leads_out(name):
-        said = f"{where}: " if where else ""
-        raise UsageError(f"{said}file {name!r} must lie inside {folder}")
+        message = f"{where}: " if where else ""
+        raise UsageError(f"{message}file {name!r} must lie inside {folder}")
     return folder / name
 
 

@@ -102,7 +102,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 @cache
@@ -123,7 +123,7 @@ def _loader() -> type[yaml.SafeLoader]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             for key, (key_node, _) in zip(keys, node.value, strict=True):
                 if isinstance(key, list | dict) or keys.count(key) > 1:
-                    problem = f"duplicate key {key!r}" if not isinstance(key, list | dict) else "a key is no text"
+                    problem = f"duplicate key {key!r}" if not isinstance(key, list | dict) else "a key is not text"
                     raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             return super().construct_mapping(node, deep)
 

@@ -25,8 +25,8 @@ class Range:
         return math.isfinite(value) and inside and (self.below == math.inf or value < self.below)
 
     def __str__(self) -> str:
-        said = {"at least": self.low, "at most": self.high, "above": self.above, "below": self.below}
-        return " and ".join(f"{word} {value:g}" for word, value in said.items() if math.isfinite(value)) or "finite"
+        bounds = {"at least": self.low, "at most": self.high, "above": self.above, "below": self.below}
+        return " and ".join(f"{word} {value:g}" for word, value in bounds.items() if math.isfinite(value)) or "finite"
 
 
 @dataclass(frozen=True)

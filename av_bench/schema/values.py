@@ -165,7 +165,7 @@ def _mapping(arguments: tuple[object, ...], value: object, where: str) -> dict[s
         raise UsageError(f"{where}: expected keys and values, got {_shown(value)}")
     for key in value:
         if not isinstance(key, str):
-            raise UsageError(f"{where}: the key {key!r} is no text; put it in quotes")
+            raise UsageError(f"{where}: the key {key!r} is not text; put it in quotes")
     return {key: build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
 
 

@@ -142,7 +142,7 @@ def recorded_sha256(entry: LockEntry) -> str | None:
             return str(value)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise BadWeights(f"{path}: unreadable record of {entry.name!r}'s sha256; delete it to record the file anew")
+    raise BadWeights(f"{path}: unreadable record of {entry.name!r}'s sha256; delete it to record the file again")
 
 
 def _record(entry: LockEntry, sha256: str, path: Path) -> None:

@@ -56,7 +56,7 @@ def load_into(module: nn.Module, state: StateDict, *, ignore: str | None = None,
 
     The module shares the state dict's memory; with ``copy`` it keeps its own, unless that is on the meta device.
     ``ignore`` is a pattern (``re.match``) of official keys that this part of the network does not use. BadWeights names
-    any other key that the network lacks, any key it misses, any shape that differs and any value that is no number.
+    any other key that the network lacks, any key it misses, any shape that differs and any value that is not a number.
     """
     digest = state.digest
     fill(module, state.tensors, state.source, ignore=ignore, copy=copy)

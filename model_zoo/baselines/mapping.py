@@ -67,10 +67,10 @@ class MappedSamples(SampleFolder):
     def describe(self, folder: Path) -> dict[str, Any]:
         """For the record."""
         del folder
-        said: dict[str, Any] = {"manifest": self.manifest.digest, "paper": [vars(row) for row in self.manifest.paper]}
+        record: dict[str, Any] = {"manifest": self.manifest.digest, "paper": [vars(row) for row in self.manifest.paper]}
         if self.manifest.parameters is not None:
-            said["parameters"] = vars(self.manifest.parameters)
-        return said
+            record["parameters"] = vars(self.manifest.parameters)
+        return record
 
     def setup(self, clips: ClipSet, seconds: float, seed: int) -> None:
         """Match with the list; refuse samples that are too short by declaration."""
@@ -104,7 +104,7 @@ def by_rule(folder: Path, rule: PublishedSamples) -> tuple[dict[Key, Path], list
     try:
         pattern = re.compile(rule.pattern)
     except re.error as error:
-        raise UsageError(f"samples.pattern {rule.pattern!r} is no regular expression: {error}") from error
+        raise UsageError(f"samples.pattern {rule.pattern!r} is not a regular expression: {error}") from error
     files: dict[Key, Path] = {}
     unmatched = []
     for path in sorted(folder.glob(rule.files)):

@@ -202,7 +202,7 @@ def _mapping_problems(samples: PublishedSamples) -> list[str]:
     try:
         groups = set(re.compile(samples.pattern).groupindex)
     except re.error as error:
-        return [f"samples.pattern is no regular expression: {error}"]
+        return [f"samples.pattern is not a regular expression: {error}"]
     wanted = set(re.findall(r"{(\w+)", samples.clip))
     return [f"samples.clip uses {{{name}}}, which samples.pattern does not capture" for name in sorted(wanted - groups)]
 

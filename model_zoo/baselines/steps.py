@@ -145,7 +145,7 @@ def templates(steps: Steps) -> Iterator[tuple[str, str]]:
 
 
 def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
-    """Texts and numbers in depth-first order; keys that are no names of ours (of files, of columns) count too."""
+    """Texts and numbers in depth-first order; keys that are not names of ours (of files, of columns) count too."""
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, Mapping):

@@ -120,7 +120,7 @@ def _read(payload: bytes, name: str) -> tuple[NDArray[np.float32], int, str]:
 def common_level(paths: Sequence[Path]) -> str | None:
     """Says so when all files have one peak, or one RMS: their loudness was set after generation.
 
-    Looks at the first 64 files in the order given; silent ones tell nothing, and fewer than four are no evidence.
+    Looks at the first 64 files in the order given; silent ones tell nothing, and fewer than four are not evidence.
     """
     import soundfile
 

@@ -132,7 +132,7 @@ class ExternalProgram(SampleSource):
         write_atomically(folder / "items.jsonl", write_lines(items))
 
     def flags(self, files: Mapping[SampleKey, Path]) -> dict[SampleKey, tuple[Reason, str]]:
-        """Loudness that was set after generation and is not declared: said of every sample."""
+        """Loudness that was set after generation and is not declared: record of every sample."""
         if self.manifest.self_normalised:
             return {}
         detail = common_level([files[key] for key in sorted(files)])
@@ -140,24 +140,24 @@ class ExternalProgram(SampleSource):
 
     def describe(self, folder: Path) -> dict[str, Any]:
         """For the record: manifest, fingerprint, parameters (counted by the driver, else as declared), problems."""
-        said: dict[str, Any] = {"manifest": self.manifest.digest, "driver_status": self.manifest.driver.status}
+        record: dict[str, Any] = {"manifest": self.manifest.digest, "driver_status": self.manifest.driver.status}
         if self.manifest.steps_digest:
-            said["driver_status"] = "steps of the user's own"
-            said["steps"] = self.manifest.steps_digest
-        said |= {"paper": [vars(row) for row in self.manifest.paper], "network": False}
+            record["driver_status"] = "steps of the user's own"
+            record["steps"] = self.manifest.steps_digest
+        record |= {"paper": [vars(row) for row in self.manifest.paper], "network": False}
         if self.manifest.metric_networks_used:
-            said["metric_networks_used"] = dict(self.manifest.metric_networks_used)
+            record["metric_networks_used"] = dict(self.manifest.metric_networks_used)
         if self.manifest.parameters is not None:
-            said["parameters"] = {"count": self.manifest.parameters.count, "source": self.manifest.parameters.source}
+            record["parameters"] = {"count": self.manifest.parameters.count, "source": self.manifest.parameters.source}
         if (folder / "result.json").is_file():
             with contextlib.suppress(UsageError):  # it is among the problems
                 result = read_result(folder / "result.json")
-                said["fingerprint"] = dict(result.fingerprint)
+                record["fingerprint"] = dict(result.fingerprint)
                 if result.parameters is not None:
-                    said["parameters"] = {"count": result.parameters, "source": "measured"}
+                    record["parameters"] = {"count": result.parameters, "source": "measured"}
         if (folder / "problems.json").is_file():
-            said["problems"] = read_json(folder / "problems.json", list)
-        return said
+            record["problems"] = read_json(folder / "problems.json", list)
+        return record
 
     # ------------------------------------------------------------------ parts
 

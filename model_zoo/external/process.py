@@ -33,7 +33,7 @@ class Launch:
     argv: tuple[str, ...]
     folder: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    stop: tuple[str, ...] | None = None  # for a container, whose processes are no children of ours
+    stop: tuple[str, ...] | None = None  # for a container, whose processes are not children of ours
 
 
 @contextlib.contextmanager

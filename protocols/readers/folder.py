@@ -60,7 +60,7 @@ def _from_files(folder: Path, files: Sequence[Path]) -> tuple[list[Clip], tuple[
             same = f"{found[path.stem].name} and {path.name}"
             raise UsageError(f"--data {folder}: {same} have the same stem; an id must name one video")
         found[path.stem] = path
-    note = _left_out(odd, folder, "have names that are no printable text")
+    note = _left_out(odd, folder, "have names that are not printable text")
     return [Clip(stem, path) for stem, path in found.items()], note
 
 

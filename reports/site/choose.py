@@ -32,7 +32,7 @@ def choose(
     """``count`` clips by a rule over ``scores`` (higher is better), the named ones first, each clip once.
 
     ``mixed`` takes a quarter each of worst, best, median and random. ``every``: all clips, for ``random`` and for
-    names. UsageError for names that are no clips and for unknown rules.
+    names. UsageError for names that are not clips and for unknown rules.
     """
     if rule not in RULES:
         raise UsageError(f"--choose: {unknown_name('rule', rule, list(RULES))}")

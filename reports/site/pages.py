@@ -54,21 +54,21 @@ def write_report(
 ) -> dict[str, Any]:
     """Write the folder, whole or not at all; returns what ``report.json`` says of it.
 
-    UsageError when ``out`` holds something that is no report, or for unknown clips, rules and metrics.
+    UsageError when ``out`` holds something that is not a report, or for unknown clips, rules and metrics.
     """
     if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
-        raise UsageError(f"{out} exists and is no report; choose another --out")
+        raise UsageError(f"{out} exists and is not a report; choose another --out")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        said = _fill(tables, runs, media, partial, options, detect, reporter)
+        summary = _fill(tables, runs, media, partial, options, detect, reporter)
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return said
+    return summary
 
 
 def _fill(
@@ -100,7 +100,7 @@ def _fill(
     for name in ("report.css", "report.js", "charts.js"):
         shutil.copyfile(HERE / "static" / name, out / name)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
-    said = {
+    summary = {
         "clips": len(clips),
         "of": data["clips_in_all"],
         "rule": options.rule,
@@ -121,7 +121,7 @@ def _fill(
         "seconds": media.seconds,
         "labels": sorted({c.label for c in clips if c.label}),
         "reasons": sorted({r for c in clips for r in c.reasons}),
-        "said": said,
+        "summary": summary,
         "pages": PAGES,
         "points": len(data["clips"]),
     }
@@ -129,8 +129,8 @@ def _fill(
     for page in PAGES:
         text = environment.get_template(f"{page}.html.j2").render(page=page, **content)
         (out / f"{page}.html").write_text(text, encoding="utf8")
-    (out / MARKER).write_text(json.dumps(said, indent=1) + "\n", encoding="utf8")
-    return said
+    (out / MARKER).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf8")
+    return summary
 
 
 def _every(found: Sequence[views.Model]) -> list[str]:

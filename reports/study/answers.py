@@ -44,7 +44,7 @@ def read_answers(paths: Sequence[Path], key_file: Path, exclude: Sequence[str] =
     """
     key = read_json(key_file, dict)
     if key.get("kind") != KIND:
-        raise UsageError(f"{key_file} is no key of a study (key.json of `av-bench study make`)")
+        raise UsageError(f"{key_file} is not a key of a study (key.json of `av-bench study make`)")
     questions, steps = tuple(key["questions"]), int(key["steps"])
     samples = {s["token"]: (s["clip"], s["method"]) for s in key["samples"]}
     clips = tuple(dict.fromkeys(s["clip"] for s in key["samples"]))
@@ -94,7 +94,7 @@ def _check(answers: dict[str, Any], key: dict[str, Any], path: Path) -> None:
     tokens, steps = {s["token"] for s in key["samples"]}, int(key["steps"])
     try:
         if not isinstance(answers["participant"], str) or not isinstance(answers["finished"], str | None):
-            raise TypeError("participant or finished is no text")
+            raise TypeError("participant or finished is not text")
         for part in ("answers", "checks"):
             for answer in answers[part]:
                 if answer["sample"] not in tokens:

@@ -103,7 +103,7 @@ def design(candidates: Sequence[str], methods: dict[str, str], media: Media, rul
     random.Random(rules.seed).shuffle(order)
     unknown = [name for name in rules.named if name not in candidates]
     if unknown:
-        raise UsageError(f"study: {unknown[0]} is no clip that all runs have scored")
+        raise UsageError(f"study: {unknown[0]} is not a clip that all runs have scored")
     order = list(rules.named) or order
     left_out: dict[str, int] = {}
     groups: list[tuple[Sample, ...]] = []

@@ -1,6 +1,6 @@
 """What reaches the first trained weight of every extractor from one synthetic clip, as a few numbers to pin.
 
-A pin says that a front end changed, not that it is right (the golden tests say that). Pin anew after a change of
+A pin says that a front end changed, not that it is right (the golden tests say that). Update the pins after a change of
 ``front_end_version``:
 
     python -m tests.extractors.front_ends

@@ -303,7 +303,7 @@ def test_what_is_no_file_is_called_by_its_name(tmp_path: Path, kind: str, reason
 
 
 def put(path: Path, kind: str) -> None:
-    """Something that is no regular file."""
+    """Something that is not a regular file."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":

@@ -1,4 +1,4 @@
-"""Run folders that were damaged, edited, or are no run folders: named in one line, and never a passed gate."""
+"""Run folders that were damaged, edited, or are not run folders: named in one line, and never a passed gate."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_a_table_of_runs_goes_on_past_what_is_no_run(run: Path, base: Path, caps
     file.write_text("x")
     assert av_bench("table", [run, folder, begun, file, base, "--format", "csv"]) == 0
     shown = capsys.readouterr()
-    assert f"left out: {folder}: it is no run folder" in shown.err
+    assert f"left out: {folder}: it is not a run folder" in shown.err
     assert f"left out: {begun}: scores.json is missing; run the same `av-bench run` command again" in shown.err
     assert shown.out.count("model") >= 2
     assert av_bench("table", [folder]) == 2

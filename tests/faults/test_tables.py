@@ -103,7 +103,7 @@ def test_mapping_and_extras_are_read_by_the_same_reader(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"line 2: file '\.\./a\.wav' must lie inside"):
         _by_table(tmp_path, tmp_path / "map.tsv")
     (tmp_path / "extras.jsonl").write_text('{"id": "a"}\n{"id": NaN}\n')
-    with pytest.raises(UsageError, match="line 2: not JSON: NaN is no number"):
+    with pytest.raises(UsageError, match="line 2: not JSON: NaN is not a number"):
         read_extras(tmp_path / "extras.jsonl", (), "x")
 
 
@@ -129,7 +129,7 @@ def test_videos_that_the_table_does_not_name_are_counted_aloud(tmp_path: Path) -
         ({"id": "a", "onsets": [True]}, "onsets must be a list of seconds"),
         ({"id": "a", "onsets": [[1.0]]}, "onsets must be a list of seconds"),
         ({"id": "a", "onsets": 1.5}, "onsets must be a list of seconds"),
-        ({"id": float("nan")}, "not JSON: NaN is no number"),
+        ({"id": float("nan")}, "not JSON: NaN is not a number"),
         (["a"], "an object per line is expected"),
     ],
 )

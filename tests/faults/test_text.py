@@ -28,7 +28,7 @@ SHOWN = r"red\x1b[31m\x1b]0;title\x07 \x9b2J\u202etxet line tab\x00\ud800\uffff 
 
 def test_printable_text_is_one_line_that_any_file_takes() -> None:
     assert printable(HOSTILE) == SHOWN
-    assert printable("x\udcfe.flac") == r"x\xfe.flac"  # a byte of a file name that is no UTF-8
+    assert printable("x\udcfe.flac") == r"x\xfe.flac"  # a byte of a file name that is not UTF-8
     for plain in ("a dog barks", "Ein Hund bellt – laut", "犬が吠える", "👩‍🚀", "nbsp\u00a0", r"back\slash", ""):
         assert printable(plain) == plain
     assert printable("\n a dog\n") == " a dog"

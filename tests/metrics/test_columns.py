@@ -58,7 +58,7 @@ def test_cosine_is_scaled_and_named_by_its_sides() -> None:
 
 
 def test_a_clip_whose_score_is_undefined_is_left_out_and_said() -> None:
-    """Silence where nothing is labelled: there is nothing to hit, so F1 is no number, and certainly not 0."""
+    """Silence where nothing is labelled: there is nothing to hit, so F1 is not a number, and certainly not 0."""
     metric = OnsetF1("F1")
     score = of_arrays(metric, TWO, [[(1.0, 1.0, 1.0)], np.zeros((0, 3))])
     assert (score.value, score.n, score.per_clip) == (1.0, 1, {"a": 1.0})

@@ -293,4 +293,4 @@ def test_official_commands_once_per_clip(tmp_path: Path, monkeypatch: pytest.Mon
     assert first.read_bytes() != second.read_bytes()  # another seed
     assert "0 files fit" in found["three"].detail
     assert "stage 1 of 1 (generation): exit code 1; log ends: out of memory" in found["four"].detail
-    assert not found["one"].timings  # a process per clip is no measure of the model
+    assert not found["one"].timings  # a process per clip is not a measure of the model

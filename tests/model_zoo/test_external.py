@@ -220,7 +220,7 @@ def test_a_loudness_set_afterwards_shows(tmp_path: Path, python: Path, clips: tu
     assert {reason for reason, _ in flagged.values()} == {Reason.LOUDNESS_CHANGED}
     declared = Bench(tmp_path / "cheat", python, "cheat", self_normalised=True)
     assert declared.generator.flags(cheat.files) == {}
-    assert common_level(list(cheat.files.values())[:3]) is None  # three files are no evidence
+    assert common_level(list(cheat.files.values())[:3]) is None  # three files are not evidence
 
 
 def test_the_child_sees_no_sound_no_token_and_no_path_of_ours(

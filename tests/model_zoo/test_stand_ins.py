@@ -53,7 +53,7 @@ def test_a_model_file_is_imported_without_what_its_network_does_not_need() -> No
     network = package.Net()
     assert isinstance(network.layer, torch.nn.Dropout)
     assert network.length == 5
-    assert [name for name, _ in network.named_modules()] == ["", "layer"]  # what is not needed is no module
+    assert [name for name, _ in network.named_modules()] == ["", "layer"]  # what is not needed is not a module
     assert {name for name in set(sys.modules) - before if name.startswith(("modelpackage", "heavy"))} == set()
     assert model_file("modelpackage.net", without=("heavy",), names=names) is package
     with pytest.raises(RuntimeError, match="imported"):

@@ -1,4 +1,4 @@
-"""From what a source hands over to files: what is no audio becomes a reason, what is too loud is not clipped."""
+"""From what a source hands over to files: what is not audio becomes a reason, what is too loud is not clipped."""
 
 from __future__ import annotations
 

@@ -314,7 +314,7 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
     keep_split(tmp_path, Split(20, 1))
     assert choose_shard("slurm", tmp_path, array(17, 2, 3))[0] == Shard(16, 20)  # sbatch --array=3,17
     assert choose_shard("3/20", tmp_path, {})[0] == Shard(3, 20)
-    with pytest.raises(UsageError, match=r"1 to 20\. Use these numbers, or choose another --out to cut anew"):
+    with pytest.raises(UsageError, match=r"1 to 20\. Use these numbers, or choose another --out to divide it again"):
         choose_shard("slurm", tmp_path, array(21, 32, 1))
     assert array_of([Split(20, 1).task(n) for n in (2, 16, 19)]) == "3,17,20"
 
@@ -326,7 +326,7 @@ def test_a_job_array_may_start_anywhere_and_repeat_some_of_its_tasks(tmp_path: P
         ("0/0", {}, "at least one shard"),
         ("1", {}, "i/n .* or slurm is expected"),
         ("0/" + "9" * 5000, {}, "i/n .* or slurm is expected"),
-        ("slurm", {}, "this is no task of a job array"),
+        ("slurm", {}, "this is not a task of a job array"),
         ("slurm", array(9, 3, 1), "task 9 is none of the 3 that this array has: 1 to 3. Number the array without gaps"),
         ("slurm", {"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "2"}, "is 'x'; a number is expected"),
     ],

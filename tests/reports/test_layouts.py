@@ -114,7 +114,7 @@ def test_better_than_real_is_marked(tmp_path: Path) -> None:
     assert marks["X", "DeSync"] == ("‡",)
     assert marks["X", "IB-score"] == marks["oracle", "DeSync"] == ()
     assert next(text for mark, text in table.footnotes if mark == "‡").startswith(
-        "better than the real sound (oracle) in DeSync"
+        "better than the reference audio (oracle) in DeSync"
     )
 
 

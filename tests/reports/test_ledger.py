@@ -52,7 +52,7 @@ def test_copied_numbers_are_no_evidence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("X,,T,s,,,own,source,M,FD-VGG,much", "'much' is no number"),
+        ("X,,T,s,,,own,source,M,FD-VGG,much", "'much' is not a number"),
         ("X,,T,s,,,owned,source,M,FD-VGG,1", "Did you mean 'own'"),
         ("X,,T,s,,,own,hearsay,M,FD-VGG,1", "read_in"),
         (",,T,s,,,own,source,M,FD-VGG,1", "paper is empty"),

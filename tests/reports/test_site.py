@@ -223,7 +223,7 @@ def test_only_a_report_is_replaced(tmp_path: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["clips"] == 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="exists and is no report"):
+    with pytest.raises(UsageError, match="exists and is not a report"):
         report([run], Tones(HOSTILE), tmp_path / "mine")
     assert (tmp_path / "mine/thesis.tex").read_text() == "x"
     assert not [p for p in tmp_path.iterdir() if p.name.endswith(".partial")]

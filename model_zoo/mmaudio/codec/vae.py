@@ -181,5 +181,5 @@ class VAE(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Training mode; UsageError after ``fuse``, which lost the raw weights."""
         if mode and self.fused:
-            raise UsageError("VAE: fused for inference; build it anew and load the raw weights to train")
+            raise UsageError("VAE: fused for inference; build it again and load the raw weights to train")
         return super().train(mode)

@@ -63,7 +63,7 @@ def read_plan(root: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or content.get("digest") != digest_of(content):
         raise UsageError(
             f"{path} is damaged, or of an earlier version; remove this file and run the extraction again with the same "
-            "arguments: it lists the shards anew and makes only what is missing"
+            "arguments: it lists the shards again and makes only what is missing"
         )
     return content
 

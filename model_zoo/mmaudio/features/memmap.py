@@ -68,8 +68,8 @@ def open_memmap(folder: Path, table: Path) -> MemmapFeatures:
     rows = _rows(table)
     counts = {name: len(array) for name, array in arrays.items()}
     if set(counts.values()) != {len(rows)}:
-        said = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise UsageError(f"{folder}: {said} rows, and {table} has {len(rows)}; use the table of these features")
+        counted = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UsageError(f"{folder}: {counted} rows, and {table} has {len(rows)}; use the table of these features")
     _check_texts(arrays["text_features"], rows, table)
     return MemmapFeatures(folder, arrays, rows)
 

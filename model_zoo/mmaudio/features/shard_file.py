@@ -212,7 +212,7 @@ def _no_shard(folder: Path) -> str:
     """What is wrong with a sub-folder that holds no shard: most often the path is one level too high."""
     root = folder.parent
     nested = [d.name for d in shard_folders(root) if any(d.glob(f"*/{INDEX}"))]
-    message = f"{folder} is no feature shard (it has no {INDEX}); is {root} the right path?"
+    message = f"{folder} is not a feature shard (it has no {INDEX}); is {root} the right path?"
     if nested:
         return f"{message} It holds what looks like feature folders: {', '.join(nested[:5])}"
     return f"{message} A feature folder holds shards only"

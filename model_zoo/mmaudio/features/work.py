@@ -100,7 +100,7 @@ def duration(path: Path) -> float:
     """Seconds of sound that the file's header declares. MediaError when it says nothing or cannot be read."""
     import av
 
-    from av_bench.media.headers import open_recording, said
+    from av_bench.media.headers import decoder_message, open_recording
 
     if not path.is_file():
         raise MediaError(path, Reason.MISSING_FILE, "no such file")
@@ -114,7 +114,7 @@ def duration(path: Path) -> float:
             if container.duration is not None:
                 return float(container.duration / av.time_base)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {said(error)}") from error
+        raise MediaError(path, Reason.UNREADABLE, f"decoder says: {decoder_message(error)}") from error
     raise MediaError(path, Reason.UNREADABLE, "the header declares no duration")
 
 

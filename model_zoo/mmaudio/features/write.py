@@ -62,7 +62,7 @@ class ShardWriter:
         for folder in shard_folders(self.root):
             index = read_index(folder)
             if not folder.name.isdecimal():
-                raise UsageError(f"{self.root}: {folder.name} is no shard of a ShardWriter; choose another folder")
+                raise UsageError(f"{self.root}: {folder.name} is not a shard of a ShardWriter; choose another folder")
             self._keys.update(zip(index["ids"], index["crops"], strict=True))
             self._texts.update(index["texts"])
             self._shapes |= {name: tuple(a["shape"]) for name, a in index["arrays"].items()}

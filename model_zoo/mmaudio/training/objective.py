@@ -31,7 +31,7 @@ class Normaliser:
 def losses(module: nn.Module, batch: Batch, normalise: Normaliser) -> torch.Tensor:
     """Flow-matching loss per sample (B,): mean over frames and channels of the squared error of the velocity.
 
-    The latent is drawn anew from the VAE posterior, mean + std * eps, then normalised (paper, 3.1 and appendix F;
+    The latent is drawn again from the VAE posterior, mean + std * eps, then normalised (paper, 3.1 and appendix F;
     published code). Noise sits at t = 0, data at t = 1.
     """
     rows = batch.rows

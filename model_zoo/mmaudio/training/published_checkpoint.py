@@ -56,7 +56,7 @@ def _averages(content: object, file: Path) -> list[dict[str, torch.Tensor]]:
     if content is None:
         return []
     if not isinstance(content, Mapping):
-        raise BadWeights(f"{file}: its averages (ema) are no tensors by name")
+        raise BadWeights(f"{file}: its averages (ema) are not tensors by name")
     found: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in content.items():
         match = _AVERAGE.fullmatch(str(key))

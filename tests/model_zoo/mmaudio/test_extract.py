@@ -284,7 +284,7 @@ def test_extraction_and_writer_keep_out_of_each_others_folders(tmp_path: Path) -
     with pytest.raises(UsageError, match=r"out was made by an extraction.*choose another folder"):
         ShardWriter(tmp_path / "out")
     (tmp_path / "out" / ".plan.json").unlink()
-    with pytest.raises(UsageError, match="text-000000 is no shard of a ShardWriter"):
+    with pytest.raises(UsageError, match="text-000000 is not a shard of a ShardWriter"):
         ShardWriter(tmp_path / "out")
     features_folder(tmp_path / "mine", 3)
     with pytest.raises(UsageError, match="came from elsewhere"):

@@ -147,13 +147,15 @@ def test_a_path_that_is_too_high_costs_no_features(tmp_path: Path) -> None:
     """Nobody is told to remove folders that are none of this path's shards."""
     for name in ("c1", "c2"):
         folder(tmp_path / name, 4)
-    with pytest.raises(UsageError, match=r"c1 is no feature shard .*right path\? .*feature folders: c1, c2$") as found:
+    with pytest.raises(
+        UsageError, match=r"c1 is not a feature shard .*right path\? .*feature folders: c1, c2$"
+    ) as found:
         FeatureSet(tmp_path)
     assert "remove" not in str(found.value)
-    with pytest.raises(UsageError, match="no feature shard"):
+    with pytest.raises(UsageError, match="not a feature shard"):
         ShardWriter(tmp_path)
     (tmp_path / "c1" / "notes").mkdir()
-    with pytest.raises(UsageError, match=r"notes is no feature shard .*holds shards only"):
+    with pytest.raises(UsageError, match=r"notes is not a feature shard .*holds shards only"):
         FeatureSet(tmp_path / "c1")
 
 
