@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import no_skips
-
-# Compiled code of librosa's peak picking is cached beside the package. Two workers that fill an empty cache at once can
-# read each other's half-written entries and crash, so each worker has a cache of its own, filled before its first test.
-WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if WORKER:
-    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="av-bench-numba-")
-    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
+from tests import compiled, no_skips
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -32,8 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """``--no-skips-of``."""
+    """``--no-skips-of``, and the cache of compiled code for workers."""
     no_skips.register(config)
+    if config.getoption("numprocesses", None):
+        compiled.fill()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,6 +53,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["AV_BENCH_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled() -> None:
+    """Compiled code is in the workers' cache."""
+    compiled.wait()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Seeded random numbers."""
@@ -78,12 +76,3 @@ def write_video(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compiled() -> None:
-    """Fill the worker's cache of compiled code: processes that its tests start only read it."""
-    if WORKER:
-        from av_bench.metrics import detect_onsets
-
-        detect_onsets(np.random.default_rng(0).normal(size=22_050).astype(np.float32), 22_050, "paper")

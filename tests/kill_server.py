@@ -59,11 +59,12 @@ def run(job: dict[str, Any]) -> int:
     return av_bench.run(**job["options"]).exit_code
 
 
-def serve() -> None:
+def serve(path: str) -> None:
     """Fork for each job; nothing has computed yet, so no threads but the allocator's are there."""
     from tests import forks  # not in ``drive``, which runs under interpreters that do not know this package
 
     forks.serve(
+        path,
         (
             "pandas",
             "pyarrow.parquet",
@@ -91,7 +92,7 @@ def drive() -> None:
 
 if __name__ == "__main__":
     sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]  # tests/protocols is not protocols
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 2:
         drive()
     else:
-        serve()
+        serve(sys.argv[1])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -46,17 +42,28 @@ SUITES = {
 
 
 @pytest.mark.parametrize(
-    ("suite", "workers"), [*((suite, 0) for suite in SUITES), ("runs", 2), ("skips", 2), ("nothing marked", 2)]
+    ("suite", "workers"), [*((suite, 0) for suite in SUITES), ("runs", 1), ("skips", 1), ("nothing marked", 1)]
 )
-def test_a_marked_skip_fails(suite: str, workers: int, tmp_path: Path) -> None:
+def test_a_marked_skip_fails(
+    suite: str, workers: int, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, status, said = SUITES[suite]
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_suite.py").write_text(code)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = golden: x\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-rx", "--no-skips-of", "golden", "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [*command, "-n", str(workers)], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert run.returncode == status, run.stdout
-    assert re.search(said, run.stdout), run.stdout
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_suite=code)
+    pytester.makeini("[pytest]\nmarkers = golden: x\n")
+    options = (
+        "-q",
+        "-rx",
+        "--no-skips-of",
+        "golden",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        "-n",
+        str(workers),
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run = (pytester.runpytest_subprocess if workers else pytester.runpytest_inprocess)(*options)
+    assert run.ret == status, run.stdout
+    assert re.search(said, str(run.stdout)), run.stdout

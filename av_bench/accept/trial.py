@@ -31,7 +31,7 @@ from av_bench.pipeline.needed import entries_for
 from av_bench.weights.lock import LockEntry, load_lock, not_released
 
 SECONDS = 8.0
-Say = Callable[[str], Any]
+Say = Callable[[str], object]
 Outputs = dict[str, Any]
 """Arrays by name, one row per clip."""
 

@@ -36,7 +36,7 @@ def read_outcomes(path: Path, sha256: str, audio: Path) -> list[ClipMedia]:
 
 
 def _record(clip: ClipMedia, audio: Path) -> dict[str, Any]:
-    sound: Any = None if clip.audio is None else clip.audio.as_record(audio)
+    sound = None if clip.audio is None else clip.audio.as_record(audio)
     return {
         "id": clip.id,
         "video": None if clip.video is None else clip.video.as_record(audio),

@@ -248,5 +248,6 @@ def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips (../shared/clips) are not here")
+@pytest.mark.slow
 def test_real_clips_are_all_different(store: Store) -> None:
     assert audit_content(CLIPS, [CLIPS], store, workers=1).matches == []

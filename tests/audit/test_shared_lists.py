@@ -127,6 +127,7 @@ def test_user_supplied_lists_fill_table_a4(lists: Lists, tmp_path: Path, monkeyp
     assert not any(c.why for c in result.cells)
 
 
+@pytest.mark.slow
 def test_memory_of_all_list_audits() -> None:
     """One process, Table A4 with the whole of AudioSet: under 2 GB. Its time is measured by benchmarks/audit.py."""
     code = (

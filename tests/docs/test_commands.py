@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from tests import program
 from tests.conftest import ROOT
 from tests.docs.blocks import Block, blocks, commands
 
-PROGRAM = ROOT / "tests" / "docs" / "program.py"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 STORIES = [page for page in PAGES if any(block.runs for block in blocks(page))]
 
@@ -29,26 +28,18 @@ def name(page: Path) -> str:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Path]:
     """The socket of a process that runs av-bench in forks of itself."""
-    folder = Path(tempfile.mkdtemp(prefix="av-bench-"))  # a socket's path may have 108 bytes
-    code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    paths = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-c", code, str(PROGRAM), "serve", str(folder / "s")]
-    with subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield folder / "s"
-        process.terminate()
-    shutil.rmtree(folder)
+    with program.program() as started:
+        yield started.path
 
 
 @pytest.fixture
 def shell(server: Path, tmp_path: Path) -> dict[str, str]:
     """An environment in which av-bench is this checkout's."""
-    program = tmp_path / "bin" / "av-bench"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{PROGRAM}" call "{server}" "$@"\n')
-    program.chmod(0o755)
-    paths = {"PATH": f"{program.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    file = tmp_path / "bin" / "av-bench"
+    file.parent.mkdir()
+    file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{program.__file__}" call "{server}" "$@"\n')
+    file.chmod(0o755)
+    paths = {"PATH": f"{file.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return os.environ | paths | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
@@ -77,6 +68,7 @@ def test_marked_blocks_run(page: Path, shell: dict[str, str], tmp_path: Path) ->
         assert done.returncode == block.expected, f"{where}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
+@cache
 def tree() -> Any:
     """The command line as Click sees it."""
     from av_bench.cli.app import app

@@ -6,6 +6,7 @@ Each is forked by ``tests.forks``. A job: ``work``, ``folder`` (where it works),
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,7 @@ def jobs(folder: Path) -> Iterator[Jobs]:
 
 if __name__ == "__main__":
     serve(
+        sys.argv[1],
         ("protocols.impacts.build", "model_zoo.mmaudio.training.loop", "av_bench.audit.content", "pyarrow"),
         work,
     )

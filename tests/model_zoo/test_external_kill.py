@@ -18,7 +18,8 @@ from tests.media_files import write_video
 from tests.model_zoo.second import DRIVER, second_python, write_manifest
 
 COUNT = 2  # clips
-STRIDE = 1 if os.environ.get("AV_BENCH_EVERY_KILL") else 4  # a file is three changes: kills fall on each of them
+# a file is three changes: with these strides kills fall on each of them
+STRIDES = [1] if os.environ.get("AV_BENCH_EVERY_KILL") else [10, pytest.param(4, marks=pytest.mark.slow)]
 AT_ONCE = 6  # runs that are killed at the same time, each in a folder of its own, all with one cache
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the server looks into /proc before it forks")
 
@@ -63,23 +64,25 @@ def assert_same(whole: Path, broken: Path) -> None:
     assert sorted(p.name for p in broken.iterdir()) == sorted(p.name for p in whole.iterdir())
 
 
-def test_a_kill_of_the_harness_before_any_change_of_the_run_folder(server: Server) -> None:
+@pytest.mark.parametrize("stride", STRIDES)
+def test_a_kill_of_the_harness_before_any_change_of_the_run_folder(server: Server, stride: int) -> None:
     """Points at which the harness makes, opens, renames, cuts or removes a file of the run folder.
 
-    Every fourth; all of them with AV_BENCH_EVERY_KILL=1 in the environment.
+    Every tenth here, every fourth among the slow tests; all of them with AV_BENCH_EVERY_KILL=1 in the environment.
     """
     model = str(write_manifest(server.folder, "sine"))
-    assert server.run(server.of("whole", model)) == [0]
-    points = range(1, server.count("whole") + 1, STRIDE)
+    whole = server.folder / f"whole-{stride}"
+    assert server.run(server.of(whole.name, model)) == [0]
+    points = range(1, server.count(whole.name) + 1, stride)
     assert points.stop > 30
-    assert len(content(server.folder / "whole")) == COUNT + 2
+    assert len(content(whole)) == COUNT + 2
     for start in range(0, len(points), AT_ONCE):
         batch = points[start : start + AT_ONCE]
-        first = server.run(*(server.of(f"killed-{point}", model, point) for point in batch))
+        first = server.run(*(server.of(f"killed-{stride}-{point}", model, point) for point in batch))
         assert set(first) == {KILLED}, batch
-        assert set(server.run(*(server.of(f"killed-{point}", model) for point in batch))) == {0}, batch
+        assert set(server.run(*(server.of(f"killed-{stride}-{point}", model) for point in batch))) == {0}, batch
         for point in batch:
-            assert_same(server.folder / "whole", server.folder / f"killed-{point}")
+            assert_same(whole, server.folder / f"killed-{stride}-{point}")
 
 
 @pytest.mark.slow

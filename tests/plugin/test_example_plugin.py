@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import site
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.forks import Forks
 from tests.media_files import tone, write_video
+from tests.program import program
 
 EXAMPLE = ROOT / "examples/plugin"
 
@@ -42,15 +44,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def av_bench(python: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "AV_BENCH_HOME": str(cwd / "home")}
-    command = [str(python), "-m", "av_bench", *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+@pytest.fixture(scope="module")
+def server(python: Path) -> Iterator[Forks]:
+    """av-bench of that interpreter; nothing of the plugin is imported before a command needs it."""
+    with program(str(python)) as started:
+        yield started
 
 
-def test_model_set_protocol_extractor_and_metric_make_a_table(python: Path, data: Path, tmp_path: Path) -> None:
+def av_bench(server: Forks, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return server.output(["av-bench", *args], cwd, {"AV_BENCH_HOME": str(cwd / "home")})
+
+
+def test_model_set_protocol_extractor_and_metric_make_a_table(server: Forks, data: Path, tmp_path: Path) -> None:
     args = ["run", "--model", "example-tone:base=400", "--set", "example-clips", "--data", str(data)]
-    done = av_bench(python, *args, "--out", "run", "--metrics", "+FD-centroid", "--quiet", cwd=tmp_path)
+    done = av_bench(server, *args, "--out", "run", "--metrics", "+FD-centroid", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Centroid gap (kHz)" in done.stdout
     assert "an example, not a measure of quality" in done.stdout
@@ -61,18 +68,18 @@ def test_model_set_protocol_extractor_and_metric_make_a_table(python: Path, data
     assert scores["metrics"]["FD-centroid"]["value"] > 0
 
 
-def test_a_metric_of_a_plugin_joins_a_shipped_protocol(python: Path, data: Path, tmp_path: Path) -> None:
+def test_a_metric_of_a_plugin_joins_a_shipped_protocol(server: Forks, data: Path, tmp_path: Path) -> None:
     args = ["run", "--model", "oracle", "--set", "clips", "--data", str(data), "--protocol", "greatest_hits-8s"]
-    done = av_bench(python, *args, "--out", "run", "--metrics", "+centroid_gap", "--quiet", cwd=tmp_path)
+    done = av_bench(server, *args, "--out", "run", "--metrics", "+centroid_gap", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["metrics"]["centroid_gap"]["value"] == pytest.approx(0.0, abs=1e-4)
 
 
-def test_everything_is_listed(python: Path, tmp_path: Path) -> None:
+def test_everything_is_listed(server: Forks, tmp_path: Path) -> None:
     for group, name in (("models", "example-tone"), ("sets", "example-clips"), ("protocols", "example-2s"),
                         ("metrics", "centroid_gap"), ("extractors", "example-centroid")):  # fmt: skip
-        done = av_bench(python, "list", group, cwd=tmp_path)
+        done = av_bench(server, "list", group, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert name in done.stdout
 
@@ -118,7 +125,15 @@ def test_everything_is_listed(python: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_of_a_plugin_names_it(
-    python: Path, data: Path, tmp_path: Path, file: str, old: str, new: str, args: list[str], expected: str
+    python: Path,
+    server: Forks,
+    data: Path,
+    tmp_path: Path,
+    file: str,
+    old: str,
+    new: str,
+    args: list[str],
+    expected: str,
 ) -> None:
     code = "import av_bench_example; print(av_bench_example.__file__)"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
@@ -128,7 +143,7 @@ def test_a_fault_of_a_plugin_names_it(
     try:
         path.write_text(good.replace(old, new, 1))
         done = av_bench(
-            python,
+            server,
             "run",
             "--model",
             "example-tone",
@@ -147,7 +162,6 @@ def test_a_fault_of_a_plugin_names_it(
     assert "Traceback" not in done.stderr
 
 
-def test_its_own_tests_pass(python: Path) -> None:
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLE, check=False)
+def test_its_own_tests_pass(server: Forks) -> None:
+    done = server.output(["pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests")], EXAMPLE)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from av_bench.contracts import UsageError
 from av_bench.media.decode import decode
 from av_bench.pipeline.clip_media import REAL, clip_media
 from av_bench.results.record import read_run
-from tests.conftest import ROOT
+from tests.command import av_bench as command
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +75,15 @@ def test_a_folder_of_samples_is_read_in_place(runs: list[Path], tmp_path: Path) 
     assert media.write(str(runs[0]), "impacts_test_00001", tmp_path / "x") is None
 
 
-def test_the_command_makes_a_report_that_links(runs: list[Path], tmp_path: Path) -> None:
-    args = [
-        sys.executable,
-        "-m",
-        "av_bench",
-        "report",
-        *map(str, runs),
-        "--out",
-        str(tmp_path / "r"),
-        "--link",
-        "--quiet",
-    ]
-    done = subprocess.run([*args, "--choose", "best", "--clips", "2"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_command_makes_a_report_that_links(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*runs, "--out", tmp_path / "r", "--link", "--quiet"]
+    assert command("report", [*args, "--choose", "best", "--clips", "2"]) == 0
     assert json.loads((tmp_path / "r" / "report.json").read_text())["clips"] == 2
     assert not list((tmp_path / "r" / "media").glob("*.mp4"))
     assert "file://" in (tmp_path / "r" / "clips.html").read_text()
-    done = subprocess.run([*args, "--choose", "nicest"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "unknown rule 'nicest'" in done.stderr
+    capsys.readouterr()
+    assert command("report", [*args, "--choose", "nicest"]) == 2
+    assert "unknown rule 'nicest'" in capsys.readouterr().err
     assert json.loads((tmp_path / "r" / "report.json").read_text())["clips"] == 2  # the one before is still whole

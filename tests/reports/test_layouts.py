@@ -215,18 +215,23 @@ CLASSES = {
 }
 
 
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """LaTeX of every table, and of one that lies on its side."""
+    tables = list(every_table(tmp_path_factory.mktemp("runs")))
+    return [render([table], "latex") for table in tables] + [render(tables[:1], "latex", landscape=True)]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-extra)")
 @pytest.mark.parametrize("kind", sorted(CLASSES))
-def test_every_layout_compiles_in_two_columns_and_fits(kind: str, tmp_path: Path) -> None:
-    tables = list(every_table(tmp_path / "runs"))
-    bodies = [render([table], "latex") for table in tables] + [render(tables[:1], "latex", landscape=True)]
+def test_every_layout_compiles_in_two_columns_and_fits(kind: str, bodies: list[str], tmp_path: Path) -> None:
     assert not any("resizebox" in body for body in bodies)
     packages = r"\usepackage{booktabs,xcolor,rotating}\usepackage[T1]{fontenc}"
     text = "\n".join(f"Text.\n{body}\n\\clearpage" for body in bodies)
     (tmp_path / "t.tex").write_text(
         f"{CLASSES[kind]}{packages}\\begin{{document}}\n{text}\n\\end{{document}}\n", "utf8"
     )
-    args = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    args = ["pdflatex", "-draftmode", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
     log = (tmp_path / "t.log").read_text(encoding="utf8", errors="replace")

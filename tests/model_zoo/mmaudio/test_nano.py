@@ -205,8 +205,8 @@ def test_a_short_clip_is_in_time_and_still_after_its_end(model: MMAudioNano, cli
     conditioner, sight = model.conditioner, load(WEIGHTS)[2]
     assert isinstance(conditioner, NanoConditioner)
     seen, heard = [], []
-    model.setup(ClipSet("five", "1", clips), 4.0, seed=0)
-    for clip, made in zip(clips, model.generate(clips, seed=0), strict=True):
+    model.setup(ClipSet("three", "1", clips[:3]), 4.0, seed=0)
+    for clip, made in zip(clips[:3], model.generate(clips[:3], seed=0), strict=True):
         early = tuple(t for t in clip.onsets or () if t < 3.9)
         _, motion = conditioner.video(decode(str(clip.video), conditioner.requests, 4.0, audio=False), 4.0)
         assert motion.shape == (200, 32)
