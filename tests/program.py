@@ -17,7 +17,10 @@ from tests.forks import Forks, exit_code, forks, send, serve
 MODULES = (
     "pandas",
     "pyarrow.parquet",
+    "matplotlib.backends.backend_pdf",
     "matplotlib.figure",
+    "librosa.onset",
+    "sklearn.metrics",
     "av_bench.cli.app",
     "av_bench.extractors.nano",
     "av_bench.metrics.columns",
