@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -30,7 +31,10 @@ Work = Callable[[Any], int]
 
 
 def serve(path: str, modules: Sequence[str], work: Work) -> None:
-    """Import the modules, name this process's threads but the allocator's, then fork for each connection."""
+    """Import the modules, name this process's threads but the allocator's, then fork for each connection.
+
+    Ends with its standard input, so when the test's process ends in whatever way.
+    """
     import torch
 
     for name in modules:
@@ -41,7 +45,7 @@ def serve(path: str, modules: Sequence[str], work: Work) -> None:
         server.bind(path)
         server.listen()
         print(json.dumps([name for name in threads if name != "jemalloc_bg_thd"]), flush=True)
-        while True:
+        while server in select.select([server, sys.stdin], [], [])[0]:
             link, _ = server.accept()
             if os.fork() == 0:
                 server.close()
@@ -121,14 +125,15 @@ class Forks:
 
     def run(self, jobs: Sequence[object]) -> list[int]:
         """Exit codes of jobs that go at once, on this process's streams."""
-        links = [send(self.path, job, Path.cwd(), os.environ | self.environment) for job in jobs]
+        own = {**os.environ, **self.environment}
+        links = [send(self.path, job, Path.cwd(), own) for job in jobs]
         return [exit_code(link) for link in links]
 
     def output(
         self, job: object, folder: Path, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """One job in a folder, with what it printed."""
-        own = os.environ | self.environment | (environment or {})
+        own = {**os.environ, **self.environment, **(environment or {})}
         with (
             Path(os.devnull).open() as nothing,
             tempfile.TemporaryFile("w+") as out,
@@ -149,10 +154,13 @@ def forks(
     paths = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     added = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(environment or {})}
     command = [python, *arguments, str(folder / "s")]
-    with subprocess.Popen(command, env=os.environ | added, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=os.environ | added, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         threads = json.loads(process.stdout.readline())
         assert len(threads) == 1, threads  # no thread that a fork would lose
         yield Forks(folder / "s", added)
-        process.terminate()
+        process.stdin.close()
     shutil.rmtree(folder)
