@@ -29,7 +29,7 @@ from model_zoo.mmaudio.features.read import Rows
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training.distributed import Cluster, wrap_parallel
 from model_zoo.mmaudio.training.mix import Batch
-from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
+from model_zoo.mmaudio.training.objective import Matching, Normaliser, adamw, gradients, update
 from model_zoo.mmaudio.training.recipe import RunSettings, read_recipe
 from model_zoo.mmaudio.training.setup import network_config, row_shapes
 
@@ -69,7 +69,7 @@ def seconds_per_step(
         module = PublishedForTraining(network, checkout)
         if run.compile:
             module.compile()
-    normalise = Normaliser(network.latent_mean.detach(), network.latent_std.detach())
+    objective = Matching(Normaliser(network.latent_mean.detach(), network.latent_std.detach()))
     optimiser, batch = (
         adamw(network if checkout is None else module, 1e-4, 1e-6, (0.9, 0.95), 1e-6),
         random_batch(config, size, device),
@@ -79,7 +79,7 @@ def seconds_per_step(
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(3 + steps):
         started, used = time.perf_counter(), time.process_time()
-        gradients(module, batch, normalise, run.precision, run.accumulate)
+        gradients(module, batch, objective, run.precision, run.accumulate)
         update(optimiser, 1e-4, 1.0)
         _wait(device)
         times.append((time.perf_counter() - started, time.process_time() - used))
@@ -91,9 +91,9 @@ def flops_per_sample(config: NetworkConfig) -> float:
     """Forward and backward floating point operations of one sample, counted (two per multiply-add)."""
     device = torch.device("cpu")
     network, batch = build(config, device), random_batch(config, 1, device)
-    normalise = Normaliser(network.latent_mean.detach(), network.latent_std.detach())
+    objective = Matching(Normaliser(network.latent_mean.detach(), network.latent_std.detach()))
     with FlopCounterMode(display=False) as counter:
-        gradients(network, batch, normalise)
+        gradients(network, batch, objective)
     return float(counter.get_total_flops())
 
 

@@ -19,6 +19,7 @@ from av_bench import weights
 from av_bench.contracts import MissingRequirement, UsageError, unknown_name
 from av_bench.schema import build, parse_json
 from model_zoo.mmaudio.config import ALIASES, VARIANTS, NetworkConfig, variant
+from model_zoo.mmaudio.flow.few_step import FewStep, few_step_of
 from model_zoo.mmaudio.flow.lora import Lora, merge
 from model_zoo.mmaudio.flow.network import DERIVED, FlowNetwork
 
@@ -29,11 +30,13 @@ EMBEDDED = {"mmaudio-nano": Path(__file__).parents[1] / "weights" / "mmaudio-nan
 
 @dataclass(frozen=True)
 class FlowWeights:
-    """Weights of a whole flow network in the official layout, and its sizes where they are known."""
+    """Weights of a whole flow network in the official layout, its sizes where they are known, and the steps they are
+    made for where these are few."""
 
     tensors: dict[str, torch.Tensor]
     config: NetworkConfig | None
     source: str
+    few_step: FewStep | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -61,7 +64,7 @@ def read_flow(name_or_file: str) -> FlowWeights:
     if "lora" in about:
         return _with_adapters(file, about)
     sizes = _config(about["network"], file) if "network" in about else None
-    return FlowWeights(_official(weights.load_state_dict(file)), sizes, str(file))
+    return FlowWeights(_official(weights.load_state_dict(file)), sizes, str(file), few_step_of(about, str(file)))
 
 
 def _official(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -77,7 +80,7 @@ def _with_adapters(file: Path, about: Mapping[str, Any]) -> FlowWeights:
         )
     lora: Lora = build(Lora, about["lora"], f"{file}: lora")
     tensors = merge(base.tensors, weights.load_state_dict(file), lora.scale, str(file))
-    return FlowWeights(tensors, _config(about["network"], file), str(file))
+    return FlowWeights(tensors, _config(about["network"], file), str(file), few_step_of(about, str(file)))
 
 
 def read_about(file: Path) -> dict[str, Any]:
@@ -131,7 +134,10 @@ def load_trained(file: Path, like: NetworkConfig, name: str) -> FlowNetwork:
     other = [f"{key} {ours[key]} instead of {theirs[key]}" for key in ours if key in FIXED and ours[key] != theirs[key]]
     if other:
         raise UsageError(f"{file}: made for another codec or other conditions than those of {name}: {', '.join(other)}")
-    return filled(config, read_flow(str(file)).tensors, str(file))
+    found = read_flow(str(file))
+    network = filled(config, found.tensors, str(file))
+    network.few_step = found.few_step
+    return network
 
 
 def check_start(found: FlowWeights, config: NetworkConfig, where: str) -> None:

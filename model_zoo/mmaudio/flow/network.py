@@ -13,6 +13,7 @@ from av_bench.contracts import UsageError
 from av_bench.weights.fill import fill
 from model_zoo.mmaudio.config import SYNC_TOKENS, NetworkConfig
 from model_zoo.mmaudio.flow.blocks import ChannelLastConv, FinalLayer, GatedMLP, JointBlock, StreamBlock, TimeEmbedding
+from model_zoo.mmaudio.flow.few_step import FewStep
 from model_zoo.mmaudio.flow.rope import rotations
 
 DERIVED = ("t_embed.freqs", "latent_rot", "clip_rot")  # buffers that some official files carry
@@ -67,6 +68,7 @@ class FlowNetwork(nn.Module):
         or from a checkpoint; until then they are NaN and zero."""
         super().__init__()
         self.config = config
+        self.few_step: FewStep | None = None  # of weights that are made for a few large steps
         h = config.hidden
         self._input_projections(config)
         self.clip_cond_proj, self.text_cond_proj = nn.Linear(h, h), nn.Linear(h, h)
@@ -233,13 +235,19 @@ class FlowNetwork(nn.Module):
     ) -> Tensor:
         """Raw conditions to velocity in one call. Masks ``(B,)`` bool: samples whose video (CLIP and sync together) or
         text is replaced by the empty tokens."""
+        return self.flow(latent, t, self.preprocess(*self.dropped(clip, sync, text, drop_video, drop_text)))
+
+    def dropped(
+        self, clip: Tensor, sync: Tensor, text: Tensor, drop_video: Tensor | None, drop_text: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw conditions with the empty tokens where the masks ``(B,)`` say so."""
         if drop_video is not None:
             gone = drop_video[:, None, None]
             clip = torch.where(gone, self.empty_clip_feat.to(clip.dtype), clip)
             sync = torch.where(gone, self.empty_sync_feat.to(sync.dtype), sync)
         if drop_text is not None:
             text = torch.where(drop_text[:, None, None], self.empty_string_feat.to(text.dtype), text)
-        return self.flow(latent, t, self.preprocess(clip, sync, text))
+        return clip, sync, text
 
     def normalize(self, latent: Tensor) -> Tensor:
         """VAE latent -> zero mean and unit variance per channel, as a new tensor."""

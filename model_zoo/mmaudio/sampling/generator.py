@@ -64,6 +64,7 @@ class MMAudio(Generator):
             "text": ("text",),
             "none": (),
         }
+        self.settings = self.settings.made_for(self.network.few_step, self.name)
         self.conditions: frozenset[Modality] = frozenset(used[self.settings.conditions])
         self.sample_rate = self.codec.sample_rate
         self.parameters = sum(p.numel() for p in self.network.parameters())

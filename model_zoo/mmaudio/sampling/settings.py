@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.devices import multiplies_bf16
+from model_zoo.mmaudio.flow.few_step import FewStep
 from model_zoo.spec_values import Number, written
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Settings:
     precision: Precision | None = None
     frames: Frames = "filter"
     offload: Offload = "no"
+    given: frozenset[str] = frozenset()  # names of options that were chosen, not left at their default
 
     def __post_init__(self) -> None:
         if self.compile not in get_args(Compile):
@@ -88,6 +90,23 @@ class Settings:
             return device.type == "cuda" or multiplies_bf16()
         return self.precision == "bf16" or (self.precision is None and device.type == "cuda")
 
+    def made_for(self, few: FewStep | None, name: str) -> Settings:
+        """These settings for weights that are made for ``few`` steps: their number of steps, and no guidance.
+
+        UsageError for chosen options that say otherwise.
+        """
+        if few is None:
+            return self
+        what = f"{name}: these weights are made for {few.steps} Euler steps and hold guidance {few.guidance:g} already"
+        wrong = [
+            f"{key}={vars(self)[key]}"
+            for key, wanted in (("steps", few.steps), ("cfg", 1.0), ("solver", "euler"), ("negative", ""))
+            if key in self.given and vars(self)[key] != wanted
+        ]
+        if wrong:
+            raise UsageError(f"{what}; leave {', '.join(wrong)} out")
+        return replace(self, steps=few.steps, cfg=1.0)
+
     @property
     def guided(self) -> bool:
         """Whether the unconditional pass has any weight: at ``cfg`` 1 it cancels out."""
@@ -99,14 +118,14 @@ def read_settings(name: str, options: Mapping[str, object], fixed: tuple[str, ..
 
     UsageError names an unknown option, and a value that is not of its type.
     """
-    known = [f.name for f in fields(Settings) if f.name not in fixed]
+    known = [f.name for f in fields(Settings) if f.name not in (*fixed, "given")]
     unknown = [key for key in options if key not in known]
     if unknown:
         raise UsageError(f"{name}: unknown option {unknown[0]!r}; options are {', '.join(known)}, weights")
     if "steps" in options and options.get("solver") == "adaptive":
         raise UsageError(f"{name}: the adaptive solver chooses its own steps; leave steps out, or the solver")
     chosen: dict[str, Any] = {key: _typed(name, key, value) for key, value in options.items()}
-    return Settings(**{**defaults, **chosen})
+    return Settings(**{**defaults, **chosen}, given=frozenset(chosen))
 
 
 def _typed(name: str, key: str, value: object) -> object:

@@ -20,9 +20,11 @@ import torch
 
 from av_bench.contracts import AvBenchError, MissingRequirement, UsageError
 from av_bench.runtime.files import lock, write_atomically
+from model_zoo.mmaudio.flow.few_step import FewStep
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training import checkpoints, setup
 from model_zoo.mmaudio.training.averages import Averages
+from model_zoo.mmaudio.training.distill import Distillation
 from model_zoo.mmaudio.training.distributed import (
     Cluster,
     as_sharded_like,
@@ -35,7 +37,7 @@ from model_zoo.mmaudio.training.distributed import (
 from model_zoo.mmaudio.training.journal import Journal, read_log
 from model_zoo.mmaudio.training.metrics import Evaluation
 from model_zoo.mmaudio.training.mix import Batch, Loader
-from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, update
+from model_zoo.mmaudio.training.objective import Matching, Normaliser, Objective, adamw, gradients, update
 from model_zoo.mmaudio.training.recipe import FlowRecipe
 from model_zoo.mmaudio.training.result import Result, whole
 from model_zoo.mmaudio.training.validation import validate
@@ -97,6 +99,7 @@ class Trainer:
         start = setup.start_of(recipe)
         self.start_digest = None if start is None else start.digest
         self.network = setup.network(recipe, self.mix, start).to(processes.device)
+        self.teacher = Distillation.of(recipe, self.network)
         self.module = wrap_parallel(self.network, recipe.run, processes)
         o = recipe.optimiser
         self.optimiser = adamw(self.network, o.rate, o.weight_decay, o.betas, o.eps, recipe.rates)
@@ -105,6 +108,7 @@ class Trainer:
         self.window = torch.zeros(3, dtype=torch.float64, device=processes.device)  # sums since the last log line
         self._resume()
         self.normalise = self._normaliser()  # the checkpoint's statistics, not those of today's features
+        self.objective: Objective = self.teacher or Matching(self.normalise)
         pin = processes.device.type == "cuda"
         self.writer = checkpoints.Writer(recipe.run.background)
         self.loader = Loader(self._batch, recipe.data.threads, pin)
@@ -141,7 +145,7 @@ class Trainer:
         """One optimiser step; returns this process's losses (B / processes,)."""
         run, optimiser = self.recipe.run, self.recipe.optimiser
         batch = self.loader(self.step).to(self.cluster.device)
-        found = gradients(self.module, batch, self.normalise, run.precision, run.accumulate)
+        found = gradients(self.module, batch, self.objective, run.precision, run.accumulate)
         norm = update(self.optimiser, optimiser.rate * self.recipe.schedule.factor(self.step), optimiser.clip)
         self.step += 1
         self.averages.update()
@@ -178,12 +182,16 @@ class Trainer:
             return None
         network = FlowNetwork(self.network.config)
         network.load_state_dict(whole(state, self.recipe.lora))
+        network.few_step = self._few_step()
         return network.to(self.cluster.device).eval()
 
     def _stored(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds of the network: all of it, or what is trained where the rest is ``init``'s."""
         state, trained = self.network.state_dict(), {name for name, _ in self._trainable()}
         return {k: v for k, v in state.items() if k in trained or self.recipe.init is None}
+
+    def _few_step(self) -> FewStep | None:
+        return None if self.teacher is None else self.teacher.few_step
 
     def _batch(self, step: int) -> Batch:
         return self.mix.batch(step, self.recipe.batch, self.recipe.dropout, self.cluster.rank, self.cluster.world)
@@ -225,7 +233,8 @@ class Trainer:
 
     def _content(self) -> dict[str, Any]:
         """What tells the training samples from others, wherever they lie."""
-        return {"samples": len(self.mix), "data": self.data, "kept": self.kept, "init": self.start_digest}
+        found = {"samples": len(self.mix), "data": self.data, "kept": self.kept, "init": self.start_digest}
+        return found if self.teacher is None else {**found, "teacher": self.teacher.digest}
 
     def _normaliser(self) -> Normaliser:
         mean, std = (full_tensor(v.detach()).clone() for v in (self.network.latent_mean, self.network.latent_std))
@@ -258,7 +267,7 @@ class Trainer:
         assert self.validation_mix is not None
         size = self.recipe.batch // self.cluster.world // self.recipe.run.accumulate
         precision = self.recipe.run.precision
-        values = validate(self.module, self.validation_mix, size, self.normalise, self.cluster, precision)
+        values = validate(self.module, self.validation_mix, size, self.objective, self.cluster, precision)
         self._check_finite(torch.tensor([values["loss"]]))
         if self.journal is not None:
             self.journal.write(self.step, "validation", values)
@@ -286,7 +295,8 @@ class Trainer:
         MissingRequirement in all processes when an average cannot be made; everything else is written before.
         """
         state = gather_full(self.network.state_dict().items(), self.cluster.first)
-        result = Result(self.weights, self.recipe, self.network.config, self.step, self.start_digest)
+        config = self.network.config
+        result = Result(self.weights, self.recipe, config, self.step, self.start_digest, self._few_step())
         if self.cluster.first:
             result.write("last", state)
         failed = []

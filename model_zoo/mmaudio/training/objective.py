@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -26,6 +27,32 @@ class Normaliser:
 
     def __call__(self, latent: torch.Tensor) -> torch.Tensor:
         return (latent - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Squared errors of a batch: ``loss`` (B, k) at the times ``t`` (B, k), k of each sample."""
+
+    loss: torch.Tensor
+    t: torch.Tensor
+
+
+class Objective(Protocol):
+    """What a network is trained for."""
+
+    def terms(self, module: nn.Module, batch: Batch) -> Terms:
+        """Errors of ``module`` on a batch."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Flow matching: one error per sample, at the batch's t."""
+
+    normalise: Normaliser
+
+    def terms(self, module: nn.Module, batch: Batch) -> Terms:
+        """See ``losses``."""
+        return Terms(losses(module, batch, self.normalise)[:, None], batch.t[:, None])
 
 
 def losses(module: nn.Module, batch: Batch, normalise: Normaliser) -> torch.Tensor:
@@ -55,7 +82,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def gradients(
-    module: nn.Module, batch: Batch, normalise: Normaliser, precision: str = "fp32", accumulate: int = 1
+    module: nn.Module, batch: Batch, objective: Objective, precision: str = "fp32", accumulate: int = 1
 ) -> torch.Tensor:
     """Add the gradient of the batch's mean loss to the parameters; returns the losses (B,).
 
@@ -66,7 +93,7 @@ def gradients(
     for number, piece in enumerate(pieces):
         with gradients_stay_local(module, local=number + 1 < len(pieces)):
             with autocast(batch.t.device, precision):
-                loss = losses(module, piece, normalise)
+                loss = objective.terms(module, piece).loss.mean(dim=1)
             (loss.mean() / len(pieces)).backward()  # type: ignore[no-untyped-call]
         found.append(loss.detach())
     return torch.cat(found)

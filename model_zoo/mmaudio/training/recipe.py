@@ -19,7 +19,7 @@ from av_bench.schema import build, load_yaml, merge, parse_yaml
 from model_zoo.mmaudio.flow.lora import Lora
 from model_zoo.mmaudio.training.ema import LEAST_SNAPSHOTS, WORST, gamma_of, kept_at, synthesis_error
 from model_zoo.mmaudio.training.mix import Dropout, Source
-from model_zoo.mmaudio.training.tuning import RateGroup, without_defaults
+from model_zoo.mmaudio.training.tuning import Distill, RateGroup, without_defaults
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -133,6 +133,7 @@ class FlowRecipe:
     Fine-tuning: ``init`` names the weights to start from (``mmaudio-nano``, a variant, or a file); latent statistics
     and empty text are then theirs. ``frozen``: names of parameters that are not trained, with ``*`` for any text.
     ``lora``: adapters, which are then all that is trained. ``rates``: factors on the rate of some parameters.
+    ``distill``: a teacher to learn few large steps from, in place of the features' own sounds.
     """
 
     name: str
@@ -153,6 +154,7 @@ class FlowRecipe:
     frozen: tuple[str, ...] = ()
     lora: Lora | None = None
     rates: tuple[RateGroup, ...] = ()
+    distill: Distill | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -164,6 +166,8 @@ class FlowRecipe:
             del content[name]
         if self.lora is not None:
             del content["lora"]["merged"]
+        if self.distill is not None:
+            del content["distill"]["teacher"]  # likewise
         for name in ("threads", "verify", "validation", "exclude"):  # a checkpoint holds what the list leaves
             del content["data"][name]
         for source in content["data"]["train"]:
@@ -180,6 +184,8 @@ def _check(recipe: FlowRecipe) -> None:
         raise UsageError(f"{where}: seed must lie in [0, 2^63), got {recipe.seed}")
     if recipe.lora is not None and recipe.init is None:
         raise UsageError(f"{where}: lora needs init: adapters are trained on a network that is there")
+    if recipe.distill is not None and recipe.init is None:
+        raise UsageError(f"{where}: distill needs init: a student starts from the teacher's weights, or from others")
     if not data.train:
         raise UsageError(f"{where}: data.train is empty; name at least one feature folder")
     wrong = [*_numbers(recipe)]

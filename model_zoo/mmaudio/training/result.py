@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from model_zoo.mmaudio.config import NetworkConfig
+from model_zoo.mmaudio.flow.few_step import FewStep
 from model_zoo.mmaudio.flow.load import header_of
 from model_zoo.mmaudio.flow.lora import Lora, adapters_of, plain
 from model_zoo.mmaudio.training.checkpoints import write_weights
@@ -30,6 +31,7 @@ class Result:
     config: NetworkConfig
     step: int
     start_digest: str | None = None
+    few_step: FewStep | None = None
 
     def write(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Weights of the whole network; with ``lora`` the adapters alone, and the whole one besides where asked for.
@@ -41,6 +43,8 @@ class Result:
         about |= {"step": self.step, "weights": name}
         if self.start_digest is not None:
             about |= {"init": self.recipe.init, "init_digest": self.start_digest}
+        if self.few_step is not None:
+            about |= self.few_step.header()
         if lora is None or lora.merged:
             suffix = "" if lora is None else "-merged"
             write_weights(self.folder / f"{name}{suffix}.safetensors", whole(state, lora), header_of(about))

@@ -102,8 +102,9 @@ def check_same(out: Path, found: TrainingCheckpoint, recipe: FlowRecipe, content
         differs.append(f"number of samples ({state['samples']} then, {count} now)")
     elif not same_data:
         differs.append("content of the training features")  # as many samples, but not the same ones
-    if state.get("init") != content.get("init"):
-        differs.append("init: its weights")
+    for name, what in (("init", "init"), ("teacher", "distill.teacher")):
+        if state.get(name) != content.get(name):
+            differs.append(f"{what}: its weights")
     if "data" in state and same_data and state.get("kept", content["kept"]) != content["kept"]:
         differs.append("list of excluded recordings (--exclude, data.exclude)")
     if differs:
@@ -135,6 +136,11 @@ def start_of(recipe: FlowRecipe) -> FlowWeights | None:
         return None
     found = read_flow(recipe.init)
     check_start(found, network_config(recipe), f"config {recipe.name}: init")
+    if found.few_step is not None and recipe.distill is None:
+        raise UsageError(
+            f"config {recipe.name}: init: {found.source} is made for {found.few_step.steps} steps of sampling, which "
+            "this training would undo; start from its teacher, or train with distill"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: the weights a training starts from, what of them is trained, and at which rate."""
+"""Fine-tuning: the weights a training starts from, what of them is trained, at which rate, and from which teacher."""
 
 from __future__ import annotations
 
@@ -24,6 +24,31 @@ class RateGroup:
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
             raise UsageError(f"rates: the factor of {self.match!r} must be a positive number, got {self.factor}")
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Training a network to make, in ``steps`` equal steps, the sounds that ``teacher`` makes in many.
+
+    ``teacher``: weights by name or file. ``guidance``: the strength the student holds afterwards (None: 4.5, the
+    paper's; that of a teacher which is itself made for few steps). ``evaluations``: steps of the teacher for one of the
+    student's (None: 4; a teacher made for few steps takes its own). ``DISTILL_GUIDANCE`` and ``DISTILL_EVALUATIONS``
+    are the two defaults.
+    """
+
+    teacher: str
+    steps: int = 4
+    guidance: float | None = None
+    evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or (self.evaluations is not None and self.evaluations < 1):
+            raise UsageError(f"distill: steps and evaluations must be positive, got {self.steps}, {self.evaluations}")
+        if self.guidance is not None and not 1 <= self.guidance < math.inf:
+            raise UsageError(f"distill: guidance must be 1 (none) or more, got {self.guidance}")
+
+
+DISTILL_GUIDANCE, DISTILL_EVALUATIONS = 4.5, 4
 
 
 def prepare(network: nn.Module, frozen: Sequence[str], lora: Lora | None, seed: int, where: str) -> None:
@@ -58,4 +83,4 @@ def parameter_groups(network: nn.Module, rates: Sequence[RateGroup], where: str 
 
 def without_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's content without fine-tuning that is not asked for, so that older checkpoints keep their identity."""
-    return {k: v for k, v in content.items() if not (k in ("frozen", "lora", "rates") and not v)}
+    return {k: v for k, v in content.items() if not (k in ("frozen", "lora", "rates", "distill") and not v)}

@@ -23,7 +23,7 @@ from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.training.journal import read_log
 from model_zoo.mmaudio.training.loop import Evaluation, train
 from model_zoo.mmaudio.training.mix import Batch
-from model_zoo.mmaudio.training.objective import Normaliser, adamw, gradients, losses, update
+from model_zoo.mmaudio.training.objective import Matching, Normaliser, adamw, gradients, losses, update
 from model_zoo.mmaudio.training.recipe import FlowRecipe, Schedule, read_recipe
 from tests.model_zoo.mmaudio.goldens import GOLDEN, needs_golden
 from tests.model_zoo.mmaudio.training_tools import SHAPES, Carrier, text_features, tiny_recipe
@@ -54,7 +54,7 @@ def test_golden_training_step() -> None:
     batch = Batch(rows, given["eps"], given["x0"], given["t"], *drops)
     normalise = Normaliser(network.latent_mean.detach(), network.latent_std.detach())
 
-    found = gradients(network, batch, normalise)
+    found = gradients(network, batch, Matching(normalise))
     torch.testing.assert_close(found, golden["loss_per_sample"], rtol=1e-4, atol=0)
     norms = {k: None if p.grad is None else float(p.grad.norm()) for k, p in network.named_parameters()}
     expected = golden["grad_norm_per_param_before_clip"]
