@@ -78,7 +78,7 @@ class Distillation:
 
     @torch.no_grad()
     def states(self, batch: Batch) -> Tensor:
-        """Normalised latents ``(B, steps + 1, N, C)`` on the teacher's path, where the student's steps begin and end."""
+        """Normalised latents ``(B, steps + 1, N, C)`` of the teacher where the student's steps begin and end."""
         rows, passed = batch.rows, []
         pre = self._conditions(rows.clip.float(), rows.sync.float(), rows.text.float(), batch)
 
