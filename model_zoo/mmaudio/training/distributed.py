@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from av_bench.contracts import UsageError
 from av_bench.runtime.devices import check_device
 from model_zoo.mmaudio.training.recipe import FlowRecipe, RunSettings
+from model_zoo.mmaudio.training.regions import blocks_of, compile_regions, open_sizes
 
 _PATIENCE = timedelta(hours=24)  # how long processes wait while the first one samples and scores
 
@@ -83,7 +84,7 @@ def cluster(run: RunSettings) -> Iterator[Cluster]:
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     if run.parallel == "fsdp" and not launched:
         raise UsageError("run.parallel is fsdp: start with torchrun --nproc-per-node N -m av_bench train ...")
-    with _fixed_order(run.deterministic):
+    with _fixed_order(run.deterministic), open_sizes() if run.compile else nullcontext():
         if not launched:
             yield Cluster(rank, world, device)
             return
@@ -141,7 +142,7 @@ def wrap_parallel(network: nn.Module, run: RunSettings, cluster: Cluster) -> nn.
 
     Returns the module to call; ``network`` itself stays the one with the parameters.
     """
-    blocks = [block for name in ("joint_blocks", "fused_blocks") for block in network.get_submodule(name).children()]
+    blocks = blocks_of(network)
     if run.checkpointing:
         for block in blocks:  # nothing in a block is random, so no random state needs keeping
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
@@ -155,13 +156,9 @@ def wrap_parallel(network: nn.Module, run: RunSettings, cluster: Cluster) -> nn.
         policy = MixedPrecisionPolicy(gathered, torch.float32, cast_forward_inputs=False)
         for block in [*blocks, network]:
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        if run.compile:
-            for block in blocks:
-                block.compile()
-        return network
     if run.compile:
-        network.compile()
-    if cluster.world == 1:
+        compile_regions(network)
+    if cluster.world == 1 or run.parallel == "fsdp":
         return network
     from torch.nn.parallel import DistributedDataParallel
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from av_bench.contracts import MetricError, UsageError
 from av_bench.weights.fill import fill
 from model_zoo.mmaudio.codec.vae import VAE
+from model_zoo.mmaudio.training.buckets import Buckets
 from model_zoo.mmaudio.training.checkpoints import TrainingCheckpoint
 from model_zoo.mmaudio.training.mix import Loader
 from model_zoo.mmaudio.vae_training.data import Items, Windows, digest
@@ -60,10 +61,12 @@ class VAETrainer:
             self.discriminator = PatchDiscriminator(recipe.disc_width, recipe.disc_layers)
         self.vae.to(self.device).train()
         self.discriminator.to(self.device).train()
+        fused = True if self.device.type == "cuda" else None
         self.optimisers = {
-            "vae": torch.optim.Adam(self.vae.parameters(), recipe.rate, recipe.betas),
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), recipe.rate, recipe.betas),
+            name: torch.optim.Adam(module.parameters(), recipe.rate, recipe.betas, fused=fused)
+            for name, module in self._modules()
         }
+        self._buckets = {name: Buckets(list(m.parameters())) for name, m in self._modules() if self.world > 1}
         self.done = 0
         self.data = {"items": len(items), "sha256": digest(items)}
         self._loader = Loader(self._share, 1, self.device.type == "cuda")  # the next steps while the device computes
@@ -89,6 +92,8 @@ class VAETrainer:
             optimiser.zero_grad(set_to_none=True)
         total: dict[str, Tensor] = {}
         for start in range(0, len(windows), size):
+            if start + size >= len(windows):
+                self._send_from_now_on(adversarial)
             part = windows[start : start + size].to(self.device, non_blocking=True)
             part_noise = noise[start : start + size].to(self.device, non_blocking=True)
             fraction = len(part) / len(windows)
@@ -140,16 +145,23 @@ class VAETrainer:
     def _normalized(self, mel: Tensor) -> Tensor:
         return (mel - self.vae.data_mean) / self.vae.data_std
 
+    def _send_from_now_on(self, adversarial: bool) -> None:
+        """The last backward passes of a step are at hand: what they complete is sent while they continue."""
+        if self.world > 1:
+            self._buckets["vae"].start()
+            if adversarial:
+                self._buckets["discriminator"].start()
+
     def _apply(self, total: dict[str, Tensor], adversarial: bool) -> LossTensors:
         """Average over processes, update the networks."""
         names = sorted(total)
         values = torch.stack([total[name].float() for name in names])
         if self.world > 1:
             _average([values])
-        for name, module in self._modules():
+        for name in self.optimisers:
             if name == "vae" or adversarial:
                 if self.world > 1:
-                    _average([p.grad for p in module.parameters() if p.grad is not None])
+                    self._buckets[name].finish()
                 self.optimisers[name].step()
         return dict(zip(names, values.unbind(), strict=True))
 
