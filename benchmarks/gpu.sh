@@ -15,8 +15,8 @@ part() { name=$1; limit=$2; shift 2; echo "$name"; timeout "$limit" "$@" > "$out
 part tests 120 python -m pytest -q -m gpu tests/model_zoo/mmaudio/test_gpu.py
 part sampling-s 180 python benchmarks/mmaudio_sampling.py --device cuda --batch 1 8 32 --compile yes graphs $original
 part sampling-l 120 python benchmarks/mmaudio_sampling.py --device cuda --variant mmaudio-l-44k --batch 1 8 --compile graphs $original
-part training-s 150 python benchmarks/mmaudio_training.py --device cuda --batch 64 --steps 10 $original
-part training-l 90 python benchmarks/mmaudio_training.py --device cuda --config large_44k --batch 16 --steps 5 --skip compiled "original, compiled" "in 2 pieces" "in 4 pieces" $original
+part training-s 150 python benchmarks/mmaudio_training.py --device cuda --batch 64 --steps 6 $original
+part training-l 90 python benchmarks/mmaudio_training.py --device cuda --config large_44k --batch 16 --steps 4 --skip compiled "original, compiled" "in 2 pieces" "in 4 pieces" $original
 for offload in no yes; do
     part "memory-offload-$offload" 30 python -c "
 import torch

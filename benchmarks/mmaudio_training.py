@@ -6,9 +6,9 @@
 
 Every row is one process, random features, the step of the training loop (forward, backward, clipping, AdamW). The peak
 is that of a large matrix product in the same precision on the same device, measured here: shares compare machines,
-absolute rates don't. Ratios are against the first row: the published network (same weights, batch and optimiser) where
-``--original`` names a checkout of it, else ours uncompiled. ``--shrink H`` builds the network with hidden size H, for
-machines where the full one is no use.
+absolute rates don't. Ratios are against the first row, with which every other row takes its steps in turns: the
+published network (same weights, batch and optimiser) where ``--original`` names a checkout of it, else ours uncompiled.
+``--shrink H`` builds the network with hidden size H, for machines where the full one is no use.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from model_zoo.mmaudio.training.distributed import Cluster, wrap_parallel
 from model_zoo.mmaudio.training.mix import Batch
 from model_zoo.mmaudio.training.objective import Matching, Normaliser, adamw, gradients, update
 from model_zoo.mmaudio.training.recipe import RunSettings, read_recipe
+from model_zoo.mmaudio.training.regions import open_sizes
 from model_zoo.mmaudio.training.setup import network_config, row_shapes
 
 
@@ -55,36 +56,63 @@ def build(config: NetworkConfig, device: torch.device) -> FlowNetwork:
     return FlowNetwork(config, latent_mean=0 * one, latent_std=one, empty_string=empty).to(device)
 
 
-def seconds_per_step(
-    config: NetworkConfig, run: RunSettings, size: int, steps: int, device: torch.device, checkout: Path | None = None
-) -> tuple[float, float, int]:
-    """Median wall and processor seconds of a step after three for warming up, and peak bytes on a GPU (0 on a CPU).
+class Contender:
+    """A network with its optimiser that takes steps on one random batch.
 
-    With ``checkout`` the published network takes the steps: same weights, same batch, same optimiser.
+    With ``checkout`` it is the published network: same weights, same batch, same optimiser.
     """
-    network = build(config, device)
-    if checkout is None:
-        module = wrap_parallel(network, run, Cluster(0, 1, device))
-    else:
-        module = PublishedForTraining(network, checkout)
-        if run.compile:
-            module.compile()
-    objective = Matching(Normaliser(network.latent_mean.detach(), network.latent_std.detach()))
-    optimiser, batch = (
-        adamw(network if checkout is None else module, 1e-4, 1e-6, (0.9, 0.95), 1e-6),
-        random_batch(config, size, device),
-    )
-    times = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(3 + steps):
+
+    def __init__(
+        self, config: NetworkConfig, run: RunSettings, size: int, device: torch.device, checkout: Path | None = None
+    ) -> None:
+        self.run, self.device = run, device
+        resident = _allocated(device, peak=False)
+        network = build(config, device)
+        if checkout is None:
+            self.module = wrap_parallel(network, run, Cluster(0, 1, device))
+        else:
+            self.module = PublishedForTraining(network, checkout)
+            if run.compile:
+                self.module.compile()
+        self.objective = Matching(Normaliser(network.latent_mean.detach(), network.latent_std.detach()))
+        self.batch = random_batch(config, size, device)
+        self.optimiser = adamw(network if checkout is None else self.module, 1e-4, 1e-6, (0.9, 0.95), 1e-6)
+        self.times: list[tuple[float, float]] = []
+        for _ in range(3):  # to warm up
+            self.step()
+        self.times.clear()
+        self.memory = _allocated(device, peak=True) - resident
+
+    def step(self) -> None:
+        """Forward, backward, clipping, AdamW."""
         started, used = time.perf_counter(), time.process_time()
-        gradients(module, batch, objective, run.precision, run.accumulate)
-        update(optimiser, 1e-4, 1.0)
-        _wait(device)
-        times.append((time.perf_counter() - started, time.process_time() - used))
-    wall, processor = (sorted(values)[steps // 2] for values in zip(*times[3:], strict=True))
-    return wall, processor, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+        gradients(self.module, self.batch, self.objective, self.run.precision, self.run.accumulate)
+        update(self.optimiser, 1e-4, 1.0)
+        _wait(self.device)
+        self.times.append((time.perf_counter() - started, time.process_time() - used))
+
+    @property
+    def median(self) -> tuple[float, float]:
+        """Wall and processor seconds of a step."""
+        wall, processor = (sorted(values)[len(values) // 2] for values in zip(*self.times, strict=True))
+        return wall, processor
+
+
+def in_turns(first: Contender, other: Contender, steps: int) -> None:
+    """Steps of both, one after the other, each first every second time."""
+    first.times.clear()
+    for n in range(steps):
+        for contender in (first, other) if n % 2 else (other, first):
+            contender.step()
+
+
+def _allocated(device: torch.device, peak: bool) -> int:
+    """Bytes on a GPU now, or at most since the last call; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    found = torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return found
 
 
 def flops_per_sample(config: NetworkConfig) -> float:
@@ -149,16 +177,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{flops / 1e9:.1f} GFLOP per sample forward and backward; measured peak {peak / 1e12:.2f} TFLOP/s")
     if given.original is not None:
         rows = {"original": plain, "original, compiled": replace(plain, compile=True)} | rows
-    base = None
-    for label, run in rows.items():
-        if label in given.skip:
-            continue
-        checkout = given.original if label.startswith("original") else None
-        wall, processor, memory = seconds_per_step(config, run, given.batch, given.steps, device, checkout)
-        base = base or (wall, processor)
-        rate, used = given.batch / wall, f", {memory / 2**30:.1f} GiB" if memory else ""
-        ratios = f"{base[0] / wall:5.2f}x wall, {base[1] / processor:5.2f}x processor"
-        print(f"{label:>18}: {rate:8.2f} samples/s, {rate * flops / peak:6.1%} of peak, {ratios}{used}", flush=True)
+    first: Contender | None = None
+    with open_sizes():
+        for label, run in rows.items():
+            if label in given.skip:
+                continue
+            checkout = given.original if label.startswith("original") else None
+            other = Contender(config, run, given.batch, device, checkout)
+            first = first or other
+            in_turns(first, other, given.steps)
+            (base_wall, base_used), (wall, used) = first.median, other.median
+            rate, memory = given.batch / wall, f", {other.memory / 2**30:.1f} GiB" if other.memory else ""
+            ratios = f"{base_wall / wall:5.2f}x wall, {base_used / used:5.2f}x processor"
+            print(
+                f"{label:>18}: {rate:8.2f} samples/s, {rate * flops / peak:6.1%} of peak, {ratios}{memory}", flush=True
+            )
 
 
 if __name__ == "__main__":
