@@ -8,8 +8,6 @@ before the last gradient was ready: only these can overlap with computing. Steps
 ratio of their times says something only on an idle machine with a core per process.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os

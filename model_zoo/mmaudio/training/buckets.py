@@ -6,6 +6,7 @@ For training steps that DDP does not fit: several networks, several backward pas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -30,7 +31,8 @@ class Buckets:
         self._flying: list[tuple[dist.Work, Tensor]] = []
         for number, group in enumerate(self.groups):
             for parameter in group:
-                parameter.register_post_accumulate_grad_hook(lambda _, n=number: self._ready(n))
+                hook = partial(self._completed, number)
+                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def start(self) -> None:
         """From here on a gradient that is added to is complete."""
@@ -48,12 +50,12 @@ class Buckets:
         for group, (work, flat) in zip(self.groups, self._flying, strict=True):
             work.wait()
             flat /= world
-            for parameter, mean in zip(group, flat.split([p.numel() for p in group]), strict=True):
+            for parameter, mean in zip(group, torch.split(flat, [p.numel() for p in group]), strict=True):
                 if parameter.grad is not None:
                     parameter.grad.copy_(mean.view_as(parameter))
         self._flying = []
 
-    def _ready(self, number: int) -> None:
+    def _completed(self, number: int, _: Tensor) -> None:
         if not self._active:
             return
         self._waiting[number] -= 1

@@ -34,11 +34,11 @@ def pass_through(network: FlowNetwork, size: int, lengths: tuple[int, int, int],
             found.sum().backward()
 
 
-def graphs(depth: int, passes: list[dict[str, object]]) -> list[int]:
+def graphs(config: NetworkConfig, passes: list[dict[str, object]]) -> list[int]:
     """Graphs that have been compiled after each pass."""
     counter, after = CompileCounter(), []
     torch.compiler.reset()
-    network = FlowNetwork(replace(CONFIG, depth=depth), latent_mean=torch.zeros(4), latent_std=torch.ones(4))
+    network = FlowNetwork(config, latent_mean=torch.zeros(4), latent_std=torch.ones(4))
     compile_regions(network, counter)
     with open_sizes():
         for given in passes:
@@ -53,14 +53,14 @@ def test_other_sizes_and_lengths_compile_nothing_anew() -> None:
     A batch of 4 is as long as the clip sequence, one of 16 channels as the latent: equal by chance.
     """
     sizes: list[dict[str, object]] = [{"size": 4}, {"size": 7}, {"size": 6, "lengths": (32, 8, 16)}]
-    assert graphs(2, [*sizes, {"size": 3, "t": "expanded"}]) == [3, 3, 3, 3]
+    assert graphs(CONFIG, [*sizes, {"size": 3, "t": "expanded"}]) == [3, 3, 3, 3]
 
 
 @pytest.mark.slow
 def test_a_training_with_validation_compiles_each_kind_of_block_twice() -> None:
     passes: list[dict[str, object]] = [{"size": 12}, {"size": 12, "trained": False}, {"size": 5, "trained": False}]
     passes += [{"size": 6, "lengths": (24, 6, 16)}, {"size": 3, "trained": False, "t": "expanded"}]
-    assert graphs(5, passes) == [KINDS, 2 * KINDS, 2 * KINDS, 2 * KINDS, 2 * KINDS]
+    assert graphs(replace(CONFIG, depth=4, ffn="conv"), passes) == [KINDS, 2 * KINDS, 2 * KINDS, 2 * KINDS, 2 * KINDS]
 
 
 @pytest.fixture
