@@ -1,6 +1,6 @@
 """What two processes send each other in a training step: messages, bytes, and how much of it leaves early.
 
-    python benchmarks/training_messages.py [--hidden 128] [--steps 3]
+    python benchmarks/training_messages.py [--hidden 128] [--steps 3] [--vae 16k --vae-message 25]
 
 Two processes with gloo on the CPU. The flow network's gradients go through DDP, the VAE's through ``Buckets``; both
 also as the one message after the backward pass that is the alternative. "Early" are the bytes of all messages that left
@@ -74,11 +74,14 @@ def flow_steps(hidden: int) -> dict[str, tuple[Count, Callable[[], Any]]]:
     return found
 
 
-def vae_steps() -> dict[str, tuple[Count, Callable[[], Any]]]:
+def vae_steps(name_of_recipe: str, most: int) -> dict[str, tuple[Count, Callable[[], Any]]]:
     """Backward passes of the VAE with its messages, and with one."""
-    recipe = RECIPES["16k"]
+    recipe = RECIPES[name_of_recipe]
     found: dict[str, tuple[Count, Callable[[], Any]]] = {}
-    for name, options in (("VAE, buckets", {}), ("VAE, one message", {"most": WHOLE})):
+    for name, options in (
+        (f"VAE {name_of_recipe}, buckets", {"most": most}),
+        (f"VAE {name_of_recipe}, one message", {"most": WHOLE}),
+    ):
         torch.manual_seed(0)
         vae = VAE(recipe.vae).train()
         buckets, count = Buckets(list(vae.parameters()), **options), Count()
@@ -98,12 +101,12 @@ def _place() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def member(rank: int, port: int, hidden: int, steps: int) -> None:
+def member(rank: int, port: int, hidden: int, steps: int, vae: str, most: int) -> None:
     """One process of two."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    for rows in (flow_steps(hidden), vae_steps()):
+    for rows in (flow_steps(hidden), vae_steps(vae, most)):
         for _ in range(steps + 2):  # DDP arranges its messages anew after the first step
             for count, step in rows.values():
                 count.sizes.clear()
@@ -124,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=128, help="width of the flow network, a multiple of 64")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--vae", default="tiny", choices=sorted(RECIPES), help="recipe of the VAE")
+    parser.add_argument("--vae-message", type=float, default=1.0, help="MiB of a message of the VAE (training: 25)")
     given = parser.parse_args(arguments)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -133,7 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flush=True,
     )
     spawn = multiprocessing.get_context("spawn")
-    places = [spawn.Process(target=member, args=(rank, port, given.hidden, given.steps)) for rank in range(2)]
+    places = [
+        spawn.Process(
+            target=member, args=(rank, port, given.hidden, given.steps, given.vae, round(given.vae_message * 2**20))
+        )
+        for rank in range(2)
+    ]
     for process in places:
         process.start()
     for process in places:
