@@ -78,22 +78,20 @@ def vae_steps(name_of_recipe: str, most: int) -> dict[str, tuple[Count, Callable
     """Backward passes of the VAE with its messages, and with one."""
     recipe = RECIPES[name_of_recipe]
     found: dict[str, tuple[Count, Callable[[], Any]]] = {}
-    for name, options in (
-        (f"VAE {name_of_recipe}, buckets", {"most": most}),
-        (f"VAE {name_of_recipe}, one message", {"most": WHOLE}),
-    ):
+    for name, size in (("buckets", most), ("one message", WHOLE)):
         torch.manual_seed(0)
         vae = VAE(recipe.vae).train()
-        buckets, count = Buckets(list(vae.parameters()), **options), Count()
+        buckets, count = Buckets(list(vae.parameters()), size), Count()
         mel = torch.randn(1, recipe.mel.n_mels, 64)
 
         def step(vae: VAE = vae, buckets: Buckets = buckets, count: Count = count, mel: torch.Tensor = mel) -> None:
             buckets.start()
             (vae.decode(vae.encode(mel).mean) - mel).abs().sum().backward()
             buckets.finish()
+            assert buckets.early == buckets.sent, "a gradient never came"
             count.sizes += [sum(p.numel() * p.element_size() for p in group) for group in buckets.groups]
 
-        found[name] = count, step
+        found[f"VAE {name_of_recipe}, {name}"] = count, step
     return found
 
 
@@ -128,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=128, help="width of the flow network, a multiple of 64")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--vae", default="tiny", choices=sorted(RECIPES), help="recipe of the VAE")
-    parser.add_argument("--vae-message", type=float, default=1.0, help="MiB of a message of the VAE (training: 25)")
+    parser.add_argument("--vae-message", type=float, default=0.25, help="MiB of a message of the VAE (training: 25)")
     given = parser.parse_args(arguments)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -138,12 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flush=True,
     )
     spawn = multiprocessing.get_context("spawn")
-    places = [
-        spawn.Process(
-            target=member, args=(rank, port, given.hidden, given.steps, given.vae, round(given.vae_message * 2**20))
-        )
-        for rank in range(2)
-    ]
+    given_to_each = (port, given.hidden, given.steps, given.vae, round(given.vae_message * 2**20))
+    places = [spawn.Process(target=member, args=(rank, *given_to_each)) for rank in range(2)]
     for process in places:
         process.start()
     for process in places:
