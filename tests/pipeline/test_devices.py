@@ -12,8 +12,9 @@ import torch
 
 from av_bench.audit.content import audit_content
 from av_bench.audit.spread import make_fingerprints
-from av_bench.contracts import UsageError
+from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.engines.choose import Place, in_parts, place_of
+from av_bench.engines.ray_actors import _connect
 from av_bench.features.store import Store
 from av_bench.pipeline.make_pack import make_pack
 from av_bench.runtime.cores import cgroup_quota
@@ -73,6 +74,19 @@ def test_engines_are_named_or_refused() -> None:
         Place(engine="dask").check()
     with pytest.raises(UsageError, match="give --engine ray"):
         Place(address="auto").check()
+
+
+def test_a_cluster_that_does_not_start_in_time_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a plain Exception for it, which was reported as a fault of av-bench."""
+
+    class Busy:
+        def init(self, **options: object) -> None:
+            del options
+            raise Exception("The current node timed out during startup.\nmore")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(MissingRequirement, match=r"no cluster at this machine: The current node timed out.*up\.$"):
+        _connect(Busy(), None)
 
 
 def test_every_item_is_in_one_part_and_every_worker_gets_some() -> None:
