@@ -20,6 +20,7 @@ from av_bench.pipeline.make_pack import make_pack
 from av_bench.runtime.cores import cgroup_quota
 from av_bench.runtime.devices import parse_devices
 from av_bench.runtime.progress import Reporter
+from av_bench.training.commands import extract_features_on
 from tests.engines.toys import Copied
 from tests.media_files import write_video
 
@@ -124,7 +125,7 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
         asked.append(place)
         return Copied("cpu")
 
-    for module in ("av_bench.audit.spread", "av_bench.pipeline.make_pack"):
+    for module in ("av_bench.audit.spread", "av_bench.pipeline.make_pack", "av_bench.training.commands"):
         monkeypatch.setattr(f"{module}.engine_for", engine)
     return asked
 
@@ -152,3 +153,19 @@ def test_a_pack_of_several_workers_is_that_of_one(
     assert [len(place.devices) for place in copied] == [2]
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_training_features_of_several_workers_are_those_of_one(
+    media: Path, tmp_path: Path, copied: list[Place]
+) -> None:
+    asked: dict[str, Any] = {"set_name": "clips", "data": media, "networks": "nano", "shard_size": 2, "quiet": True}
+    for name, place in (("one", Place()), ("two", Place(("cpu", "cpu")))):
+        lines = list(extract_features_on(place, out=tmp_path / name, **asked))
+        assert lines[-1].endswith(": complete")
+    assert [len(place.devices) for place in copied] == [2]
+    folders = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert len(folders[0]) > 2
+    assert folders[0] == folders[1]
