@@ -25,7 +25,7 @@ from torch import nn
 
 import protocols
 from av_bench import registry
-from av_bench.contracts import Need
+from av_bench.contracts import Extractor, Need
 from av_bench.features.extraction import Extraction
 from av_bench.features.extractor_set import ExtractorSet
 from av_bench.features.sides import MediaFile
@@ -96,10 +96,10 @@ class RandomExtractors(ExtractorSet):
         """No hash: nothing is read."""
         return f"{name}-random"
 
-    def built(self, name: str) -> Any:
+    def single(self, name: str) -> Extractor:
         """Built on first use."""
         with random_weights():
-            return super().built(name)
+            return super().single(name)
 
 
 class Cost(NamedTuple):

@@ -1,6 +1,7 @@
 """Throughput on whatever devices are here: extractors, the whole chain, waiting, scaling, share of the device's peak.
 
     python benchmarks/throughput.py [--networks nano|paper] [--clips 16] [--devices cuda:0,cuda:1] [--processes 1,2]
+    python benchmarks/throughput.py --networks paper --only vggish,panns --clips 1 --rounds 1      # on a slow machine
 
 Prints three tables. For each extractor: clips per second of the network alone; milliseconds per clip of decoding with
 preparation (one thread), of the transfer to the device and of the forward pass; and the share of the device's peak:
@@ -45,9 +46,12 @@ SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrix product that stands for the 
 ROUNDS = 5
 
 
-def networks_of(kind: str, device: str) -> tuple[list[str], ExtractorSet]:
-    """Names and extractors of one kind on one device."""
-    names = NANO if kind == "nano" else NAMES
+def networks_of(kind: str, only: str, device: str) -> tuple[list[str], ExtractorSet]:
+    """Names and extractors of one kind on one device; ``only`` some of them, separated by commas ("": all)."""
+    known = NANO if kind == "nano" else NAMES
+    names = only.split(",") if only else known
+    if unknown := sorted(set(names) - set(known)):
+        raise SystemExit(f"--only {unknown[0]}: none of {', '.join(known)}")
     classes = {name: registry.load("extractors", name) for name in names}
     needs = [
         Need(name, next(iter(cls.outputs)), "video" if cls.modality == "video" else "reference")
@@ -56,10 +60,10 @@ def networks_of(kind: str, device: str) -> tuple[list[str], ExtractorSet]:
     return names, (ExtractorSet if kind == "nano" else RandomExtractors)(needs, device, "paper")
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall seconds of the best of a few rounds after one to warm up; the device is waited for."""
+def seconds_of(work: Callable[[], Any], device: torch.device, rounds: int = ROUNDS) -> float:
+    """Wall seconds of the best of some rounds after one to warm up; the device is waited for."""
     spent = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         started = time.perf_counter()
         work()
         finish(device)
@@ -75,7 +79,7 @@ def peak_of(device: torch.device) -> float:
         return 2 * side**3 / seconds_of(lambda: matrix @ matrix, device)
 
 
-def extractor_row(name: str, networks: ExtractorSet, paths: Sequence[Path], peak: float) -> str:
+def extractor_row(name: str, networks: ExtractorSet, paths: Sequence[Path], peak: float, rounds: int) -> str:
     """One extractor: each part on its own, with one batch as the chain forms them."""
     extractor = networks.single(name)
     requests = [extractor.video_request] if extractor.video_request is not None else []
@@ -83,8 +87,8 @@ def extractor_row(name: str, networks: ExtractorSet, paths: Sequence[Path], peak
     inputs = [extractor.prepare(decode(path, requests, SECONDS, window=SECONDS), SECONDS) for path in paths]
     reading = (time.perf_counter() - started) / len(paths)
     batch = torch.stack(inputs[: extractor.batch_size])
-    transfer = seconds_of(lambda: batch.to(extractor.device), extractor.device) / len(batch)
-    forward = seconds_of(lambda: extractor.run(inputs[: len(batch)]), extractor.device) / len(batch)
+    transfer = seconds_of(lambda: batch.to(extractor.device), extractor.device, rounds) / len(batch)
+    forward = seconds_of(lambda: extractor.run(inputs[: len(batch)]), extractor.device, rounds) / len(batch)
     with FlopCounterMode(display=False) as counter:
         extractor.run(inputs[:1])
     share = counter.get_total_flops() / forward / peak
@@ -115,10 +119,10 @@ def chain(networks: ExtractorSet, names: Sequence[str], paths: Sequence[Path]) -
     return len(paths) / wall, 1 - min(1.0, busy / wall)
 
 
-def worker(kind: str, device: str, paths: Sequence[Path], ready: Any, done: Any) -> None:
+def worker(kind: str, only: str, device: str, paths: Sequence[Path], ready: Any, done: Any) -> None:
     """One process of the scaling table: warms up, waits for the others, and says how long its clips took."""
     torch.set_num_threads(1)
-    names, networks = networks_of(kind, device)
+    names, networks = networks_of(kind, only, device)
     chain(networks, names, paths[:1])
     ready.wait()
     started = time.time()
@@ -126,11 +130,11 @@ def worker(kind: str, device: str, paths: Sequence[Path], ready: Any, done: Any)
     done.put((started, time.time()))
 
 
-def scaling(kind: str, devices: Sequence[str], paths: Sequence[Path]) -> float:
+def scaling(kind: str, only: str, devices: Sequence[str], paths: Sequence[Path]) -> float:
     """Clips per second of one process for each device, all at once, each with all the clips."""
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(len(devices)), context.Queue()
-    children = [context.Process(target=worker, args=(kind, d, paths, ready, done)) for d in devices]
+    children = [context.Process(target=worker, args=(kind, only, d, paths, ready, done)) for d in devices]
     for child in children:
         child.start()
     times = [done.get() for _ in children]
@@ -143,7 +147,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", choices=("nano", "paper"), default="nano")
+    parser.add_argument("--only", default="", help="some extractors, separated by commas [default: all]")
     parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each part, of which the best counts")
     parser.add_argument("--devices", help="separated by commas [default: all CUDA devices, else cpu]")
     parser.add_argument("--processes", default="", help="numbers of processes [default: 1 to the number of devices]")
     given = parser.parse_args()
@@ -154,19 +160,19 @@ def main() -> None:
 
     first = torch.device(devices[0])
     peak = peak_of(first)
-    names, networks = networks_of(given.networks, devices[0])
+    names, networks = networks_of(given.networks, given.only, devices[0])
     what = torch.cuda.get_device_name(first) if first.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{devices[0]}: {what}, peak {peak / 1e12:.3g} TFLOP/s in float32; {len(paths)} clips of {SECONDS:g} s")
     print("\n| extractor | clips/s | decode and prepare, ms | transfer, ms | forward, ms | share of peak |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in names:
-        print(extractor_row(name, networks, paths, peak), flush=True)
+        print(extractor_row(name, networks, paths, peak, given.rounds), flush=True)
     rate, waiting = chain(networks, names, paths)
     print(f"\nwhole chain: {rate:.2f} clips/s, {100 * waiting:.0f} % of the time outside the networks", flush=True)
     print("\n| processes | clips/s | against one |\n|---:|---:|---:|")
     alone = 0.0
     for count in [int(n) for n in given.processes.split(",") if n] or range(1, len(devices) + 1):
-        rate = scaling(given.networks, [devices[i % len(devices)] for i in range(count)], paths)
+        rate = scaling(given.networks, given.only, [devices[i % len(devices)] for i in range(count)], paths)
         alone = alone or rate
         print(f"| {count} | {rate:.2f} | {rate / alone:.2f} |", flush=True)
 

@@ -172,7 +172,10 @@ class SetDefinition:
 
 @dataclass(frozen=True)
 class SetRequest:
-    """What the user asked for: data folder, table or list file, folder of lists, progress callback."""
+    """What the user asked for: data folder, table or list file, folder of lists; callbacks for progress and remarks.
+
+    Without ``say`` a remark is a warning of the logger.
+    """
 
     data: Path | None = None
     table: Path | None = None
@@ -180,6 +183,7 @@ class SetRequest:
     limit: int | None = None
     workers: int | None = None
     progress: Callable[[int, int], None] | None = None
+    say: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import protocols
 from av_bench import registry
 from av_bench.contracts import MissingRequirement, UsageError
+from av_bench.runtime.progress import Reporter
 from protocols.definitions import SetRequest
 from protocols.lists.sources import list_file
 from protocols.readers.read import read_clips
@@ -121,15 +123,29 @@ def test_bad_tables_are_named_by_line(tmp_path: Path, table: str, message: str) 
         read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path))
 
 
-def test_captions_are_texts_and_columns_that_nobody_reads_are_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_captions_are_texts(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("id,caption,speaker\na,rain on tin,x\nb,,y\n")
+    table.write_text("id,caption\na,rain on tin\nb,\n")
     clips = read_clips(protocols.load_set("clips"), SetRequest(data=tmp_path, table=table)).clips
     assert [clip.text for clip in clips] == ["rain on tin", None]
-    (said,) = caplog.messages
-    assert "columns speaker are not used" in said
+
+
+def test_columns_that_nobody_reads_are_named_once_and_not_with_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    for name, columns, row in (("one.csv", "id,speaker", "a,x"), ("two.csv", "id,speaker,note", "a,x,y")):
+        (tmp_path / name).write_text(f"{columns}\n{row}\n")
+        asked.append(SetRequest(data=tmp_path, table=tmp_path / name))
+    definition, known = protocols.load_set("clips"), "are id, file, audio, text"
+    for request in asked:
+        read_clips(definition, replace(request, say=Reporter(quiet=True).say_once))
+    assert capsys.readouterr().err == ""
+    for request in (*asked, asked[0]):
+        read_clips(definition, replace(request, say=Reporter().say_once))
+    one, two = capsys.readouterr().err.splitlines()
+    assert f"one.csv: column speaker is not used; known {known}" in one
+    assert f"two.csv: columns note, speaker are not used; known {known}" in two
 
 
 def test_equal_stems_and_empty_folders_are_refused(tmp_path: Path) -> None:

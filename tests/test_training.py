@@ -126,7 +126,7 @@ def test_devices_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UsageError, match="'gpu' is not one of auto, cpu, cuda, cuda:N"):
         commands.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="gpu")
-    with pytest.raises(MissingRequirement, match="0 CUDA devices"):
+    with pytest.raises(MissingRequirement, match="no CUDA device"):
         commands.train_mmaudio(str(config(tmp_path)), out=tmp_path / "run", device="cuda:1")
 
 

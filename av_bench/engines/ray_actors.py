@@ -9,6 +9,7 @@ all nodes share.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,9 +96,10 @@ def _connect(ray: Any, address: str | None) -> None:
     }
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a plain one when its processes do not start in time, as on a busy machine
         first = str(error).partition("\n")[0]
-        raise MissingRequirement(f"--engine ray: no cluster at {address or 'this machine'}: {first}") from error
+        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+        raise MissingRequirement(f"--engine ray: no cluster at {where}: {first}") from error
 
 
 def _refuse_too_small(ray: Any, devices: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -27,6 +27,9 @@ _HEAD = 4096
 # Formats that name other files: what is decoded would not be what was hashed, and might come from the network.
 _LISTS = frozenset({"concat", "dash", "hls", "image2", "imf", "rtsp", "sap", "sdp", "webm_dash_manifest"})
 _OPTIONS = {"protocol_whitelist": "file"}
+# A clip is decoded by one thread, so its pictures are converted by one. PyAV 17 and later take one per core unless told
+# otherwise, which wait for each other at every picture; earlier versions have one thread and no such option.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 # What programs leave that write into a pipe and cannot come back to fill in the length: 0, or a number near the largest
 # that 31 or 32 bits hold, rounded or less the header.
 _STREAMED = (range(0, 1), range(0x7FFFF000, 0x80000000), range(0xFFFFF000, 0x100000000))

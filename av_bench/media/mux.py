@@ -57,6 +57,7 @@ def mux(video: Path, audio: Path, target: Path, seconds: float) -> None:
                 copied = _picture_stream(sink, first[1], source.streams.video[0].average_rate)
             coded = sink.add_stream("aac", rate=next((r for r in RATES if r >= rate), 48_000), layout="mono")
             coded.bit_rate = BIT_RATE
+            coded.codec_context.options = {"aac_coder": "fast"}  # half the time, and no further from the wave
             for packet in packets:
                 packet.stream = copied
                 sink.mux(packet)

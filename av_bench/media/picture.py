@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import VideoRequest
+from av_bench.media.headers import ONE_THREAD
 
 _RESIZE_CHUNK = 16  # frames resized at once ...
 _RESIZE_BYTES = 64 << 20  # ... unless they take more than this
@@ -88,7 +89,7 @@ class Picker:
 
     def _array(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if self._last is None or self._last[0] is not frame:
-            array: NDArray[Any] = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
+            array: NDArray[Any] = self._to_rgb.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
             turns = round(frame.rotation / 90) % 4
             self._last = (frame, np.rot90(array, turns) if turns else array)
         return self._last[1]

@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from av_bench.contracts import MediaError, Reason
-from av_bench.media.headers import decoder_message, jump, open_recording
+from av_bench.media.headers import ONE_THREAD, decoder_message, jump, open_recording
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -196,7 +196,9 @@ class _Pictures:
     def _thumbnail(self, frame: av.VideoFrame) -> Thumbnail:
         if self._small is None or self._small[0] is not frame:
             size = self.wish.size
-            grey = self._scale.reformat(frame, width=size, height=size, format="gray", interpolation="AREA")
+            grey = self._scale.reformat(
+                frame, width=size, height=size, format="gray", interpolation="AREA", **ONE_THREAD
+            )
             turns = round(frame.rotation / 90) % 4
             self._small = (frame, np.ascontiguousarray(np.rot90(grey.to_ndarray(), turns)))
         return self._small[1]

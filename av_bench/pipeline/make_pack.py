@@ -83,8 +83,8 @@ def make_pack(
     place = place or Place((device,))
     place.check()
     networks = measure(protocol, metrics, place.devices[0]).extractors
-    clips = read_clips(definition, SetRequest(data=data, lists=lists, limit=limit))
     reporter, store = Reporter(), home() / "store"
+    clips = read_clips(definition, SetRequest(data=data, lists=lists, limit=limit, say=reporter.say_once))
     if not place.local:
         _extract_apart(ReferenceFeatures(definition, protocol, metrics, clips.clips, store, place), reporter)
     units = units_of(clips.clips, place.devices[0])

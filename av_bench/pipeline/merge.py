@@ -14,7 +14,7 @@ from av_bench.pipeline.outcomes import read_outcomes
 from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan
 from av_bench.pipeline.run import finish
-from av_bench.pipeline.shard import from_record, shard_folder
+from av_bench.pipeline.shard import from_record, metrics_text, shard_folder
 from av_bench.pipeline.work import Finished
 from av_bench.results.record import RunFolder
 from av_bench.results.shapes import read_record
@@ -151,14 +151,10 @@ def _check(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> None:
             )
         first, its = (found["options"].get("metrics") for found in (manifests[0], manifest))
         if first != its:
+            both = f"{metrics_text(its)} (shard 0: {metrics_text(first)})"
             raise UsageError(
-                f"{where} was run with other --metrics than shard 0: {_metrics(its)} (shard 0: {_metrics(first)}); all "
-                f"shards need the same: {again}"
+                f"{where} was run with other --metrics than shard 0: {both}; all shards need the same: {again}"
             )
-
-
-def _metrics(asked: Sequence[str] | None) -> str:
-    return "all" if asked is None else ", ".join(asked)
 
 
 def _join(plan: RunPlan, split: Split, manifests: Sequence[Manifest]) -> Done:

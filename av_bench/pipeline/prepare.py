@@ -138,7 +138,9 @@ def _read_set(definition: protocols.SetDefinition, options: RunOptions, reporter
             render = Stage("render", total, reporter.quiet)
         render.advance(done - render.done)
 
-    request = SetRequest(options.data, options.table, options.lists, options.limit, options.workers, progress)
+    request = SetRequest(
+        options.data, options.table, options.lists, options.limit, options.workers, progress, reporter.say_once
+    )
     return read_clips(definition, request)
 
 

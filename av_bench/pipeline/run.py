@@ -70,7 +70,7 @@ def finish(plan: RunPlan, reporter: Reporter, done: Done) -> RunResult:
     with reporter.stage("score", 0):
         scores, *rows = score.score(plan, extraction, sides, scored, done.extra)
     if plan.source.watchable if options.videos is None else options.videos:
-        write_videos(plan.folder.path / "videos", scored, sides, plan.protocol.seconds, reporter)
+        write_videos(plan.folder.path / "videos", scored, sides, plan.protocol.seconds, plan.workers, reporter)
     _record(plan, done, sides, scored, scores, rows, reporter)
     covered = len(scored) / len(plan.clips.clips)
     complete = covered >= options.min_coverage and bool(scores["metrics"])

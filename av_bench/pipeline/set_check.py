@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def check_set(name: str, request: SetRequest, reporter: Reporter, protocol_name:
     """Decode every file of a set once. Raises UsageError and MissingRequirement as a run would."""
     definition = protocols.load_set(name)
     protocol, _ = choose_protocol(definition, protocol_name)
-    clip_set = read_clips(definition, request)
+    clip_set = read_clips(definition, replace(request, say=reporter.say_once))
     clips = clip_set.clips
     faults: list[Fault] = []
     lengths: list[float] = []

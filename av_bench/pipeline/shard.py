@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,12 @@ def run(options: RunOptions, source: SampleSource | None = None) -> RunResult:
         shard, split = choose_shard(options.shard, plan.folder.path)
         _refuse_whole(plan.folder.path)
         keep_split(plan.folder.path, split)
-        _refuse_other_run(plan, shard)
+        start = _start(plan, shard)
+        _refuse_other_run(plan, shard, start)
         plan = replace(plan, folder=RunFolder(shard_folder(plan.folder.path, shard), plan.folder.path))
         with interrupt.stoppable(), plan.folder.locked():
             try:
-                return _run_shard(plan, shard, reporter)
+                return _run_shard(plan, shard, start, reporter)
             finally:
                 plan.folder.close()
 
@@ -52,10 +54,14 @@ def shard_folder(run_folder: Path, shard: Shard) -> Path:
     return run_folder / "shards" / shard.name
 
 
-def _run_shard(plan: RunPlan, shard: Shard, reporter: Reporter) -> RunResult:
+def _start(plan: RunPlan, shard: Shard) -> dict[str, Any]:
+    """What a shard is started with (``shard.json``)."""
+    return {"shard": shard.number, "of": shard.of, "code": code(), "paths": _paths(plan), "options": to_record(plan)}
+
+
+def _run_shard(plan: RunPlan, shard: Shard, start: dict[str, Any], reporter: Reporter) -> RunResult:
     folder = plan.folder.path
     plan.folder.open(plan.spec)
-    start = {"shard": shard.number, "of": shard.of, "code": code(), "paths": _paths(plan), "options": to_record(plan)}
     _refuse_other_start(folder, start)
     token = own(folder)
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -124,17 +130,32 @@ def _refuse_whole(run_folder: Path) -> None:
         raise UsageError(f"{run_folder} was started without shards; go on without them, or choose another --out")
 
 
-def _refuse_other_run(plan: RunPlan, shard: Shard) -> None:
-    """Refuse before the work what ``merge`` would: another spec than that of the first shard that is there.
+SAME = "all shards of a run need the same: choose another --out, or remove that folder and run it again"
+
+
+def _refuse_other_run(plan: RunPlan, shard: Shard, start: Mapping[str, Any]) -> None:
+    """Refuse before the work what ``merge`` would: another spec, code, paths or metrics than the first shard's there.
 
     Shards that start at the same moment may not see each other; ``merge`` compares all of them.
     """
-    known = sorted((plan.folder.path / "shards").glob(f"*-of-{shard.of}/spec.json"))
-    other = next((path.parent for path in known if path.parent.name != shard.name), None)
-    if other is not None:
-        RunFolder(other).refuse_other(
-            plan.spec, "all shards of a run need the same: choose another --out, or remove that folder and run it again"
-        )
+    known = sorted((plan.folder.path / "shards").glob(f"*-of-{shard.of}/shard.json"))
+    other = next((path for path in known if path.parent.name != shard.name), None)
+    if other is None:
+        return
+    RunFolder(other.parent).refuse_other(plan.spec, SAME)
+    earlier = read_record(other, dict)
+    for what in ("code", "paths"):
+        if found := differing(start[what], earlier.get(what) or {}):
+            raise UsageError(f"{other.parent} was started with other {what}: {', '.join(found)}; {SAME}")
+    ours, theirs = (record.get("options", {}).get("metrics") for record in (start, earlier))
+    if ours != theirs:
+        both = f"{metrics_text(theirs)} (here {metrics_text(ours)})"
+        raise UsageError(f"{other.parent} was started with other --metrics: {both}; {SAME}")
+
+
+def metrics_text(asked: Sequence[str] | None) -> str:
+    """What --metrics asked for, in words."""
+    return "all" if asked is None else ", ".join(asked)
 
 
 def _refuse_other_start(folder: Path, start: dict[str, Any]) -> None:

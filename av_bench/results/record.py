@@ -86,6 +86,7 @@ class RunFolder:
     _ledger: Ledger = field(init=False, repr=False)
     _inputs: Inputs | None = field(default=None, init=False, repr=False)
     _together: list[Mapping[str, object]] | None = field(default=None, init=False, repr=False)
+    _generated: Mapping[tuple[str, int], dict[str, Any]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._ledger = Ledger(self.path / "ledger.jsonl")
@@ -168,6 +169,8 @@ class RunFolder:
 
     def write_line(self, line: dict[str, Any]) -> None:
         """Append a line that is made already."""
+        if line.get("stage") == "generate":
+            self._generated = None
         if self._together is not None:
             self._together.append(line)
         else:
@@ -188,12 +191,15 @@ class RunFolder:
         """Close the ledger."""
         self._ledger.close()
 
-    def last_generated(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """The latest ledger line about the generation of each (clip, k)."""
+    def last_generated(self) -> Mapping[tuple[str, int], dict[str, Any]]:
+        """The latest ledger line about the generation of each (clip, k); read again only when there are new ones."""
+        if self._generated is not None:
+            return self._generated
         found: dict[tuple[str, int], dict[str, Any]] = {}
         for _, line in read_ledger(self.path / "ledger.jsonl", "generate"):
             if isinstance(line.get("k"), int):
                 found[line["clip"], line["k"]] = line
+        self._generated = found
         return found
 
     def write_json(self, name: str, value: Mapping[str, object]) -> None:

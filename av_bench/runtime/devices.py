@@ -25,9 +25,13 @@ def check_device(device: str) -> None:
     except RuntimeError as error:
         raise UsageError(f"--device {device!r}: cpu, cuda or cuda:N is expected") from error
     if parsed.type == "cuda" and (not torch.cuda.is_available() or (parsed.index or 0) >= torch.cuda.device_count()):
-        raise MissingRequirement(
-            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
-        )
+        raise MissingRequirement(f"{device}: this machine has {_cuda_devices(torch.cuda.device_count())}; use cpu")
+
+
+def _cuda_devices(count: int) -> str:
+    if count < 2:
+        return "one CUDA device, cuda:0" if count else "no CUDA device"
+    return f"{count} CUDA devices, cuda:0 to cuda:{count - 1}"
 
 
 def parse_devices(text: str) -> tuple[str, ...]:

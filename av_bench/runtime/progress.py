@@ -11,6 +11,7 @@ from av_bench.contracts import printable
 from av_bench.runtime import interrupt
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
+_SAID: set[str] = set()  # remarks of this process
 
 
 class Stage:
@@ -62,6 +63,12 @@ class Reporter:
         """One line on stderr."""
         if not self.quiet:
             print(printable(text), file=sys.stderr, flush=True)
+
+    def say_once(self, text: str) -> None:
+        """A remark that one command needs only once, however many runs it makes."""
+        if not self.quiet and text not in _SAID:
+            _SAID.add(text)
+            self.say(text)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Stage]:

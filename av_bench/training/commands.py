@@ -265,11 +265,12 @@ def extract_features(
 
     check_device(device)
     plan = CropPlan(rule, crops, video, shard_size)
-    found = read_clips(protocols.load_set(set_name), SetRequest(data=data, table=table)).clips
+    reporter = Reporter(quiet)
+    request = SetRequest(data=data, table=table, say=reporter.say_once)
+    found = read_clips(protocols.load_set(set_name), request).clips
     clips = [replace(clip, text=clip.text or clip.label) for clip in found]  # class names are texts (section 3.5.1)
     codec, conditioner = _feature_networks(networks, rate, vae, seconds)
     encoder = MediaFeatures(codec, conditioner, seconds, device)
-    reporter = Reporter(quiet)
     for name in extract(out, clips, plan, encoder):
         reporter.say(f"{out / name}: done")
     work = prepare(out, clips, plan, encoder)

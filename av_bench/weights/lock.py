@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -81,6 +82,17 @@ def load_lock() -> dict[str, LockEntry]:
 
 
 def _load(path: Path) -> dict[str, LockEntry]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return dict(_read(path, 0, 0))  # says what is wrong
+    return dict(_read(path, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, size: int) -> dict[str, LockEntry]:
+    """Read once for all networks that look for their weights, and again when the file changes."""
+    del changed, size
     lock = {name: _entry(name, raw, path) for name, raw in read_yaml(path, LockFile).files.items()}
     places = [entry.file for entry in lock.values()]
     if len(set(places)) != len(places):

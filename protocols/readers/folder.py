@@ -8,7 +8,7 @@ of an id is the sound file of that name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def read(definition: SetDefinition, request: SetRequest) -> ClipSet:
     if table is None:
         clips, notes = _from_files(request.data, media.used)
     else:
-        clips, notes = _from_table(table, request.data, media, definition)
+        clips, notes = _from_table(table, request.data, media, definition, request.say)
     left_out = media.notes() if table is None else ()
     if not clips:
         there = f"; {left_out[0][0]} is there, but: {left_out[0][1]}" if left_out else ""
@@ -72,14 +72,15 @@ def _left_out(paths: Sequence[Path], folder: Path, why: str) -> tuple[str, ...]:
 
 
 def _from_table(
-    table: Path, folder: Path, media: Folder, definition: SetDefinition
+    table: Path, folder: Path, media: Folder, definition: SetDefinition, say: Callable[[str], None] | None
 ) -> tuple[list[Clip], tuple[str, ...]]:
     """A clip for each row, and notes on videos that no row names and on rows without one: nothing goes unnoticed."""
     rows, videos = _rows(table), by_stem(media.used)
     sounds = by_stem(list_folder(folder, AUDIO_SUFFIXES).used) if "video" not in definition.conditions else {}
     unused = sorted({printable(str(key)) for _, row in rows for key in row} - set(_COLUMNS))
     if unused:
-        log.warning("%s: columns %s are not used; known are %s", table, ", ".join(unused), ", ".join(_COLUMNS))
+        columns = f"columns {', '.join(unused)} are" if len(unused) > 1 else f"column {unused[0]} is"
+        (say or log.warning)(f"{table}: {columns} not used; known are {', '.join(_COLUMNS)}")
     seen: dict[str, int] = {}
     clips = []
     alone = _without_video(rows, media, definition)

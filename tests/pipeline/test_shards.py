@@ -230,6 +230,16 @@ def test_a_shard_of_another_run_is_refused_before_its_work(data: Path, tmp_path:
             UsageError, match=r"0-of-2 was started with a different .*all shards of a run need the same"
         ):
             av_bench.run(**options(data, tmp_path, **{"model": "silence", "shard": "1/2", **more}))
+    with pytest.raises(UsageError, match=r"other --metrics: FD-nano, .*, DeSync-nano \(here KL-nano\); all shards"):
+        av_bench.run(**options(data, tmp_path, model="silence", shard="1/2", metrics=("KL-nano",)))
+    record = json.loads((run / "shards/0-of-2/shard.json").read_text())
+    for change, message in (
+        ({"code": record["code"] | {"torch": "1.0"}}, r"other code: torch 1\.0 \(here .*\); all shards"),
+        ({"paths": record["paths"] | {"data": "/mnt/b"}}, r"other paths: data /mnt/b \(here .*\); all shards"),
+    ):
+        (run / "shards/0-of-2/shard.json").write_text(json.dumps(record | change))
+        with pytest.raises(UsageError, match=message):
+            av_bench.run(**options(data, tmp_path, model="silence", shard="1/2"))
     assert not (run / "shards/1-of-2").exists()
 
 
