@@ -37,6 +37,7 @@ from model_zoo.mmaudio.config import SAMPLE_RATES, VARIANTS, NetworkConfig, Rate
 from model_zoo.mmaudio.flow import matching
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.published import ARRANGE_ON
 from model_zoo.mmaudio.sampling.settings import Compile, Precision, Settings
 
 SECONDS, SEED = 8.0, 1
@@ -178,7 +179,8 @@ def ours(work: Work, how: Compile, precision: Precision | None = None) -> Callab
     )
     config = work.network.config
     codec, conditioner = LatentsAsSound(work.rate, config), RandomText(work.rate, config)
-    model = MMAudio("ours", copy.deepcopy(work.network), codec, conditioner, settings)  # its weights change type
+    network = copy.deepcopy(work.network)  # it is taken apart
+    model = MMAudio("ours", network, codec, conditioner, settings, arrange_on=ARRANGE_ON)
     model.place(str(work.device))
 
     def run() -> Tensor:

@@ -44,7 +44,13 @@ class MMAudioNano(MMAudio):
         settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(
-            "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
+            "mmaudio-nano",
+            network,
+            codec,
+            NanoConditioner(sight),
+            settings,
+            training_sets=("impacts/train",),
+            arrange_on=frozenset({"cuda"}),  # on a CPU samples keep their bytes
         )
         self.identity = _identity(Path(weights), (network, codec, sight))
         self.place(device)

@@ -21,6 +21,7 @@ from av_bench.runtime.devices import cast_once, finish, own_stream, single_preci
 from av_bench.runtime.prefetch import prefetch_map
 from model_zoo.mmaudio.flow import matching, solvers
 from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
+from model_zoo.mmaudio.flow.products import best_for
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling import windows
 from model_zoo.mmaudio.sampling.inputs import InputReader, Inputs, check_clips
@@ -53,6 +54,7 @@ class MMAudio(Generator):
     identity: str = ""  # changes with the weights: samples of others are not taken for its own
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     half: bool = False  # products of the flow network in bf16; ``place`` decides
+    arrange_on: frozenset[str] = frozenset()  # device types where the network is taken apart (``FlowNetwork.arrange``)
     seconds: float = 8.0
     watchable: bool = True
     options: ClassVar[Mapping[str, str]] = OPTIONS
@@ -83,13 +85,16 @@ class MMAudio(Generator):
             self.store = Store(root)
 
     def place(self, device: str) -> None:
-        """Move everything to a device; with bf16 the network's weights become bf16 for good."""
+        """Move everything to a device; with bf16 the network's weights become bf16 for good, and where it is to be
+        arranged it can afterwards only sample."""
         self.device = torch.device(device)
         self.half = self.settings.half(self.device)
         usual = self.half == (self.device.type == "cuda")
         self.identity = self.identity.partition("@")[0] + ("" if usual else f"@{'bf16' if self.half else 'fp32'}")
         # clips of one call: on a GPU several full batches, between which nothing waits
         self.chunk = 16 if self.device.type == "cpu" else 8 * self.settings.batch
+        if self.device.type in self.arrange_on:
+            self.network.arrange(best_for(self.device, self.half, self.settings.compile != "no"))
         if self.half:
             cast_once(self.network)
         resting = torch.device("cpu") if self._offload else self.device
@@ -236,7 +241,7 @@ class MMAudio(Generator):
         """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
         guided, strength, cut = self.settings.guided, self.settings.cfg, self.windows
         fade = cut.weights().to(noise.device)
-        groups = self._groups(len(noise) * len(cut), condition)
+        groups = [(rows, self.network.ready(part)) for rows, part in self._groups(len(noise) * len(cut), condition)]
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             parts, times = cut.split(x), t.repeat_interleave(len(cut))
