@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,6 +49,10 @@ class Preprocessed:
         """Some rows of the batch."""
         sync = None if self.sync is None else self.sync[part]
         return Preprocessed(self.clip[part], sync, self.text[part], self.pooled_clip[part], self.pooled_text[part])
+
+
+Flow = Callable[[Tensor, Tensor, Preprocessed | Ready], Tensor]
+"""Latents ``(B, N, C)``, times ``(B,)`` and conditions to velocities: ``FlowNetwork.flow``, compiled or not."""
 
 
 class FlowNetwork(nn.Module):

@@ -60,7 +60,7 @@ class MMAudioNano(MMAudio):
         if len(self.windows) == 1:  # all 8 s of latents, whatever is asked; ``_decode`` cuts the wave
             frames = self.codec.latent_len(whole_stretch(seconds))
             self.windows = replace(self.windows, frames=frames, total=frames)
-            self.network.set_lengths(frames, *self.conditioner.lengths(seconds))
+            self._set_lengths(frames, *self.conditioner.lengths(seconds))
 
 
 def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
