@@ -26,6 +26,7 @@ _FILTERS: dict[Tile, list[list[float]]] = {
         [0, 0, 1],
     ],
 }
+_ROWS = 256  # a packed weight expects about so many; not those of the first call, on which last bits would depend
 _AT_ONE = 1  # the product that enters every output with factor 1: a bias is added there
 
 
@@ -73,8 +74,7 @@ class Product(nn.Module):
         if not self.pack or x.device.type != "cpu":
             return functional.linear(x, self.weight, self.bias)
         if self._packed is None:
-            rows = x.numel() // x.shape[-1]
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, _ROWS)
             self.weight = self.weight.new_empty(0)
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
         return found
