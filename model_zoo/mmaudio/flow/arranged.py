@@ -10,7 +10,7 @@ rounding only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,6 @@ from model_zoo.mmaudio.flow.blocks import (
 )
 from model_zoo.mmaudio.flow.products import How, Product, TiledConv
 from model_zoo.mmaudio.flow.ready import Ready
-
-if TYPE_CHECKING:
-    from model_zoo.mmaudio.flow.network import FlowNetwork
 
 _SCALES = (1, 4)  # of shift, scale, gate, shift, scale, gate: those that 1 is added to
 Modulation = Sequence[Tensor]
@@ -194,20 +191,22 @@ def _streams(block: nn.Module) -> list[StreamBlock]:
 class Arranged(nn.Module):
     """See the module: what ``FlowNetwork.flow`` does between the embedded time and the velocity."""
 
-    def __init__(self, network: FlowNetwork, how: How) -> None:
-        """Takes the network's blocks apart one by one, so that memory holds their weights about once."""
+    def __init__(
+        self, entrance: nn.Sequential, joint: nn.ModuleList, fused: nn.ModuleList, final: FinalLayer, how: How
+    ) -> None:
+        """From the parts of a ``FlowNetwork``. Blocks leave their lists one by one: memory holds weights about once."""
         super().__init__()
-        self.kind, self.shape = how.kind, (network.config.hidden,)
-        shared = [_modulation(part) for block in network.joint_blocks for part in _streams(block)[1:]]
-        shared.append(_modulation(network.final_layer))
+        self.kind, self.shape = how.kind, final.norm.normalized_shape
+        shared = [_modulation(part) for block in joint for part in _streams(block)[1:]]
+        shared.append(_modulation(final))
         weights, biases = zip(*shared, strict=True)
         self.everywhere = Product(torch.cat(weights), torch.cat(biases), how)
         self.sizes = [len(bias) for bias in biases]
-        convolution, activation, mlp = network.audio_input_proj
+        convolution, activation, mlp = entrance
         self.enter = nn.Sequential(convolution.to(how.kind), activation, JoinedMLP(cast(GatedMLP, mlp), how))
-        self.leave = network.final_layer.conv.to(how.kind)
+        self.leave = final.conv.to(how.kind)
         self.blocks = nn.ModuleList()
-        for blocks in (network.joint_blocks, network.fused_blocks):
+        for blocks in (joint, fused):
             for i in range(len(blocks)):
                 self.blocks.append(Block(_streams(blocks[i]), how))
                 blocks[i] = nn.Identity()

@@ -163,7 +163,8 @@ class FlowNetwork(nn.Module):
         """Take the network apart into one of fewer and larger operations, for good: it can project conditions and give
         velocities, as before up to rounding, but neither be trained nor saved any more."""
         if self.arranged is None:
-            self.arranged = Arranged(self, how)
+            parts = self.audio_input_proj, self.joint_blocks, self.fused_blocks, self.final_layer
+            self.arranged = Arranged(*parts, how)
             del self.joint_blocks, self.fused_blocks, self.audio_input_proj, self.final_layer
             self._set_tables()
 
