@@ -29,7 +29,7 @@ if [ "$dry" ]; then
     part counts 600 python benchmarks/mmaudio_counts.py --variant mmaudio-s-16k --parts flow
     sampling sampling-s 600 --shrink 64 --steps 1 --repeat 1 --batch 1 2 --compile no
     sampling sampling-l 600 --shrink 64 --steps 1 --repeat 1 --variant mmaudio-l-44k
-    training training-s 600 --shrink 64 --batch 2 --steps 1 --precision fp32 --skip compiled "original, compiled"
+    training training-s 600 --shrink 64 --batch 4 --steps 1 --precision fp32 --skip compiled "original, compiled"
     training training-l 600 --shrink 64 --config large_44k --batch 4 --steps 1 --precision fp32 --skip compiled "original, compiled"
 else
     python -c "import torch; print(torch.__version__, torch.cuda.get_device_name(0))" > "$out/machine.txt" || exit 4

@@ -64,7 +64,7 @@ def test_a_replay_reads_what_the_call_was_given(arranged: bool) -> None:
 
 
 @torch.no_grad()
-def test_where_recording_fails_steps_are_launched_as_ever() -> None:
+def test_where_recording_fails_steps_are_launched_one_by_one() -> None:
     def refuse(_run: Callable[[], Tensor], _device: torch.device) -> tuple[Tensor, Callable[[], object]]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
