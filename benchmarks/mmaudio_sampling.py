@@ -4,11 +4,13 @@
     python benchmarks/mmaudio_sampling.py --variant mmaudio-s-16k --device cpu --shrink 64 --steps 5
     python benchmarks/mmaudio_sampling.py --steps 1 --half --original MMAudio/     # a checkout of hkchengrex/MMAudio
 
-Random weights and conditions (speed does not depend on the values); the flow network alone, without feature networks
+Random weights and conditions (those of a clip with video and text); the flow network alone, without feature networks
 and codec. Every row makes the same samples from the same noise, which is checked. On a GPU the plain implementation
 runs twice, in full float32 and under bf16 autocast with float32 weights. ``--half`` adds ours with ``precision=bf16``.
-``--original`` adds the published network from a checkout, with the same weights, sampled as it samples itself (one pass
-after the other); without it the row is left out. Ratios are against both plain rows and the original.
+"Not arranged" is the network as it is trained; at batch 1 on a GPU "ours" replays a recorded graph per step, and
+``--compile no`` adds the same without. ``--original`` adds the published network from a checkout, with the same
+weights, sampled as it samples itself (one pass after the other); without it the row is left out. Ratios are against the
+plain rows and the original.
 
 Times are medians of ``--repeat`` runs after a warm-up, the rows taking turns so that other load meets all of them.
 Ratios are what compares, of wall time and of processor time (which other load disturbs least); seconds are those of
@@ -37,6 +39,8 @@ from model_zoo.mmaudio.config import SAMPLE_RATES, VARIANTS, NetworkConfig, Rate
 from model_zoo.mmaudio.flow import matching
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.sampling.generator import MMAudio
+from model_zoo.mmaudio.sampling.inputs import Inputs
+from model_zoo.mmaudio.sampling.published import ARRANGE_ON
 from model_zoo.mmaudio.sampling.settings import Compile, Precision, Settings
 
 SECONDS, SEED = 8.0, 1
@@ -68,15 +72,15 @@ class LatentsAsSound:
         return self
 
 
-class RandomText:
-    """A conditioner without networks: tokens drawn from the text. Missing video costs the flow network the same."""
+class NoNetworks:
+    """A conditioner that only knows how many tokens there are: ``Sampled`` draws them."""
 
     requests: tuple[VideoRequest, ...] = ()
     fingerprint, precision = "random", "fp32"
     device = torch.device("cpu")
 
-    def __init__(self, rate: Rate, config: NetworkConfig) -> None:
-        self.rate, self.shape = rate, (config.text_len, config.text_dim)
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
 
     def lengths(self, seconds: float) -> tuple[int, int]:
         """CLIP and sync tokens."""
@@ -87,13 +91,33 @@ class RandomText:
         raise NotImplementedError
 
     def text(self, text: str) -> Tensor:
-        """``(text_len, text_dim)``."""
-        return torch.randn(self.shape, generator=torch.Generator().manual_seed(len(text))) / 32
+        """Nor a text."""
+        raise NotImplementedError
 
-    def to(self, device: torch.device) -> RandomText:
+    def to(self, device: torch.device) -> NoNetworks:
         """Nothing to move."""
         del device
         return self
+
+
+def tokens(config: NetworkConfig, clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
+    """Random CLIP, sync and text tokens of a clip, as those of a video and a text."""
+    generator = torch.Generator().manual_seed(int(clip.id[1:]))
+    shapes = (
+        (config.clip_len, config.clip_dim),
+        (config.sync_len, config.sync_dim),
+        (config.text_len, config.text_dim),
+    )
+    clip_tokens, sync, text = (torch.randn(shape, generator=generator) for shape in shapes)
+    return clip_tokens / 32, sync, text / 32
+
+
+class Sampled(MMAudio):
+    """The generator whose conditions are drawn instead of computed."""
+
+    def _read(self, clip: Clip) -> Inputs:
+        visual, sync, text = (value[None] for value in tokens(self.network.config, clip))
+        return Inputs(clip, visual, sync, text)
 
 
 @dataclass(frozen=True)
@@ -109,8 +133,13 @@ class Work:
 
     @property
     def clips(self) -> tuple[Clip, ...]:
-        """Clips with text."""
-        return tuple(Clip(f"c{i:04d}", text="x" * (i + 1)) for i in range(self.size))
+        """Clips with nothing but a name."""
+        return tuple(Clip(f"c{i:04d}") for i in range(self.size))
+
+    def raw(self) -> list[Tensor]:
+        """CLIP, sync and text tokens of all clips, on the device."""
+        rows = [tokens(self.network.config, clip) for clip in self.clips]
+        return [torch.stack(parts).to(self.device) for parts in zip(*rows, strict=True)]
 
 
 def build(config: NetworkConfig, device: torch.device) -> FlowNetwork:
@@ -134,12 +163,8 @@ def reference(work: Work, half: bool = False) -> Tensor:
     network, config, device = work.network, work.network.config, work.device
     shape = (config.latent_len, config.latent_dim)
     x = torch.stack([matching.noise(shape, SEED, clip.id) for clip in work.clips]).to(device)
-    encode = RandomText(work.rate, config).text
-    text = torch.stack([encode(str(clip.text)) for clip in work.clips]).to(device)
-    clip = network.empty_clip_feat.expand(len(x), config.clip_len, -1)
-    sync = network.empty_sync_feat.expand(len(x), config.sync_len, -1)
     with single_precision(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-        real, empty = network.preprocess(clip, sync, text), network.empty(len(x))
+        real, empty = network.preprocess(*work.raw()), network.empty(len(x))
         times = torch.linspace(0, 1, work.steps + 1, device=device)
         for k in range(work.steps):
             t = times[k].expand(len(x))
@@ -156,12 +181,9 @@ def original(work: Work, checkout: Path) -> Callable[[], Tensor]:
 
     @torch.no_grad()
     def run() -> Tensor:
-        size, encode = work.size, RandomText(work.rate, c).text
-        text = torch.stack([encode(str(clip.text)) for clip in work.clips]).to(device)
         noise = [matching.noise((c.latent_len, c.latent_dim), SEED, clip.id) for clip in work.clips]
         x = torch.stack(noise).to(device)
-        clip, sync = network.get_empty_clip_sequence(size), network.get_empty_sync_sequence(size)
-        real, empty = network.preprocess_conditions(clip, sync, text), network.get_empty_conditions(size)
+        real, empty = network.preprocess_conditions(*work.raw()), network.get_empty_conditions(work.size)
         times = torch.linspace(0, 1, work.steps + 1)
         for k in range(work.steps):
             flow = network.ode_wrapper(times[k], x, real, empty, work.guidance)
@@ -171,14 +193,13 @@ def original(work: Work, checkout: Path) -> Callable[[], Tensor]:
     return run
 
 
-def ours(work: Work, how: Compile, precision: Precision | None = None) -> Callable[[], Tensor]:
+def ours(work: Work, how: Compile, precision: Precision | None = None, arranged: bool = True) -> Callable[[], Tensor]:
     """The generator as users run it, from clips to waves; returns latents for the comparison."""
-    settings = Settings(
-        steps=work.steps, cfg=work.guidance, conditions="text", batch=work.size, compile=how, precision=precision
-    )
+    settings = Settings(steps=work.steps, cfg=work.guidance, batch=work.size, compile=how, precision=precision)
     config = work.network.config
-    codec, conditioner = LatentsAsSound(work.rate, config), RandomText(work.rate, config)
-    model = MMAudio("ours", copy.deepcopy(work.network), codec, conditioner, settings)  # its weights change type
+    codec, conditioner = LatentsAsSound(work.rate, config), NoNetworks(work.rate)
+    network = copy.deepcopy(work.network)  # it is taken apart
+    model = Sampled("ours", network, codec, conditioner, settings, arrange_on=ARRANGE_ON if arranged else frozenset())
     model.place(str(work.device))
 
     def run() -> Tensor:
@@ -225,7 +246,8 @@ def measure(
     rows: dict[str, Callable[[], Tensor]] = {PLAIN: lambda: reference(work)}
     if work.device.type == "cuda":
         rows[f"{PLAIN}, bf16"] = lambda: reference(work, half=True)
-    rows["ours"] = ours(work, "no")
+    rows["ours"] = ours(work, "auto")
+    rows["ours, not arranged"] = ours(work, "no", arranged=False)
     rows |= {f"ours, compile={how}": ours(work, how) for how in compiled}
     if half:
         rows["ours, bf16"] = ours(work, "no", "bf16")
@@ -257,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cfg", type=float, default=4.5)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--shrink", type=int, help="hidden size of a smaller network (a multiple of 64)")
-    parser.add_argument("--compile", nargs="*", default=[], choices=["yes", "graphs"], help="also compiled")
+    parser.add_argument("--compile", nargs="*", default=[], choices=["no", "yes", "graphs"], help="also with these")
     parser.add_argument("--half", action="store_true", help="also with precision=bf16")
     parser.add_argument("--original", type=Path, help="checkout of hkchengrex/MMAudio to compare with")
     given = parser.parse_args(arguments)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from av_bench.contracts import UsageError
 from av_bench.weights.fill import fill
 from model_zoo.mmaudio.config import SYNC_TOKENS, NetworkConfig
+from model_zoo.mmaudio.flow.arranged import Arranged
 from model_zoo.mmaudio.flow.blocks import ChannelLastConv, FinalLayer, GatedMLP, JointBlock, StreamBlock, TimeEmbedding
 from model_zoo.mmaudio.flow.few_step import FewStep
+from model_zoo.mmaudio.flow.products import How
+from model_zoo.mmaudio.flow.ready import Ready, distinct, repeated, resample
 from model_zoo.mmaudio.flow.rope import rotations
 
 DERIVED = ("t_embed.freqs", "latent_rot", "clip_rot")  # buffers that some official files carry
@@ -50,6 +52,10 @@ class Preprocessed:
         return Preprocessed(self.clip[part], sync, self.text[part], self.pooled_clip[part], self.pooled_text[part])
 
 
+Flow = Callable[[Tensor, Tensor, Preprocessed | Ready], Tensor]
+"""Latents ``(B, N, C)``, times ``(B,)`` and conditions to velocities: ``FlowNetwork.flow``, compiled or not."""
+
+
 class FlowNetwork(nn.Module):
     """Velocity of the audio latent given time, video, sync features and text."""
 
@@ -69,6 +75,7 @@ class FlowNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.few_step: FewStep | None = None  # of weights that are made for a few large steps
+        self.arranged: Arranged | None = None
         h = config.hidden
         self._input_projections(config)
         self.clip_cond_proj, self.text_cond_proj = nn.Linear(h, h), nn.Linear(h, h)
@@ -150,6 +157,37 @@ class FlowNetwork(nn.Module):
             visual = rotations(config.visual_len, config.head_dim, scale).to(device)
         self.register_buffer("latent_rot", latent, persistent=False)
         self.register_buffer("clip_rot", visual, persistent=False)
+        self._set_tables()
+
+    # ------------------------------------------------------------------ for sampling only
+
+    def arrange(self, how: How) -> None:
+        """Take the network apart into one of fewer and larger operations, for good: it can project conditions and give
+        velocities, as before up to rounding, but neither be trained nor saved any more."""
+        if self.arranged is None:
+            parts = self.audio_input_proj, self.joint_blocks, self.fused_blocks, self.final_layer
+            self.arranged = Arranged(*parts, how)
+            del self.joint_blocks, self.fused_blocks, self.audio_input_proj, self.final_layer
+            self._set_tables()
+
+    def _set_tables(self) -> None:
+        if self.arranged is None:
+            return
+        config, rotated = self.config, self.config.rope != "none"
+        latent, visual = (self.latent_rot, self.clip_rot) if rotated else (None, None)
+        self.arranged.set_rotations([(latent, config.latent_len), (visual, config.visual_len), (None, config.text_len)])
+
+    def ready(self, pre: Preprocessed | Ready) -> Preprocessed | Ready:
+        """What ``flow`` wants besides latent and time at every step of a sample: of an arranged network, all that does
+        not depend on them."""
+        if self.arranged is None or isinstance(pre, Ready):
+            return pre
+        kind, fixed = self.arranged.kind, self.global_cond_mlp(pre.pooled_clip + pre.pooled_text)
+        sync, owner = pre.sync, torch.arange(len(fixed), device=fixed.device)
+        place = owner
+        if sync is not None:
+            sync, owner, place = distinct(sync) if sync.device.type == "cpu" else repeated(sync, self.config.sync_len)
+        return Ready(pre.clip.to(kind), pre.text.to(kind), fixed, sync, owner, place)
 
     # ------------------------------------------------------------------ conditions
 
@@ -178,7 +216,7 @@ class FlowNetwork(nn.Module):
         if self.config.sync != "sum":
             result: Tensor = self.clip_input_proj(clip)
             return result
-        at_sync_rate = _resample(clip, self.config.sync_len)
+        at_sync_rate = resample(clip, self.config.sync_len)
         first, *rest = self.clip_input_proj
         x = first(at_sync_rate) + self.sync_input_proj(sync)
         for module in rest:
@@ -190,7 +228,7 @@ class FlowNetwork(nn.Module):
         if self.config.sync != "module":
             return None
         placed = (sync.reshape(len(sync), -1, SYNC_TOKENS, sync.shape[2]) + self.sync_pos_emb).flatten(1, 2)
-        return _resample(self.sync_input_proj(placed), self.config.latent_len).contiguous()  # every block reads it
+        return resample(self.sync_input_proj(placed), self.config.latent_len).contiguous()  # every block reads it
 
     def empty(self, batch: int, negative_text: Tensor | None = None) -> Preprocessed:
         """The unconditional pass: empty video and sync, and an empty or negative text ``(B or 1, Lt, text_dim)``."""
@@ -204,12 +242,19 @@ class FlowNetwork(nn.Module):
 
     # ------------------------------------------------------------------ velocity
 
-    def flow(self, latent: Tensor, t: Tensor, pre: Preprocessed) -> Tensor:
+    def flow(self, latent: Tensor, t: Tensor, pre: Preprocessed | Ready) -> Tensor:
         """Velocity ``(B, N, C)`` of a normalised latent ``(B, N, C)`` at times ``(B,)``."""
         if latent.shape[1] != self.config.latent_len:
             raise UsageError(
                 f"latent has {latent.shape[1]} frames, the network is set to {self.config.latent_len} (set_lengths)"
             )
+        if self.arranged is not None:
+            given, time = self.ready(pre), self.t_embed(t)
+            with torch.autocast(latent.device.type, enabled=False):
+                made: Tensor = self.arranged(latent, time, given)
+            return made
+        if isinstance(pre, Ready):
+            raise UsageError("these conditions were made ready for an arranged network, and this one is not")
         rotated = self.config.rope != "none"
         latent_rot, clip_rot = (self.latent_rot, self.clip_rot) if rotated else (None, None)
         x, clip, text = self.audio_input_proj(latent), pre.clip, pre.text
@@ -261,8 +306,3 @@ class FlowNetwork(nn.Module):
         """Strict load of a published state dict; BadWeights names missing and extra keys."""
         own = {key: value for key, value in state.items() if key not in DERIVED}
         fill(self, own, where, copy=True)
-
-
-def _resample(x: Tensor, length: int) -> Tensor:
-    """Nearest token in time, ``(B, L, C)`` -> ``(B, length, C)``."""
-    return functional.interpolate(x.transpose(1, 2), size=length, mode="nearest-exact").transpose(1, 2)

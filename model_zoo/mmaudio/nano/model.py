@@ -44,7 +44,13 @@ class MMAudioNano(MMAudio):
         settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), cfg=GUIDANCE)
         network, codec, sight = load(Path(weights))
         super().__init__(
-            "mmaudio-nano", network, codec, NanoConditioner(sight), settings, training_sets=("impacts/train",)
+            "mmaudio-nano",
+            network,
+            codec,
+            NanoConditioner(sight),
+            settings,
+            training_sets=("impacts/train",),
+            arrange_on=frozenset({"cuda"}),  # on a CPU samples keep their bytes
         )
         self.identity = _identity(Path(weights), (network, codec, sight))
         self.place(device)
@@ -54,7 +60,7 @@ class MMAudioNano(MMAudio):
         if len(self.windows) == 1:  # all 8 s of latents, whatever is asked; ``_decode`` cuts the wave
             frames = self.codec.latent_len(whole_stretch(seconds))
             self.windows = replace(self.windows, frames=frames, total=frames)
-            self.network.set_lengths(frames, *self.conditioner.lengths(seconds))
+            self._set_lengths(frames, *self.conditioner.lengths(seconds))
 
 
 def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:

@@ -19,12 +19,15 @@ from av_bench.contracts import Clip, ClipSet, Generated, Generator, Modality, Re
 from av_bench.features.store import Store
 from av_bench.runtime.devices import cast_once, finish, own_stream, single_precision
 from av_bench.runtime.prefetch import prefetch_map
-from model_zoo.mmaudio.flow import matching, solvers
-from model_zoo.mmaudio.flow.network import FlowNetwork, Preprocessed
+from model_zoo.mmaudio.flow import matching
+from model_zoo.mmaudio.flow.network import Flow, FlowNetwork, Preprocessed
+from model_zoo.mmaudio.flow.products import best_for
 from model_zoo.mmaudio.interfaces import Codec, Conditioner
 from model_zoo.mmaudio.sampling import windows
 from model_zoo.mmaudio.sampling.inputs import InputReader, Inputs, check_clips
+from model_zoo.mmaudio.sampling.recorded import Recorded
 from model_zoo.mmaudio.sampling.settings import OPTIONS, OVERLAP, Conditions, Settings, compiled
+from model_zoo.mmaudio.sampling.solve import solve
 
 WARM_UP = 2  # samples before seconds per sample count, as for every other generator
 READERS = 3  # threads that decode videos for a GPU
@@ -53,6 +56,7 @@ class MMAudio(Generator):
     identity: str = ""  # changes with the weights: samples of others are not taken for its own
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     half: bool = False  # products of the flow network in bf16; ``place`` decides
+    arrange_on: frozenset[str] = frozenset()  # device types where the network is taken apart (``FlowNetwork.arrange``)
     seconds: float = 8.0
     watchable: bool = True
     options: ClassVar[Mapping[str, str]] = OPTIONS
@@ -70,7 +74,7 @@ class MMAudio(Generator):
         self.parameters = sum(p.numel() for p in self.network.parameters())
         self._negative: Tensor | None = None
         self._warm = 0  # samples made so far: the first ones are not timed
-        self._flow = compiled(self.network.flow, self.settings.compile)
+        self._flow: Flow = compiled(self.network.flow, self.settings.compile)
         self._plan(self.seconds)
 
     def describe(self, folder: Path) -> dict[str, Any]:
@@ -84,18 +88,23 @@ class MMAudio(Generator):
             self.store = Store(root)
 
     def place(self, device: str) -> None:
-        """Move everything to a device; with bf16 the network's weights become bf16 for good."""
+        """Move everything to a device; with bf16 the network's weights become bf16 for good, and where it is to be
+        arranged it can afterwards only sample."""
         self.device = torch.device(device)
         self.half = self.settings.half(self.device)
         usual = self.half == (self.device.type == "cuda")
         self.identity = self.identity.partition("@")[0] + ("" if usual else f"@{'bf16' if self.half else 'fp32'}")
         # clips of one call: on a GPU several full batches, between which nothing waits
         self.chunk = 16 if self.device.type == "cpu" else 8 * self.settings.batch
+        if self.device.type in self.arrange_on:
+            self.network.arrange(best_for(self.device, self.half, self.settings.compiles))
         if self.half:
             cast_once(self.network)
         resting = torch.device("cpu") if self._offload else self.device
         for part in (self.network, self.codec, self.conditioner):
             part.to(resting)
+        if self.settings.records(self.device):
+            self._flow = Recorded(self.network.flow)
         finish(self.device)
 
     @property
@@ -135,7 +144,12 @@ class MMAudio(Generator):
         frames = self.codec.latent_len(stretch)
         total = self.codec.latent_len(seconds)
         self.windows = windows.plan(seconds, self.settings.window, OVERLAP, frames, total)
-        self.network.set_lengths(frames, *self.conditioner.lengths(stretch))
+        self._set_lengths(frames, *self.conditioner.lengths(stretch))
+
+    def _set_lengths(self, *tokens: int) -> None:
+        self.network.set_lengths(*tokens)
+        if isinstance(self._flow, Recorded):
+            self._flow.forget()
 
     # ------------------------------------------------------------------ from clips to samples
 
@@ -194,7 +208,7 @@ class MMAudio(Generator):
         if not usable:
             return jobs, None, 0.0
         # A compiled network is compiled for one batch size: a smaller batch is filled up.
-        filled = self._at_once - len(usable) if self.settings.compile != "no" else 0
+        filled = self._at_once - len(usable) if self.settings.compiles else 0
         rows = usable + usable[-1:] * filled
         shape = (self.windows.total, self.codec.latent_dim)
         noise = torch.stack([matching.noise(shape, seed, inputs.clip.id, k) for inputs, k in rows]).to(self.device)
@@ -234,37 +248,8 @@ class MMAudio(Generator):
         return self._negative
 
     def _solve(self, noise: Tensor, condition: Preprocessed) -> Tensor:
-        """From noise to a normalised latent. Conditional and unconditional pass are one batch."""
-        guided, strength, cut = self.settings.guided, self.settings.cfg, self.windows
-        fade = cut.weights().to(noise.device)
-        groups = self._groups(len(noise) * len(cut), condition)
-
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            parts, times = cut.split(x), t.repeat_interleave(len(cut))
-            found = []
-            for rows, given in groups:
-                some, when = parts[rows], times[rows]
-                if not guided:
-                    found.append(self._flow(some, when, given).float())
-                    continue
-                real, empty = self._flow(torch.cat([some, some]), torch.cat([when, when]), given).float().chunk(2)
-                found.append(empty + strength * (real - empty))
-            return cut.merge(torch.cat(found), fade)
-
-        if self.settings.solver == "adaptive":
-            return solvers.adaptive(velocity, noise)
-        return solvers.WITH_STEPS[self.settings.solver](velocity, noise, self.settings.steps)
-
-    def _groups(self, windows: int, condition: Preprocessed) -> list[tuple[slice, Preprocessed]]:
-        """At most ``batch`` windows at once, with their conditions: memory does not grow with the length of a clip."""
-        batch = self.settings.batch
-        parts = [slice(i, min(i + batch, windows)) for i in range(0, windows, batch)]
-        if len(parts) == 1:
-            return [(parts[0], condition)]
-        if not self.settings.guided:
-            return [(part, condition.rows(part)) for part in parts]
-        real, empty = condition.rows(slice(0, windows)), condition.rows(slice(windows, 2 * windows))
-        return [(part, real.rows(part).join(empty.rows(part))) for part in parts]
+        """From noise to a normalised latent."""
+        return solve(self._flow, self.network.ready, noise, condition, self.settings, self.windows)
 
     @torch.no_grad()
     def _decode(self, jobs: Sequence[tuple[Inputs, int]], latent: Tensor | None, seconds: float) -> list[Generated]:

@@ -22,6 +22,7 @@ from model_zoo.mmaudio.sampling.settings import Settings, read_settings
 from model_zoo.options import PUBLISHED_MMAUDIO
 
 TRAINING_SETS = ("vggsound/train", "audiocaps/train", "audioset/train", "clotho/train", "wavcaps")
+ARRANGE_ON = frozenset({"cpu", "cuda"})
 LONGEST = 10.0  # seconds in one piece, as in the paper: 8 s for VGGSound, 10 s for AudioCaps (sections 3.6 and 4.2)
 VAES = {
     "16k": ("mmaudio-vae-16k", "mmaudio-vocoder-16k"),
@@ -105,7 +106,9 @@ class PublishedMMAudio(MMAudio):
 
         network = own or mmaudio.build(self.variant, files.load_state_dict(files.require(found.weights)))
         codec, conditioner = OfficialCodec(found.rate, vae), OfficialConditioner(autocast=True, frames=chosen.frames)
-        super().__init__(found.name, network, codec, conditioner, chosen, store=Store(home() / "store"))
+        super().__init__(
+            found.name, network, codec, conditioner, chosen, store=Store(home() / "store"), arrange_on=ARRANGE_ON
+        )
         given = [] if own is None else [files.hash_of_mapping(own.state_dict())[:16]]
         given += [files.hash_of_mapping(files.load_state_dict(vae))[:16]] if vae is not None else []
         self.identity = "-".join([*given, *(files.file_sha256(files.require(entry))[:16] for entry in needed)])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Conditions = Literal["both", "video", "text", "none"]
 Solver = Literal["euler", "heun", "midpoint", "multistep", "adaptive"]
-Compile = Literal["no", "yes", "graphs"]
+Compile = Literal["auto", "no", "yes", "graphs"]
 Precision = Literal["bf16", "fp32", "auto"]
 Frames = Literal["filter", "demo"]
 Offload = Literal["yes", "no"]
@@ -33,7 +33,7 @@ OPTIONS: Mapping[str, str] = {
     "conditions": "both, video, text or none",
     "window": "longest stretch generated in one piece, in seconds",
     "batch": "windows that run together on a GPU (default 8)",
-    "compile": "no, yes, or graphs (CUDA graphs)",
+    "compile": "auto (with batch=1 a GPU replays a step as one CUDA graph), no, yes, or graphs (compiled CUDA graphs)",
     "precision": "fp32 (default on a CPU), bf16 (default on a GPU), or auto: bf16 where the processor multiplies it",
     "frames": "filter (ffmpeg's fps filter, as in training), or demo: those that the published demo picks",
     "offload": "no, or yes: conditions, flow network and codec are on the device one after the other",
@@ -45,9 +45,10 @@ OPTIONS: Mapping[str, str] = {
 class Settings:
     """How to sample. ``cfg`` of 1 and below leaves the unconditional pass out.
 
-    ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "yes" compiles the flow network,
-    "graphs" also replays it as CUDA graphs, which saves the launches that a batch of one waits for. ``precision`` is
-    that of the flow network's products; None is fp32 on a CPU and bf16 on a GPU.
+    ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "auto" records a step as a CUDA
+    graph where a GPU makes one sample at a time, which saves the launches that it would wait for; "yes" compiles the
+    flow network, "graphs" also replays the compiled one as CUDA graphs. ``precision`` is that of the flow network's
+    products; None is fp32 on a CPU and bf16 on a GPU.
     """
 
     steps: int = STEPS
@@ -57,7 +58,7 @@ class Settings:
     conditions: Conditions = "both"
     window: float = 8.0
     batch: int = 8
-    compile: Compile = "no"
+    compile: Compile = "auto"
     precision: Precision | None = None
     frames: Frames = "filter"
     offload: Offload = "no"
@@ -108,6 +109,15 @@ class Settings:
         return replace(self, steps=few.steps, cfg=1.0)
 
     @property
+    def compiles(self) -> bool:
+        """Whether a compiler makes the flow network's code, for one batch size."""
+        return self.compile in ("yes", "graphs")
+
+    def records(self, device: torch.device) -> bool:
+        """Whether a step is recorded as a CUDA graph: one sample at a time on a GPU where the network stays."""
+        return self.compile == "auto" and device.type == "cuda" and self.batch == 1 and self.offload == "no"
+
+    @property
     def guided(self) -> bool:
         """Whether the unconditional pass has any weight: at ``cfg`` 1 it cancels out."""
         return self.cfg > 1
@@ -134,18 +144,18 @@ def _typed(name: str, key: str, value: object) -> object:
         return int(value)
     if key in ("cfg", "window") and isinstance(value, int | float):
         return float(value)
-    if key == "compile" and value in ("yes", "no", "graphs"):
+    if key == "compile" and value in get_args(Compile):
         return value
     if key in ("negative", "solver", "conditions", "precision", "frames", "offload"):
         return written(value)
-    wanted = {"compile": "no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
+    wanted = {"compile": "auto, no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value
     raise UsageError(f"{name}: {key} must be {wanted}, got {shown!r}")
 
 
 def compiled(function: Callable[..., Tensor], how: Compile) -> Callable[..., Tensor]:
     """A function as it is, compiled, or compiled and replayed as CUDA graphs (on a CPU that is compiled only)."""
-    if how == "no":
+    if how in ("auto", "no"):
         return function
     import torch
 

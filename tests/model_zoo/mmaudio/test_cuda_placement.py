@@ -20,6 +20,7 @@ from model_zoo.mmaudio.config import NetworkConfig, Rate, sequence_lengths, vari
 from model_zoo.mmaudio.flow.network import FlowNetwork
 from model_zoo.mmaudio.sampling.generator import MMAudio
 from model_zoo.mmaudio.sampling.inputs import Inputs
+from model_zoo.mmaudio.sampling.published import ARRANGE_ON
 from model_zoo.mmaudio.sampling.settings import Settings
 from model_zoo.mmaudio.training import setup
 from model_zoo.mmaudio.training.distributed import Cluster
@@ -94,14 +95,16 @@ def read(model: MMAudio, number: int) -> Inputs:
 
 @pytest.mark.parametrize("name", ["mmaudio-s-16k", "mmaudio-l-44k-v2"])
 @pytest.mark.parametrize("cfg", [4.5, 0.0])
-def test_sampling_stays_on_the_device(name: str, cfg: float) -> None:
+@pytest.mark.parametrize("arrange_on", [frozenset(), ARRANGE_ON], ids=["plain", "arranged"])
+def test_sampling_stays_on_the_device(name: str, cfg: float, arrange_on: frozenset[str]) -> None:
     with fake_cuda():
         config = variant(name).network
         network = FlowNetwork(config)
         negative = "music" if cfg >= 1 else ""
         settings = Settings(steps=2, cfg=cfg, negative=negative, window=8.0, batch=4)  # six windows: in two parts
-        model = MMAudio(name, network, Codec(config), Conditioner(config), settings)
+        model = MMAudio(name, network, Codec(config), Conditioner(config), settings, arrange_on=arrange_on)
         model.place("cuda")
+        assert (network.arranged is not None) == bool(arrange_on)
         model._plan(SECONDS)
         jobs = [(read(model, number), 0) for number in range(3)]
         found, latent, _ = model._latents(jobs, seed=1)

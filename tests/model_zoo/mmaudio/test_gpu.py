@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from av_bench.runtime.devices import cast_once, single_precision
 from av_bench.weights import load_state_dict
 from model_zoo.mmaudio.config import NetworkConfig
 from model_zoo.mmaudio.flow.network import FlowNetwork
+from model_zoo.mmaudio.flow.products import best_for
 from model_zoo.mmaudio.nano.model import MMAudioNano
+from model_zoo.mmaudio.sampling.recorded import Recorded
 from model_zoo.mmaudio.sampling.settings import compiled
 from model_zoo.mmaudio.training import loop
 from tests.model_zoo.mmaudio.test_sample import clips, generator, run
@@ -66,6 +69,23 @@ def test_the_flow_network_gives_the_cpus_values(v2: bool) -> None:
         torch.testing.assert_close(on_gpu(*moved), half, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_an_arranged_network_gives_the_cpus_values(half: bool) -> None:
+    on_cpu, (x, *raw, t) = network(), inputs(3)
+    wanted, on_gpu = on_cpu(x, *raw, t), copy.deepcopy(on_cpu).cuda()
+    on_gpu.arrange(best_for(torch.device("cuda"), half, compiled=False))
+    if half:
+        cast_once(on_gpu)
+    with torch.no_grad(), single_precision(), torch.autocast("cuda", torch.bfloat16, enabled=half):
+        pre = on_gpu.preprocess(*(value.cuda() for value in raw))
+        flow = Recorded(on_gpu.flow)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a graph that cannot be recorded
+            found = [flow(x.cuda(), t.cuda(), on_gpu.ready(pre)) for _ in range(2)]
+        assert torch.equal(found[0], found[1])
+    assert far(found[0], wanted) < (2e-2 if half else 1e-4)
+
+
 def test_attention_is_fused() -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -75,11 +95,11 @@ def test_attention_is_fused() -> None:
         on_gpu(*moved)
 
 
-@pytest.mark.parametrize("how", ["yes", "graphs"])
+@pytest.mark.parametrize("how", ["yes", "graphs", "recorded"])
 def test_compiled_and_replayed_networks_agree_and_keep_what_they_gave(how: Any) -> None:
     on_gpu = network().cuda()
     x, clip, sync, text, t = (value.cuda() for value in inputs(4))
-    flow = compiled(on_gpu.flow, how)
+    flow = Recorded(on_gpu.flow) if how == "recorded" else compiled(on_gpu.flow, how)
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
         pre = on_gpu.preprocess(clip, sync, text)
         wanted = [on_gpu.flow(x * k, t, pre) for k in (1.0, 0.5, 0.25)]
