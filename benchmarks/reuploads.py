@@ -130,13 +130,17 @@ def base(source: Path, folder: Path) -> Path:
     return target
 
 
-def copies(sources: Sequence[Path], work: Path, kinds: Sequence[Kind], backs: Sequence[Path], speech: Path) -> Iterator[tuple[Kind, Path, Path]]:  # fmt: skip  # noqa: E501
-    """(kind, copy, original) of every kind and source; copies that are there already are kept."""
+def copies(
+    sources: Sequence[Path], work: Path, kinds: Sequence[Kind], backs: Sequence[Path], speech: Path, each: int = 0
+) -> Iterator[tuple[Kind, Path, Path]]:
+    """(kind, copy, original) of every kind and source, or of ``each`` kinds a source, in turn; copies that are there
+    already are kept."""
     (work / "copies").mkdir(parents=True, exist_ok=True)
     for number, source in enumerate(sources):
         first = base(source, work / "bases")
         heard = _has_sound(first)
-        for kind in kinds:
+        turn = [kinds[(number * each + i) % len(kinds)] for i in range(each)] if each else kinds
+        for kind in turn:
             if kind.expects == "sound" and not heard:
                 continue
             target = work / "copies" / f"{source.stem}@{kind.slug}.mp4"

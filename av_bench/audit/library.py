@@ -12,10 +12,11 @@ from av_bench.audit import picture, turns
 from av_bench.audit.align_picture import Side, align_picture
 from av_bench.audit.align_sound import BESIDE, CLEAR, CLEAR_UNCHANGED, align_sound
 from av_bench.audit.alignment import Alignment
-from av_bench.audit.excerpts import Excerpt, Excerpts
+from av_bench.audit.excerpts import Excerpts
 from av_bench.audit.fingerprints import Fingerprint
 from av_bench.audit.index import DISTANCE, RUN, CodeIndex, Hit
 from av_bench.audit.landmarks import Heard, LandmarkIndex
+from av_bench.audit.levels import ALIKE, level_difference, other_key
 from av_bench.audit.picture import WINDOW, Picture
 from av_bench.audit.shapes import FPS, SIZE
 from av_bench.audit.turns import NONE, Change
@@ -86,7 +87,10 @@ class _File:
 
 
 class Library:
-    """Indexed training files. ``cache`` bytes of decoded thumbnails stay for verification, 1.3 MB per 10 s."""
+    """Indexed training files. ``cache`` bytes of decoded thumbnails stay for verification, 1.3 MB per 10 s.
+
+    Coefficients of the pictures stay as well (5 kB per 10 s), so that most candidates are turned down without decoding.
+    """
 
     def __init__(self, cache: int = 1 << 28) -> None:
         self.files: list[_File] = []
@@ -96,13 +100,12 @@ class Library:
 
     def add(self, path: Path, print_: Fingerprint) -> None:
         """Take one training file in."""
-        boxes = Picture(np.zeros((len(print_.picture), 0, 16), np.int16), print_.picture.where)
         self.sound.add(print_.sound)
         for view in range(len(print_.picture)):
             codes, valid, _ = picture.codes(print_.picture.coefficients(view), weak_bits=0)
             self.picture.add(codes, valid)
             self._views.append((len(self.files), view))
-        self.files.append(_File(path, boxes, print_.seconds, print_.aspect))
+        self.files.append(_File(path, print_.picture, print_.seconds, print_.aspect))
 
     def build(self) -> None:
         """Sort the posting lists."""
@@ -141,7 +144,7 @@ class Library:
             candidates = seen.get(number, [])
             image = self._verify_picture(path, asked, number, candidates)
             if not (sound and image and _together(sound, image)):
-                sound = sound if sound and _is_clear(sound, clear) else None
+                sound = sound if sound and _is_clear(sound, clear) and _same_levels(path, train.path, sound) else None
                 image = image if image and _stands_alone(image, asked, train) else None
             if sound or image:
                 yield Match(path, train.path, sound, image)
@@ -174,10 +177,10 @@ class Library:
         speed, hit = way.seen.change.speed, way.seen.hit
         start, length, offset = hit.start / FPS, (hit.length + WINDOW - 1) / FPS, hit.offset / FPS
         begin, end = start / speed, (start + length) / speed
+        if not _alike(asked, train, way.seen):
+            return None
         ours = self._excerpts.get(path, asked.seconds[1], begin, end)
         theirs = self._excerpts.get(train.path, train.seconds[1], start + offset, start + length + offset)
-        if not _alike(asked, train, way.seen, theirs):
-            return None
         least = _required(MIN_PICTURE_S, asked.seconds[1], train.seconds[1], speed)
         shift = ours.start * speed  # of the slowed test clock
         when = (begin + end) / 2, start + length / 2 + offset
@@ -203,12 +206,11 @@ class Library:
         return replace(found, offset=moved, start=found.start + ours.start)
 
 
-def _alike(asked: Fingerprint, train: _File, seen: Seen, theirs: Excerpt) -> bool:
-    """Whether a candidate's views move alike: a cheap look before all that follows."""
+def _alike(asked: Fingerprint, train: _File, seen: Seen) -> bool:
+    """Whether a candidate's views move alike: a cheap look before anything is decoded."""
     hit, count = seen.hit, seen.hit.length + WINDOW - 1
-    box = train.picture.box(seen.train_view, (hit.start + hit.offset + count / 2) / FPS)
-    first = hit.start + hit.offset - round(theirs.start * FPS)
-    there = picture.lowest(theirs.frames[max(0, first) : first + count], box)
+    first = hit.start + hit.offset
+    there = train.picture.coefficients(seen.train_view)[max(0, first) : first + count]
     here = turns.undone_coefficients(asked.picture.coefficients(seen.view), seen.change)[hit.start :]
     count = min(len(here), len(there))
     return count >= 2 and picture.agreement(here[:count], there[:count]) >= _LEAST_ALIKE
@@ -274,6 +276,11 @@ def _ways(candidates: list[Seen], test: Picture) -> Iterator[_Way]:
 def _is_clear(sound: Alignment, clear: float) -> bool:
     """Whether a sound is evidence enough without a picture."""
     return clear >= (CLEAR if sound.change.words() else CLEAR_UNCHANGED)
+
+
+def _same_levels(test: Path, train: Path, sound: Alignment) -> bool:
+    """Whether a sound of another pitch is that recording, and not its tune in another key."""
+    return not other_key(sound.change) or level_difference(test, train, sound) <= ALIKE
 
 
 def _together(sound: Alignment, image: Alignment) -> bool:
