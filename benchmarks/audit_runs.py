@@ -49,7 +49,7 @@ class Answers:
 
 def asked(files: Sequence[Path], originals: Sequence[Path], work: Path, jobs: int) -> Answers:
     """The verified matches of ``files`` among ``originals``; a file is not found in itself."""
-    log = work / "answers" / f"{_digest(originals)}.jsonl"
+    log = work / "answers" / f"{code_digest(originals)}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     known = _read(log)
     left = [path for path in files if path.name not in known]
@@ -107,7 +107,7 @@ def _read(log: Path) -> dict[str, dict[str, Any]]:
     return {line["test"]: line for line in map(json.loads, lines)}
 
 
-def _digest(originals: Sequence[Path]) -> str:
+def code_digest(originals: Sequence[Path]) -> str:
     """Names the library and the code of the audit."""
     import av_bench.audit as package
 

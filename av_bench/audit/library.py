@@ -24,7 +24,7 @@ from av_bench.audit.views import Box
 
 MIN_SOUND_S, MIN_PICTURE_S = 3.0, 3.0
 PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83,
-PICTURE_ALONE_SHORT = 0.92  # ... pieces of 3 s of one scene 0.86; what is shorter than this proves less
+PICTURE_ALONE_SHORT = 0.95  # ... signs of one signer before one wall 0.94; what is shorter than this proves less
 _SHORT_S = 5.0
 _OTHER_SPEED = 0.08  # a picture at another speed than within this needs that much alone: motions of one kind are alike
 _CHANGED_DISTANCE = 0.20  # differing bits of a picture whose change is undone: copies stay below 0.10
@@ -135,24 +135,25 @@ class Library:
     def matches(self, path: Path, asked: Fingerprint) -> Iterator[Match]:
         """Verified matches of one test file."""
         heard, seen = self.heard(asked), self.seen(asked)
-        own = path.resolve()
         for number in sorted(heard.keys() | seen.keys()):
-            train = self.files[number]
-            if train.path.resolve() == own:
-                continue
-            sound, clear = self._verify_sound(asked, number, heard[number]) if number in heard else (None, 0.0)
-            candidates = seen.get(number, [])
-            image = self._verify_picture(path, asked, number, candidates)
-            if not (sound and image and _together(sound, image)):
-                sound = sound if sound and _is_clear(sound, clear) and _same_levels(path, train.path, sound) else None
-                image = image if image and _stands_alone(image, asked, train) else None
-            if sound or image:
-                yield Match(path, train.path, sound, image)
+            match = self.verified(path, asked, number, heard.get(number), seen.get(number, []))
+            if match:
+                yield match
 
-    def is_heard(self, asked: Fingerprint, number: int, heard: Heard) -> bool:
-        """Whether a candidate's sound alone makes a match."""
-        sound, clear = self._verify_sound(asked, number, heard)
-        return sound is not None and _is_clear(sound, clear)
+    def verified(
+        self, path: Path, asked: Fingerprint, number: int, heard: Heard | None, seen: list[Seen]
+    ) -> Match | None:
+        """The match of a test file with one training file by what may be shared, if it is one; a file is none of
+        itself. Raises MediaError."""
+        train = self.files[number]
+        if train.path.resolve() == path.resolve():
+            return None
+        sound, clear = self._verify_sound(asked, number, heard) if heard else (None, 0.0)
+        image = self._verify_picture(path, asked, number, seen)
+        if not (sound and image and _together(sound, image)):
+            sound = sound if sound and _is_clear(sound, clear) and _same_levels(path, train.path, sound) else None
+            image = image if image and _stands_alone(image, asked, train) else None
+        return Match(path, train.path, sound, image) if sound or image else None
 
     def _verify_sound(self, asked: Fingerprint, number: int, heard: Heard) -> tuple[Alignment | None, float]:
         least = _required(MIN_SOUND_S, asked.seconds[0], self.files[number].seconds[0], heard.change.speed)
