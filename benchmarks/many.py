@@ -71,12 +71,12 @@ class Answer:
 @dataclass(frozen=True)
 class Task:
     """What the processes share: the library of many, the copies with their fingerprints, numbers of the originals by
-    the name before the @, and candidates of each copy's original among the originals alone."""
+    the name before the @, and the library of the originals alone."""
 
     library: Library
     copies: Sequence[tuple[Path, Fingerprint]]
     numbers: Mapping[str, int]
-    alone: Mapping[str, tuple[Any, Any]]
+    alone: Library
     whole: int
 
 
@@ -93,7 +93,7 @@ def ask(task: Task, position: int) -> Answer:
     heard, seen = library.heard(codes), library.seen(codes)
     took = time.process_time() - started
     pair = heard.get(original), seen.get(original, [])
-    same = (pair[0], pair[1][:_FIRST]) == task.alone[path.name]
+    same = (pair[0], pair[1][:_FIRST]) == candidates(task.alone, codes, original)
     found = not same and library.verified(path, codes, original, *pair) is not None
     complete = position < task.whole
     started = time.process_time()
@@ -123,11 +123,11 @@ def measure(work: Path, sources: Sequence[Path], files: int, queries: int, seed:
     made = sorted(p for p in (work / "copies").glob("*.mp4") if p.stem.partition("@")[0] in numbers)
     asked_for = [made[i] for i in rng.permutation(len(made))[:queries]]
     copies = list(stream(asked_for, store, 1, []))
-    library = Library()
+    alone, library = Library(), Library()
     for path, codes in originals:
+        alone.add(path, codes)
         library.add(path, codes)
-    library.build()
-    alone = {path.name: candidates(library, codes, numbers[path.stem.partition("@")[0]]) for path, codes in copies}
+    alone.build()
     grow(library, originals, files, rng)
     _shared[:] = [Task(library, copies, numbers, alone, whole)]
     log = work / "answers" / f"many-{code_digest(sources)}-{files}-{seed}.jsonl"
