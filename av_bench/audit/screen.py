@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,16 +91,19 @@ def matches_table(result: ContentAudit, limit: int = 200) -> Table:
     """A rich table: each match with offset, length and confidence of sound and picture, and what was changed."""
     sizes = ", ".join(f"{name}: {count:,} files" for name, count in result.counts.items())
     shown = f", the first {limit:,} shown" if len(result.matches) > limit else ""
-    title = f"{len(result.matches):,} content matches{shown} ({sizes})"
+    title = f"{len(result.matches):,} content match{'' if len(result.matches) == 1 else 'es'}{shown} ({sizes})"
     table = Table(title=title, caption="offset, length, confidence")
     table.add_column("test file", overflow="fold")
     table.add_column("training file", overflow="fold")
-    table.add_column("in common")
+    table.add_column("in common", no_wrap=True)  # on a narrow screen names give way
     for m in result.matches[:limit]:
-        what = f"{m.kind}: {m.change}" if m.change else m.kind
-        lines = [what, *(_stretch(name, a) for name, a in (("sound", m.sound), ("picture", m.picture)) if a)]
+        what = textwrap.wrap(f"{m.kind}: {m.change}" if m.change else m.kind, _COMMON)
+        lines = [*what, *(_stretch(name, a) for name, a in (("sound", m.sound), ("picture", m.picture)) if a)]
         table.add_row(_short(m.test, (result.test,)), _short(m.train, result.trains), "\n".join(lines))
     return table
+
+
+_COMMON = 32  # columns of the screen for what two files have in common
 
 
 def _short(path: Path, folders: Sequence[Path]) -> str:
