@@ -11,13 +11,10 @@ scale       Index and query time and memory with many files: real fingerprints a
 from __future__ import annotations
 
 import json
-import multiprocessing
-import resource
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,17 +26,15 @@ Folder = Annotated[Path, typer.Option()]
 def measure_lists(lists: Folder = Path("../shared/lists")) -> None:
     """Table A4, wall and processor seconds, peak memory."""
     wall, cpu = time.perf_counter(), time.process_time()
+    from audit_runs import peak_mb
+
     from av_bench.audit.sources import Lists
     from av_bench.audit.tables import table_a4
 
     table = table_a4(Lists(lists))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     done = sum(bool(cell.ours) for cell in table.cells)
-    print(f"{done} pairs x 3 rules: {wall:.2f} s wall, {cpu:.2f} s processor, peak {_peak_mb():.0f} MB")
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{done} pairs x 3 rules: {wall:.2f} s wall, {cpu:.2f} s processor, peak {peak_mb():.0f} MB")
 
 
 # --------------------------------------------------------------------------- re-uploads of real clips
@@ -47,10 +42,13 @@ def _peak_mb() -> float:
 
 @app.command("reuploads")
 def measure_reuploads(
-    sources: Folder,
+    tuned: Folder,
+    held: Folder,
     others: Folder,
     backs: Folder,
     speech: Folder,
+    more: Annotated[Path | None, typer.Option()] = None,
+    each: int = 3,
     work: Folder = Path("build/audit-benchmark"),
     only: str = "",
     jobs: int = 2,
@@ -58,51 +56,41 @@ def measure_reuploads(
 ) -> None:
     """Recall and false matches of every kind of ``benchmarks.reuploads``, each found in a library of all originals.
 
-    Copies are made of the clips in ``sources``; ``others`` are more originals to be confused with; ``backs`` are the
-    videos around a picture-in-picture and ``speech`` the clip whose sound is added: both are in no library.
+    Copies of every kind are made of the clips in ``tuned``, on which the audit was tuned, and in ``held``, on which it
+    was not; of each clip in ``more``, which is held out as well, ``each`` kinds, in turn. ``others`` are more originals
+    to be confused with; ``backs`` are the videos around a picture-in-picture and ``speech`` the clip whose sound is
+    added: both are in no library. Copies and answers are kept, so that a stopped run goes on where it was.
     """
+    import audit_runs
     import reuploads
 
+    started = time.perf_counter()
     kinds = [k for k in reuploads.KINDS if only in k.name]
-    clips = sorted(sources.glob("*.mp4"))
-    started = time.perf_counter()
-    made = list(reuploads.copies(clips, work, kinds, sorted(backs.glob("*.mp4")), speech))
-    print(f"{len(made)} copies of {len(kinds)} kinds: {time.perf_counter() - started:.0f} s", flush=True)
-    library = _linked(work / "library", [*clips, *sorted(others.glob("*.mp4"))])
-    started = time.perf_counter()
-    shares = [[copy for _, copy, _ in made[len(made) * i // jobs : len(made) * (i + 1) // jobs]] for i in range(jobs)]
-    folders = [_linked(work / f"asked {i + 1} of {jobs}", share) for i, share in enumerate(shares)]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(_audited, folders, [library] * jobs, [work / "store"] * jobs))
-    matches = [match for share, _ in found for match in share]
-    seconds = time.perf_counter() - started
-    rows, wrong = reuploads.table(made, matches)
+    sets = {"tuned": (_files(tuned), 0), "held": (_files(held), 0), "more": (_files(more) if more else [], each)}
+    made = {
+        name: list(reuploads.copies(clips, work, kinds, _files(backs), speech, count))
+        for name, (clips, count) in sets.items()
+    }
+    copies = [copy for group in made.values() for _, copy, _ in group]
+    print(f"{len(copies)} copies of {len(kinds)} kinds: {time.perf_counter() - started:.0f} s", flush=True)
+    originals = [*(clip for clips, _ in sets.values() for clip in clips), *_files(others)]
+    answers = audit_runs.asked(copies, originals, work, jobs)
+    rows = {
+        "tuned on": reuploads.table(made["tuned"], answers.matches),
+        "held out": reuploads.table([*made["held"], *made["more"]], answers.matches),
+    }
     print(reuploads.text(rows))
-    print(f"wrong matches: {len(wrong)}")
-    for match in wrong:
-        print(f"  {match.test.name} = {match.train.name}: {match.kind}, {match.sound} {match.picture}")
-    print(f"{len(made)} queries, {len(list(library.iterdir()))} originals, {jobs} processes: {seconds:.0f} s, "
-          f"peak of one {max(peak for _, peak in found):.0f} MB")  # fmt: skip
+    wrong = reuploads.wrong([entry for group in made.values() for entry in group], answers.matches)
+    print("\n".join([f"wrong matches: {len(wrong)}", *(f"  {match.text()}" for match in wrong)]))
+    print(f"{len(copies)} queries of {sum(len(c) for c, _ in sets.values())} clips, {len(originals)} originals: "
+          f"{sum(answers.seconds.values()) / len(copies):.2f} s of one core each, "
+          f"peak {answers.peak:.0f} MB")  # fmt: skip
     if json_file:
-        json_file.write_text(json.dumps([vars(row) for row in rows], indent=1))
+        json_file.write_text(json.dumps({k: [vars(row) for row in r] for k, r in rows.items()}, indent=1))
 
 
-def _audited(asked: Path, library: Path, store: Path) -> tuple[list[Any], float]:
-    """Matches of a folder, and the peak memory (MB) of this process."""
-    from av_bench.audit.content import audit_content
-    from av_bench.features.store import Store
-
-    return audit_content(asked, [library], Store(store), workers=1).matches, _peak_mb()
-
-
-def _linked(folder: Path, files: list[Path]) -> Path:
-    """A folder that holds links to exactly these files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
-    for path in files:
-        (folder / path.name).symlink_to(path.resolve())
-    return folder
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 # --------------------------------------------------------------------------- look-alikes
@@ -116,9 +104,10 @@ def measure_lookalikes(
     piece: float = 3.0,
     most: int = 20,
     work: Folder = Path("build/audit-benchmark"),
+    jobs: int = 2,
 ) -> None:
     """Wrong matches among real recordings, among pieces of ``piece`` s of them (at most ``most`` of
-    one), and among rendered scenes of one kind.
+    one; 0 for none), and among rendered scenes of one kind.
 
     Every match is printed with its offset: whether two files are one recording after all is for a person to see.
     """
@@ -129,23 +118,23 @@ def measure_lookalikes(
         folders.append(audit_clips.scenes(work / "scenes", first, rendered))
     if clips is not None:
         folders.append(clips)
+    if clips is not None and most:
         folders.append(audit_clips.pieces(sorted(clips.iterdir()), work / f"pieces of {clips.name}", piece, most))
     for folder in folders:
-        _compared_with_itself(folder, work)
+        _compared_with_itself(folder, work, jobs)
 
 
-def _compared_with_itself(folder: Path, work: Path) -> None:
-    from av_bench.audit.content import audit_content
-    from av_bench.features.store import Store
+def _compared_with_itself(folder: Path, work: Path, jobs: int) -> None:
+    import audit_runs
 
-    started = time.perf_counter()
-    result = audit_content(folder, [folder], Store(work / "store"), workers=1)
-    count, kinds = result.counts[str(folder)], Counter(match.kind for match in result.matches)
-    print(f"{folder.name}: {count} files, {count * (count - 1) // 2:,} pairs: {len(result.matches)} matches "
-          f"{dict(kinds)}, {len(result.not_compared)} not compared, {time.perf_counter() - started:.0f} s, "
-          f"peak {_peak_mb():.0f} MB", flush=True)  # fmt: skip
-    for match in result.matches:
-        print(f"  {match.test.name} = {match.train.name}: {match.kind} {match.change}, {match.sound} {match.picture}")
+    files = _files(folder)
+    answers = audit_runs.asked(files, files, work, jobs)
+    pairs = {frozenset((match.test, match.train)): match for match in answers.matches}
+    kinds = Counter(match.kind for match in pairs.values())
+    print(f"{folder.name}: {len(files)} files, {len(files) * (len(files) - 1) // 2:,} pairs: {len(pairs)} that match "
+          f"{dict(kinds)}, {sum(answers.seconds.values()):.0f} s of one core, peak {answers.peak:.0f} MB")  # fmt: skip
+    for match in pairs.values():
+        print(f"  {match.text()}")
 
 
 # --------------------------------------------------------------------------- scale
@@ -153,23 +142,22 @@ def _compared_with_itself(folder: Path, work: Path) -> None:
 
 @app.command("scale")
 def measure_scale(
+    sources: Annotated[list[Path], typer.Option()],
     work: Folder = Path("build/audit-benchmark"),
-    sources: Folder = Path("../shared/clips"),
     files: int = 100_000,
     queries: int = 1000,
+    whole: int = 50,
     seed: int = 7,
     jobs: int = 2,
 ) -> None:
-    """Candidates of the copies that ``reuploads`` made of the clips in ``sources``, their originals among ``files``
-    fingerprints, and among the originals alone.
-
-    Of a candidate only the sound is verified here; those of the picture are counted, since perturbed fingerprints have
-    no media.
-    """
+    """The copies that ``reuploads`` made (same ``work``) of clips in the folders ``sources``, asked for among the clips
+    of these folders alone and among ``files`` fingerprints; all candidates of the first ``whole`` queries are
+    verified."""
     import many
+    from audit_runs import peak_mb
 
-    many.measure(work, sorted(sources.glob("*.mp4")), files, queries, seed, jobs)
-    print(f"peak {_peak_mb():.0f} MB")
+    many.measure(work, [path for folder in sources for path in _files(folder)], files, queries, seed, jobs, whole)
+    print(f"peak {peak_mb():.0f} MB")
 
 
 if __name__ == "__main__":

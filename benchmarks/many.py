@@ -1,23 +1,36 @@
-"""A library of many files made of few: real fingerprints, and perturbed ones that have nothing in common with them.
+"""Copies asked for in a library of many files made of few: real fingerprints, and perturbed ones that have nothing in
+common with them.
 
 A perturbed fingerprint keeps what real ones are like (how peaks crowd, how a picture moves) and loses what it was: its
 coefficients are mixed by a random rotation, its peaks are moved by a random number of bins and played backwards at
-a random speed, both begin somewhere else.
+a random speed, both begin somewhere else. It has the media of the recording it was made of, which do not fit it.
+
+How a pair of files is verified does not depend on the others. So a copy's original is verified again only where its
+candidates are others than among the originals alone; of the other files the sound is verified always, the picture for
+the first ``whole`` queries.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from audit_runs import asked, code_digest, described, peak_mb
+
+from av_bench.audit.content import stream
+from av_bench.audit.fingerprints import Fingerprint
+from av_bench.audit.library import Library
+from av_bench.audit.picture import Picture
+from av_bench.audit.sound import BINS, Peaks
+from av_bench.features.store import Store
 
 
 def turns(rng: np.random.Generator, count: int = 512) -> Any:
@@ -25,11 +38,8 @@ def turns(rng: np.random.Generator, count: int = 512) -> Any:
     return np.linalg.qr(rng.normal(size=(count, 16, 16)))[0].astype(np.float32)
 
 
-def perturbed(print_: Any, rotations: Any, rng: np.random.Generator) -> Any:
+def perturbed(print_: Fingerprint, rotations: Any, rng: np.random.Generator) -> Fingerprint:
     """Another recording of the same kind."""
-    from av_bench.audit.picture import Picture
-    from av_bench.audit.sound import BINS, Peaks
-
     times = print_.sound.times.astype(np.float64) * rng.uniform(0.6, 1.7)
     bins = (print_.sound.bins.astype(int) * rng.choice([-1, 1]) + rng.integers(1, BINS)) % BINS
     if len(times):
@@ -44,101 +54,143 @@ def perturbed(print_: Any, rotations: Any, rng: np.random.Generator) -> Any:
 
 
 @dataclass
-class Asked:
-    """What queries found: of their originals, and of others; processor seconds of all and of the slowest."""
+class Answer:
+    """What one query found: candidates of its original as among the originals alone (``same``; what is found then is
+    what is found there), else whether it was found, other files matched, how many other files were candidates by
+    picture; processor seconds of the index and, where all candidates were verified, of that (-1: they were not)."""
 
-    queries: int = 0
-    sound: int = 0  # originals matched by their sound, which is verified on the fingerprints
-    picture: int = 0  # originals among the candidates by picture
-    either: int = 0
-    wrong: int = 0  # other files matched by their sound
-    others: int = 0  # other candidates by picture
-    seconds: float = 0.0
-    slowest: float = 0.0
-    missed: Counter[str] = field(default_factory=Counter)
-
-    def text(self) -> str:
-        n = self.queries
-        missed = ", ".join(f"{kind} {count}" for kind, count in sorted(self.missed.items()) if count)
-        return (
-            f"  {n} copies asked: {self.seconds / n:.2f} s of one core each, {self.slowest:.2f} s at most\n"
-            f"  original matched by sound {self.sound}, a candidate by picture {self.picture}, either {self.either}; "
-            f"wrong matches by sound {self.wrong}; other picture candidates {self.others / n:.1f} each\n"
-            f"  originals missed: {missed or 'none'}"
-        )
+    test: str
+    same: bool
+    found: bool
+    others: int
+    wrong: list[str]
+    seconds: float
+    verified: float
 
 
-def _ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str, int]) -> Asked:
-    done = Asked()
-    for path, codes in copies:
-        source, _, kind = path.stem.partition("@")
-        original, started = numbers[source], time.process_time()
-        heard, seen = library.heard(codes), library.seen(codes)
-        clear = {number for number, candidate in heard.items() if library.is_heard(codes, number, candidate)}
-        took = time.process_time() - started
-        done.queries, done.seconds, done.slowest = done.queries + 1, done.seconds + took, max(done.slowest, took)
-        done.sound += original in clear
-        done.picture += original in seen
-        done.either += original in clear or original in seen
-        done.missed[kind] += original not in clear and original not in seen
-        done.wrong += len(clear - {original})
-        done.others += len(seen.keys() - {original})
-    return done
+@dataclass(frozen=True)
+class Task:
+    """What the processes share: the library of many, the copies with their fingerprints, numbers of the originals by
+    the name before the @, and the library of the originals alone."""
+
+    library: Library
+    copies: Sequence[tuple[Path, Fingerprint]]
+    numbers: Mapping[str, int]
+    alone: Library
+    whole: int
 
 
-def ask(library: Any, copies: Sequence[tuple[Path, Any]], numbers: Mapping[str, int], jobs: int) -> Asked:
-    """Ask for every copy in ``jobs`` processes that share one library, which is built; ``numbers`` are those of the
-    originals in it, by the name before the @."""
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _share, (library, copies, numbers)) as pool:
-        parts = list(pool.map(_part, range(0, len(copies), _PART)))
-    whole = Asked()
-    for done in parts:
-        for name, value in vars(done).items():
-            setattr(whole, name, max(whole.slowest, value) if name == "slowest" else getattr(whole, name) + value)
-    return whole
+def candidates(library: Library, codes: Fingerprint, number: int) -> tuple[Any, Any]:
+    """What decides how a file is verified: its candidate by sound, the first by picture."""
+    return library.heard(codes).get(number), library.seen(codes).get(number, [])[:_FIRST]
 
 
-_PART = 20  # copies that a process asks for before it takes the next
-_shared: list[tuple[Any, Sequence[tuple[Path, Any]], Mapping[str, int]]] = []
+def ask(task: Task, position: int) -> Answer:
+    """One copy among all files."""
+    library, (path, codes) = task.library, task.copies[position]
+    source = path.stem.partition("@")[0]
+    original, started = task.numbers[source], time.process_time()
+    heard, seen = library.heard(codes), library.seen(codes)
+    took = time.process_time() - started
+    pair = heard.get(original), seen.get(original, [])
+    same = (pair[0], pair[1][:_FIRST]) == candidates(task.alone, codes, original)
+    found = not same and library.verified(path, codes, original, *pair) is not None
+    complete = position < task.whole
+    started = time.process_time()
+    wrong = []
+    for number in sorted((heard.keys() | (seen.keys() if complete else set())) - {original}):
+        match = library.verified(path, codes, number, heard.get(number), seen.get(number, []) if complete else [])
+        if match and library.files[number].path.stem != source:
+            wrong.append(described(match).text())
+    verified = time.process_time() - started if complete else -1.0
+    return Answer(path.name, same, found, len(seen.keys() - {original}), wrong, took, verified)
 
 
-def _share(*everything: Any) -> None:
-    _shared[:] = [everything]
+_FIRST = 3  # candidates by picture that are verified
+_shared: list[Task] = []
 
 
-def _part(start: int) -> Asked:
-    library, copies, numbers = _shared[0]
-    done = _ask(library, copies[start : start + _PART], numbers)
-    print(f"    {start + done.queries} of {len(copies)}", file=sys.stderr, flush=True)
-    return done
+def _ask(position: int) -> Answer:
+    return ask(_shared[0], position)
 
 
-def measure(work: Path, sources: Sequence[Path], files: int, queries: int, seed: int, jobs: int) -> None:
-    """Print time, memory and recall of candidates, among the originals alone and among ``files``."""
-    from av_bench.audit.content import stream
-    from av_bench.audit.library import Library
-    from av_bench.features.store import Store
-
+def measure(work: Path, sources: Sequence[Path], files: int, queries: int, seed: int, jobs: int, whole: int) -> None:
+    """Print time, memory and recall among the originals alone and among ``files``."""
     rng = np.random.default_rng(seed)
     store = Store(work / "store")
     originals = list(stream(sources, store, 1, []))
     numbers = {path.stem: number for number, (path, _) in enumerate(originals)}
     made = sorted(p for p in (work / "copies").glob("*.mp4") if p.stem.partition("@")[0] in numbers)
-    copies = list(stream([made[i] for i in sorted(rng.permutation(len(made))[:queries])], store, 1, []))
-    library = Library()
+    asked_for = [made[i] for i in rng.permutation(len(made))[:queries]]
+    copies = list(stream(asked_for, store, 1, []))
+    alone, library = Library(), Library()
     for path, codes in originals:
+        alone.add(path, codes)
         library.add(path, codes)
-    library.build()
-    print(f"{len(originals)} real fingerprints\n{ask(library, copies, numbers, jobs).text()}", flush=True)
+    alone.build()
+    grow(library, originals, files, rng)
+    _shared[:] = [Task(library, copies, numbers, alone, whole)]
+    log = work / "answers" / f"many-{code_digest(sources)}-{files}-{seed}.jsonl"
+    known = {
+        line["test"]: Answer(**line) for line in map(json.loads, log.read_text().splitlines() if log.exists() else [])
+    }
+    left = [i for i, (path, _) in enumerate(copies) if path.name not in known]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool, log.open("a") as out:
+        for number, answer in enumerate(pool.map(_ask, left)):
+            known[answer.test] = answer
+            print(json.dumps(asdict(answer)), file=out, flush=True)
+            if number % 20 == 19:
+                print(f"    {number + 1} of {len(left)}", file=sys.stderr, flush=True)
+    _shared.clear()
+    before = asked(asked_for, sources, work, jobs)
+    found = frozenset(m.test for m in before.matches if Path(m.train).stem == m.test.partition("@")[0])
+    print(summary([known[path.name] for path, _ in copies], found))
+
+
+def grow(library: Library, originals: Sequence[tuple[Path, Fingerprint]], files: int, rng: np.random.Generator) -> None:
+    """Add perturbed fingerprints until the library has so many files."""
     rotations, started = turns(rng), time.process_time()
-    kinds = [codes for _, codes in originals if len(codes.sound) and len(codes.picture)]
+    kinds = [(path, codes) for path, codes in originals if len(codes.sound) and len(codes.picture)]
     for number in range(files - len(originals)):
-        library.add(Path(f"perturbed{number}"), perturbed(kinds[number % len(kinds)], rotations, rng))
+        path, codes = kinds[number % len(kinds)]
+        library.add(path, perturbed(codes, rotations, rng))
     added = time.process_time() - started
     library.build()
     built = time.process_time() - started - added
-    made_of = f"{len(originals)} real and {files - len(originals):,} perturbed fingerprints"
-    print(f"{made_of}: {added:.0f} s of one core to perturb and add, {built:.0f} s to sort", flush=True)
-    for name, index in (("sound", library.sound), ("picture", library.picture)):
-        print(f"  {name}: {index.nbytes / 2**20:.0f} MB, {index.nbytes / files:.0f} bytes a file", flush=True)
-    print(ask(library, copies, numbers, jobs).text())
+    print(f"{len(originals)} real and {files - len(originals):,} perturbed fingerprints: {added:.0f} s of one core to "
+          f"perturb and add, {built:.0f} s to sort")  # fmt: skip
+    held = sum(file.picture.flat.nbytes for file in library.files) / 2**20
+    print(f"  sound: {library.sound.nbytes / 2**20:.0f} MB, picture: {library.picture.nbytes / 2**20:.0f} MB, "
+          f"coefficients: {held:.0f} MB; peak so far {peak_mb():.0f} MB", flush=True)  # fmt: skip
+
+
+def summary(answers: Sequence[Answer], alone: frozenset[str]) -> str:
+    """Figures of all queries, and recall of each kind: among all files, of those found among the originals alone."""
+    n = len(answers)
+    seconds, complete = sorted(a.seconds for a in answers), sorted(a.verified for a in answers if a.verified >= 0)
+    lines = [
+        f"{n} copies of {len({a.test.partition('@')[0] for a in answers})} recordings: {_recall(answers, alone)}; "
+        f"candidates as there: {sum(a.same for a in answers)}",
+        f"  index: {_spread(seconds)}",
+        f"  other files that are candidates by picture: {sum(a.others for a in answers) / n:.1f} each",
+        f"  queries with wrong matches: {sum(bool(a.wrong) for a in answers)}",
+        *(f"    {line}" for a in answers for line in a.wrong),
+    ]
+    if complete:
+        lines.append(f"  all candidates of {len(complete)} queries verified: {_spread(complete)}")
+    kinds: dict[str, list[Answer]] = {}
+    for answer in sorted(answers, key=lambda a: a.test.partition("@")[2]):
+        kinds.setdefault(answer.test.partition("@")[2].removesuffix(".mp4"), []).append(answer)
+    lines += [f"  {kind}: {len(of)} copies, {_recall(of, alone)}" for kind, of in kinds.items()]
+    return "\n".join(lines)
+
+
+def _recall(answers: Sequence[Answer], alone: frozenset[str]) -> str:
+    found = sum(a.test in alone if a.same else a.found for a in answers)
+    return f"found {found}, among the originals alone {sum(a.test in alone for a in answers)}"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    """Mean, median and maximum of sorted processor seconds."""
+    mean = sum(seconds) / len(seconds)
+    return f"{mean:.2f} s of one core each, median {seconds[len(seconds) // 2]:.2f} s, {seconds[-1]:.2f} s at most"

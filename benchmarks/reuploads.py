@@ -8,13 +8,13 @@ are in no library.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 from audit_clips import added_sound, run
+from audit_runs import Found
 
 W, H = 426, 240
 _FIT = f"scale={W}:{H}:force_original_aspect_ratio=decrease:force_divisible_by=2"
@@ -130,13 +130,17 @@ def base(source: Path, folder: Path) -> Path:
     return target
 
 
-def copies(sources: Sequence[Path], work: Path, kinds: Sequence[Kind], backs: Sequence[Path], speech: Path) -> Iterator[tuple[Kind, Path, Path]]:  # fmt: skip  # noqa: E501
-    """(kind, copy, original) of every kind and source; copies that are there already are kept."""
+def copies(
+    sources: Sequence[Path], work: Path, kinds: Sequence[Kind], backs: Sequence[Path], speech: Path, each: int = 0
+) -> Iterator[tuple[Kind, Path, Path]]:
+    """(kind, copy, original) of every kind and source, or of ``each`` kinds a source, in turn; copies that are there
+    already are kept."""
     (work / "copies").mkdir(parents=True, exist_ok=True)
     for number, source in enumerate(sources):
         first = base(source, work / "bases")
         heard = _has_sound(first)
-        for kind in kinds:
+        turn = [kinds[(number * each + i) % len(kinds)] for i in range(each)] if each else kinds
+        for kind in turn:
             if kind.expects == "sound" and not heard:
                 continue
             target = work / "copies" / f"{source.stem}@{kind.slug}.mp4"
@@ -193,34 +197,50 @@ class Row:
     missed: list[str]
 
 
-def table(made: Sequence[tuple[Kind, Path, Path]], matches: Sequence[Any]) -> tuple[list[Row], list[Any]]:
-    """Lines of the table, and the matches with another file than the original."""
+def table(made: Sequence[tuple[Kind, Path, Path]], matches: Sequence[Found]) -> list[Row]:
+    """Lines of the table."""
     original = {copy.name: source.name for _, copy, source in made}
-    right = [m for m in matches if m.train.name == original[m.test.name]]
-    wrong = [m for m in matches if m.train.name != original[m.test.name]]
+    right = [m for m in matches if original.get(m.test) == m.train]
     rows = []
     for kind in dict.fromkeys(k for k, _, _ in made):
-        names = [copy.name for k, copy, _ in made if k is kind]
-        hits = [m for m in right if m.test.name in names]
-        found, sound, picture = ({m.test.name for m in hits if test(m)} for test in (bool, _heard, _seen))
-        missed = sorted(set(names) - found)
-        rows.append(Row(kind.name, kind.expects, len(names), len(found), len(sound), len(picture), missed))
-    return rows, wrong
+        names = {copy.name for k, copy, _ in made if k is kind}
+        hits = [m for m in right if m.test in names]
+        found = {m.test for m in hits}
+        sound, picture = ({m.test for m in hits if stream(m)} for stream in (_heard, _seen))
+        rows.append(
+            Row(kind.name, kind.expects, len(names), len(found), len(sound), len(picture), sorted(names - found))
+        )
+    return rows
 
 
-def _heard(match: Any) -> bool:
+def wrong(made: Sequence[tuple[Kind, Path, Path]], matches: Sequence[Found]) -> list[Found]:
+    """Matches with another file than the original."""
+    original = {copy.name: source.name for _, copy, source in made}
+    return [m for m in matches if original[m.test] != m.train]
+
+
+def _heard(match: Found) -> bool:
     return match.sound is not None
 
 
-def _seen(match: Any) -> bool:
+def _seen(match: Found) -> bool:
     return match.picture is not None
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The table in Markdown."""
-    lines = ["| kind | copies | found | by sound | by picture |", "|---|---:|---:|---:|---:|"]
-    for r in rows:
-        sound, picture = "-" if r.expects == "picture" else r.sound, "-" if r.expects == "sound" else r.picture
-        lines.append(f"| {r.kind} | {r.copies} | {r.found} | {sound} | {picture} |")
-    total = sum(r.copies for r in rows), sum(r.found for r in rows)
-    return "\n".join([*lines, f"| all | {total[0]} | {total[1]} | | |"])
+def text(tables: Mapping[str, Sequence[Row]]) -> str:
+    """The tables side by side, in Markdown."""
+    heads = [f"{name}: copies | found | by sound | by picture" for name in tables]
+    lines = ["| kind | " + " | ".join(heads) + " |", "|---|" + "---:|" * (4 * len(tables))]
+    columns = {name: {row.kind: row for row in rows} for name, rows in tables.items()}
+    for kind in dict.fromkeys(row.kind for rows in tables.values() for row in rows):
+        cells = [_cells(rows.get(kind)) for rows in columns.values()]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    totals = [f"{sum(r.copies for r in rows)} | {sum(r.found for r in rows)} | | " for rows in tables.values()]
+    return "\n".join([*lines, "| all | " + "| ".join(totals) + "|"])
+
+
+def _cells(row: Row | None) -> str:
+    if row is None:
+        return "0 | - | - | -"
+    sound, picture = "-" if row.expects == "picture" else row.sound, "-" if row.expects == "sound" else row.picture
+    return f"{row.copies} | {row.found} | {sound} | {picture}"

@@ -9,16 +9,17 @@ of the result: an audit that did not compare everything says so wherever it is u
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 from av_bench.audit.copies import Keep, Kept, Recording, copies_of, once
 from av_bench.audit.fingerprints import Fingerprint, fingerprint
 from av_bench.audit.library import Library, Match
 from av_bench.contracts import MediaError, UsageError
-from av_bench.features.store import Store
+from av_bench.features.store import Features, Store
 from av_bench.media.listing import LeftOut, MediaFile, probe, walk
 from av_bench.runtime.cores import usable_cores
 from av_bench.runtime.files import file_digest
@@ -167,30 +168,41 @@ def stream(
     What is not a recording, or cannot be read, goes to ``left_out``. ``advance`` is called for each file.
     """
 
-    def one(path: Path) -> tuple[str, Fingerprint | LeftOut, bool]:
-        digest = ""
-        try:
-            if path.stat().st_size:
-                digest = file_digest(path)
-            cached = store.get(VERSION, [digest]).get(digest) if store and store.has(VERSION, digest) else None
-            if cached:
-                return digest, Fingerprint.unpack(cached), True
-            found = probe(path)
-            return digest, fingerprint(path) if isinstance(found, MediaFile) else found, False
-        except MediaError as error:
-            return digest, LeftOut(path, f"{error.reason.value}: {error.detail}", False), True
-        except OSError as error:
-            return digest, LeftOut(path, f"cannot be read: {error.strerror}", False), True
-
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
-            done = list(pool.map(one, batch))
-            if store and (fresh := {d: f.pack() for d, f, old in done if not old and isinstance(f, Fingerprint)}):
-                store.put(VERSION, fresh)
-            for path, (_, codes, _) in zip(batch, done, strict=True):
+            keys = list(pool.map(_digest, batch))
+            known = store.get(VERSION, {key for key in keys if isinstance(key, str)}) if store else {}
+            done = list(pool.map(_fingerprint_of, batch, keys, repeat(known)))
+            if store:
+                new = [(k, f) for k, f in zip(keys, done, strict=True) if isinstance(k, str) and k not in known]
+                store.put(VERSION, {key: f.pack() for key, f in new if isinstance(f, Fingerprint)})
+            for path, codes in zip(batch, done, strict=True):
                 advance()
                 if isinstance(codes, Fingerprint):
                     yield path, codes
                 else:
                     left_out.append(codes)
+
+
+def _digest(path: Path) -> str | LeftOut:
+    """What a file's fingerprint is stored under; empty for an empty file."""
+    try:
+        return file_digest(path) if path.stat().st_size else ""
+    except OSError as error:
+        return LeftOut(path, f"cannot be read: {error.strerror}", False)
+
+
+def _fingerprint_of(path: Path, key: str | LeftOut, known: Mapping[str, Features]) -> Fingerprint | LeftOut:
+    """The fingerprint of a file, one of ``known`` if it is there; or why there is none."""
+    if isinstance(key, LeftOut):
+        return key
+    if key in known:
+        return Fingerprint.unpack(known[key])
+    try:
+        found = probe(path)
+        return fingerprint(path) if isinstance(found, MediaFile) else found
+    except MediaError as error:
+        return LeftOut(path, f"{error.reason.value}: {error.detail}", False)
+    except OSError as error:
+        return LeftOut(path, f"cannot be read: {error.strerror}", False)

@@ -12,10 +12,11 @@ from av_bench.audit import picture, turns
 from av_bench.audit.align_picture import Side, align_picture
 from av_bench.audit.align_sound import BESIDE, CLEAR, CLEAR_UNCHANGED, align_sound
 from av_bench.audit.alignment import Alignment
-from av_bench.audit.excerpts import Excerpt, Excerpts
+from av_bench.audit.excerpts import Excerpts
 from av_bench.audit.fingerprints import Fingerprint
 from av_bench.audit.index import DISTANCE, RUN, CodeIndex, Hit
 from av_bench.audit.landmarks import Heard, LandmarkIndex
+from av_bench.audit.levels import ALIKE, level_difference, other_key
 from av_bench.audit.picture import WINDOW, Picture
 from av_bench.audit.shapes import FPS, SIZE
 from av_bench.audit.turns import NONE, Change
@@ -23,7 +24,7 @@ from av_bench.audit.views import Box
 
 MIN_SOUND_S, MIN_PICTURE_S = 3.0, 3.0
 PICTURE_ALONE = 0.88  # confidence a picture needs without sound that agrees: look-alike scenes reach 0.83,
-PICTURE_ALONE_SHORT = 0.92  # ... pieces of 3 s of one scene 0.86; what is shorter than this proves less
+PICTURE_ALONE_SHORT = 0.95  # ... signs of one signer before one wall 0.94; what is shorter than this proves less
 _SHORT_S = 5.0
 _OTHER_SPEED = 0.08  # a picture at another speed than within this needs that much alone: motions of one kind are alike
 _CHANGED_DISTANCE = 0.20  # differing bits of a picture whose change is undone: copies stay below 0.10
@@ -86,7 +87,10 @@ class _File:
 
 
 class Library:
-    """Indexed training files. ``cache`` bytes of decoded thumbnails stay for verification, 1.3 MB per 10 s."""
+    """Indexed training files. ``cache`` bytes of decoded thumbnails stay for verification, 1.3 MB per 10 s.
+
+    Coefficients of the pictures stay as well (5 kB per 10 s), so that most candidates are turned down without decoding.
+    """
 
     def __init__(self, cache: int = 1 << 28) -> None:
         self.files: list[_File] = []
@@ -96,13 +100,12 @@ class Library:
 
     def add(self, path: Path, print_: Fingerprint) -> None:
         """Take one training file in."""
-        boxes = Picture(np.zeros((len(print_.picture), 0, 16), np.int16), print_.picture.where)
         self.sound.add(print_.sound)
         for view in range(len(print_.picture)):
             codes, valid, _ = picture.codes(print_.picture.coefficients(view), weak_bits=0)
             self.picture.add(codes, valid)
             self._views.append((len(self.files), view))
-        self.files.append(_File(path, boxes, print_.seconds, print_.aspect))
+        self.files.append(_File(path, print_.picture, print_.seconds, print_.aspect))
 
     def build(self) -> None:
         """Sort the posting lists."""
@@ -132,24 +135,25 @@ class Library:
     def matches(self, path: Path, asked: Fingerprint) -> Iterator[Match]:
         """Verified matches of one test file."""
         heard, seen = self.heard(asked), self.seen(asked)
-        own = path.resolve()
         for number in sorted(heard.keys() | seen.keys()):
-            train = self.files[number]
-            if train.path.resolve() == own:
-                continue
-            sound, clear = self._verify_sound(asked, number, heard[number]) if number in heard else (None, 0.0)
-            candidates = seen.get(number, [])
-            image = self._verify_picture(path, asked, number, candidates)
-            if not (sound and image and _together(sound, image)):
-                sound = sound if sound and _is_clear(sound, clear) else None
-                image = image if image and _stands_alone(image, asked, train) else None
-            if sound or image:
-                yield Match(path, train.path, sound, image)
+            match = self.verified(path, asked, number, heard.get(number), seen.get(number, []))
+            if match:
+                yield match
 
-    def is_heard(self, asked: Fingerprint, number: int, heard: Heard) -> bool:
-        """Whether a candidate's sound alone makes a match."""
-        sound, clear = self._verify_sound(asked, number, heard)
-        return sound is not None and _is_clear(sound, clear)
+    def verified(
+        self, path: Path, asked: Fingerprint, number: int, heard: Heard | None, seen: list[Seen]
+    ) -> Match | None:
+        """The match of a test file with one training file by what may be shared, if it is one; a file is none of
+        itself. Raises MediaError."""
+        train = self.files[number]
+        if train.path.resolve() == path.resolve():
+            return None
+        sound, clear = self._verify_sound(asked, number, heard) if heard else (None, 0.0)
+        image = self._verify_picture(path, asked, number, seen)
+        if not (sound and image and _together(sound, image)):
+            sound = sound if sound and _is_clear(sound, clear) and _same_levels(path, train.path, sound) else None
+            image = image if image and _stands_alone(image, asked, train) else None
+        return Match(path, train.path, sound, image) if sound or image else None
 
     def _verify_sound(self, asked: Fingerprint, number: int, heard: Heard) -> tuple[Alignment | None, float]:
         least = _required(MIN_SOUND_S, asked.seconds[0], self.files[number].seconds[0], heard.change.speed)
@@ -174,10 +178,10 @@ class Library:
         speed, hit = way.seen.change.speed, way.seen.hit
         start, length, offset = hit.start / FPS, (hit.length + WINDOW - 1) / FPS, hit.offset / FPS
         begin, end = start / speed, (start + length) / speed
+        if not _alike(asked, train, way.seen):
+            return None
         ours = self._excerpts.get(path, asked.seconds[1], begin, end)
         theirs = self._excerpts.get(train.path, train.seconds[1], start + offset, start + length + offset)
-        if not _alike(asked, train, way.seen, theirs):
-            return None
         least = _required(MIN_PICTURE_S, asked.seconds[1], train.seconds[1], speed)
         shift = ours.start * speed  # of the slowed test clock
         when = (begin + end) / 2, start + length / 2 + offset
@@ -203,12 +207,11 @@ class Library:
         return replace(found, offset=moved, start=found.start + ours.start)
 
 
-def _alike(asked: Fingerprint, train: _File, seen: Seen, theirs: Excerpt) -> bool:
-    """Whether a candidate's views move alike: a cheap look before all that follows."""
+def _alike(asked: Fingerprint, train: _File, seen: Seen) -> bool:
+    """Whether a candidate's views move alike: a cheap look before anything is decoded."""
     hit, count = seen.hit, seen.hit.length + WINDOW - 1
-    box = train.picture.box(seen.train_view, (hit.start + hit.offset + count / 2) / FPS)
-    first = hit.start + hit.offset - round(theirs.start * FPS)
-    there = picture.lowest(theirs.frames[max(0, first) : first + count], box)
+    first = hit.start + hit.offset
+    there = train.picture.coefficients(seen.train_view)[max(0, first) : first + count]
     here = turns.undone_coefficients(asked.picture.coefficients(seen.view), seen.change)[hit.start :]
     count = min(len(here), len(there))
     return count >= 2 and picture.agreement(here[:count], there[:count]) >= _LEAST_ALIKE
@@ -274,6 +277,11 @@ def _ways(candidates: list[Seen], test: Picture) -> Iterator[_Way]:
 def _is_clear(sound: Alignment, clear: float) -> bool:
     """Whether a sound is evidence enough without a picture."""
     return clear >= (CLEAR if sound.change.words() else CLEAR_UNCHANGED)
+
+
+def _same_levels(test: Path, train: Path, sound: Alignment) -> bool:
+    """Whether a sound of another pitch is that recording, and not its tune in another key."""
+    return not other_key(sound.change) or level_difference(test, train, sound) <= ALIKE
 
 
 def _together(sound: Alignment, image: Alignment) -> bool:

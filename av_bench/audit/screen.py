@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,17 +88,22 @@ def _share(part: int, whole: int) -> str:
 
 
 def matches_table(result: ContentAudit, limit: int = 200) -> Table:
-    """A rich table: one line per match with offset, length and confidence of sound and picture."""
+    """A rich table: each match with offset, length and confidence of sound and picture, and what was changed."""
     sizes = ", ".join(f"{name}: {count:,} files" for name, count in result.counts.items())
     shown = f", the first {limit:,} shown" if len(result.matches) > limit else ""
-    title = f"{len(result.matches):,} content matches{shown} ({sizes})"
-    table = Table(title=title, caption="offset / length / confidence")
-    for head in ("test file", "training file", "what", "sound", "picture", "changed"):
-        table.add_column(head, overflow="fold")
+    title = f"{len(result.matches):,} content match{'' if len(result.matches) == 1 else 'es'}{shown} ({sizes})"
+    table = Table(title=title, caption="offset, length, confidence")
+    table.add_column("test file", overflow="fold")
+    table.add_column("training file", overflow="fold")
+    table.add_column("in common", no_wrap=True)  # on a narrow screen names give way
     for m in result.matches[:limit]:
-        sides = _short(m.test, (result.test,)), _short(m.train, result.trains)
-        table.add_row(*sides, m.kind, _stretch(m.sound), _stretch(m.picture), m.change)
+        what = textwrap.wrap(f"{m.kind}: {m.change}" if m.change else m.kind, _COMMON)
+        lines = [*what, *(_stretch(name, a) for name, a in (("sound", m.sound), ("picture", m.picture)) if a)]
+        table.add_row(_short(m.test, (result.test,)), _short(m.train, result.trains), "\n".join(lines))
     return table
+
+
+_COMMON = 32  # columns of the screen for what two files have in common
 
 
 def _short(path: Path, folders: Sequence[Path]) -> str:
@@ -107,8 +113,8 @@ def _short(path: Path, folders: Sequence[Path]) -> str:
     return str(inside if len(folders) == 1 else folder.name / inside)
 
 
-def _stretch(found: Alignment | None) -> str:
-    return "" if found is None else f"{found.offset:+.2f} s / {found.length:.1f} s / {found.confidence:.2f}"
+def _stretch(name: str, found: Alignment) -> str:
+    return f"{name} {found.offset:+.2f} s, {found.length:.1f} s, {found.confidence:.2f}"
 
 
 def kept_lines(result: ContentAudit, limit: int = 20) -> list[str]:

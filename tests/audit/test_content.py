@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from av_bench.audit import content
 from av_bench.audit.alignment import Alignment
-from av_bench.audit.content import audit_content, clip_names
+from av_bench.audit.content import ContentAudit, audit_content, clip_names
 from av_bench.audit.content_report import to_json
 from av_bench.audit.copies import Keep, reversed_alignment
 from av_bench.audit.library import Match
 from av_bench.audit.report import load_audit, load_overlaps, load_training_side, write_json
+from av_bench.audit.screen import matches_table
 from av_bench.audit.turns import Change
 from av_bench.cli.audit import app
 from av_bench.contracts import Clip, UsageError
@@ -251,3 +254,18 @@ def test_empty_and_missing_folders_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_clips_are_all_different(store: Store) -> None:
     assert audit_content(CLIPS, [CLIPS], store, workers=1).matches == []
+
+
+def test_a_narrow_screen_breaks_names_and_no_figures() -> None:
+    """80 columns, as a log file has: what was found stays on its line, long names of files give way."""
+    folders = Path("mine"), Path("training")
+    found = Alignment(-1.25, 0.5, 10.0, 0.875, Change(turn="mirrored"))
+    match = Match(folders[0] / ("a" * 60 + ".mp4"), folders[1] / ("b" * 60 + ".mp4"), found, found)
+    result = ContentAudit(folders[0], (folders[1],), matches=[match])
+    console = Console(width=80, file=io.StringIO())
+    console.print(matches_table(result))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "sound -1.25 s, 10.0 s, 0.88" in text
+    assert "picture -1.25 s, 10.0 s, 0.88" in text
+    assert max(map(len, text.splitlines())) <= 80
