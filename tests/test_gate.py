@@ -506,7 +506,7 @@ def test_update_replaces_baselines_only(tmp_path: Path) -> None:
     other.mkdir()
     (other / "holiday.jpg").write_bytes(b"x")
     before = state(tmp_path)
-    for folder, message in ((other, "no baseline"), (new, "the new run itself")):
+    for folder, message in ((other, "not a baseline"), (new, "the new run itself")):
         code, text = run_cli("gate", new, "--against", folder, "--update", "--reason", "why")
         assert (code, message in text) == (2, True)
     nan_by_hand(new)

@@ -73,7 +73,7 @@ def data() -> dict[str, Any]:
         ({"weights": [{"what": "a", "sha256": "abc"}]}, "sha256 of 'a' is not 64 hex digits"),
         ({"unverified": {"native.rat": "?"}}, "unverified: there is no key native.rat"),
         ({"driver": {"status": "none", "command": ["x"]}}, "driver.status is none"),
-        ({"samples": {"source": "s", "files": "*", "pattern": "("}}, "no regular expression"),
+        ({"samples": {"source": "s", "files": "*", "pattern": "("}}, "not a regular expression"),
         ({"samples": {"source": "s", "files": "*", "pattern": "(?P<id>.*)", "clip": "{yt}"}}, "uses {yt}"),
         ({"self_normalised": "no"}, "self_normalised: expected true or false"),
     ],
