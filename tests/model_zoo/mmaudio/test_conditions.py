@@ -219,7 +219,7 @@ def test_options_of_a_model_spec() -> None:
         ("steps", 2.7, "steps must be a whole number, got 2.7"),
         ("steps", float("nan"), "steps must be a whole number"),
         ("cfg", "high", "cfg must be a number"),
-        ("compile", "maybe", "compile must be one of auto, no, yes, graphs"),
+        ("compile", "maybe", "compile must be auto, no, yes or graphs"),
     ],
 )
 def test_options_that_say_nothing_are_named(option: str, value: Any, message: str) -> None:
