@@ -38,6 +38,7 @@ class VAERecipe:
     decay_from: int = 0  # from here on the rate falls as 1 / sqrt(step); 0: never
     betas: tuple[float, float] = (0.5, 0.9)
     kl_weight: float = 1e-6  # of the KL, summed over a window, against the absolute error, summed over a window
+    loud_weight: float = 0.0  # loud cells of the log-mel weigh more (``losses.loudness``); 0: all alike
     adversarial: bool = True
     disc_start: int = 20_001  # first step with an adversary
     disc_weight: float = 0.5
@@ -61,7 +62,17 @@ class VAERecipe:
         wrong = [name for name in (*counts, *sizes) if vars(self)[name] < 1]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be positive")
-        free = ("rate", "kl_weight", "disc_weight", "micro_batch", "holdout", "warmup", "decay_from", "seed")
+        free = (
+            "rate",
+            "kl_weight",
+            "loud_weight",
+            "disc_weight",
+            "micro_batch",
+            "holdout",
+            "warmup",
+            "decay_from",
+            "seed",
+        )
         wrong = [name for name in free if not 0 <= vars(self)[name] < math.inf]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be numbers that are not negative")
@@ -139,7 +150,8 @@ def difference(old: Mapping[str, Any], recipe: VAERecipe) -> list[str]:
     if not recipe.adversarial:
         free.add("micro_batch")  # with an adversary its weight is found for each part of a batch
     new = plain(recipe)
-    return [key for key in new if key not in free and old.get(key) != new[key]]
+    later = {"loud_weight": 0.0}  # fields that checkpoints of earlier versions lack
+    return [key for key in new if key not in free and old.get(key, later.get(key)) != new[key]]
 
 
 def plain(recipe: VAERecipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from av_bench.contracts import MetricError, UsageError
 from av_bench.weights.fill import fill
 from model_zoo.mmaudio.codec.vae import VAE
+from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.checkpoints import TrainingCheckpoint
 from model_zoo.mmaudio.training.mix import Loader
 from model_zoo.mmaudio.vae_training.data import Items, Windows, digest
@@ -28,6 +29,7 @@ from model_zoo.mmaudio.vae_training.discriminators import (
     discriminator_loss,
     generator_loss,
 )
+from model_zoo.mmaudio.vae_training.losses import loud_error
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe, difference, plain
 
 Losses = dict[str, float]
@@ -117,10 +119,12 @@ class VAETrainer:
         """Gradients of both networks from one part of the batch; losses per window, detached."""
         posterior = self.vae.encode(mel)
         output = self.vae.decode(posterior.sample(noise))
-        reconstruction = (output - mel).abs().sum((1, 2)).mean()
+        error = (output - mel).abs()
+        reconstruction = loud_error(output, mel, self.recipe.loud_weight) if self.recipe.loud_weight else error
+        reconstruction = reconstruction.sum((1, 2)).mean()
         kl = posterior.kl().mean()
         loss = reconstruction + self.recipe.kl_weight * kl
-        found = {"l1": reconstruction.detach() / mel[0].numel(), "kl": kl.detach() / noise[0].numel()}
+        found = {"l1": error.detach().mean(), "kl": kl.detach() / noise[0].numel()}
         if adversarial:
             self.discriminator.requires_grad_(False)
             adversary = generator_loss(self.discriminator(self._normalized(output)))
@@ -169,10 +173,7 @@ class VAETrainer:
         found: dict[str, Tensor] = {}
         for name, module in self._modules():
             found |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-        for name, optimiser in self.optimisers.items():
-            for row, state in optimiser.state_dict()["state"].items():
-                found |= {f"adam.{name}/{row}/{key}": value for key, value in state.items()}
-        return found
+        return found | checkpoints.optimiser_tensors(self.optimisers)
 
     def about(self) -> dict[str, Any]:
         """What tells this run from others."""
@@ -194,13 +195,8 @@ class VAETrainer:
         if found.step > self.recipe.steps:
             raise UsageError(f"{where}: already at step {found.step}, the recipe ends at {self.recipe.steps}")
         for name, module in self._modules():
-            fill(module, _below(found.tensors, f"{name}/"), str(where), copy=True)
-        for name, optimiser in self.optimisers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for path, value in _below(found.tensors, f"adam.{name}/").items():
-                row, _, key = path.partition("/")
-                state.setdefault(int(row), {})[key] = value
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+            fill(module, checkpoints.below(found.tensors, f"{name}/"), str(where), copy=True)
+        checkpoints.load_optimisers(self.optimisers, found.tensors)
         self.done = found.step
 
     def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
@@ -220,11 +216,6 @@ def read_losses(window: Sequence[LossTensors], last: int) -> Losses:
             "is from before it. Lower the rate, or look at the data"
         )
     return {name: sum(row) / len(row) for name, row in values.items()}
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors whose names begin with ``prefix``, without it."""
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _average(tensors: list[Tensor]) -> None:
