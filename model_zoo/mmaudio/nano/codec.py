@@ -43,8 +43,10 @@ FIRST = CodecConfig(
 """The first generation, whose files have no header."""
 SECOND = CodecConfig(
     MelConfig(16_000, n_fft=800, hop=160, n_mels=128, high=8000.0, log="10"),
-    VAEConfig(data_dim=128, embed_dim=32, hidden=80, ch_mult=(1, 1, 2), num_res_blocks=1, down_levels=(0, 1)),
-    VocoderConfig(width=224, inner=608, blocks=7, noise=True),
+    VAEConfig(
+        data_dim=128, embed_dim=32, hidden=80, ch_mult=(1, 1, 2), num_res_blocks=1, down_levels=(0, 1), constant=True
+    ),
+    VocoderConfig(width=224, inner=608, blocks=7, noise=True, relative=True),
 )
 """The generation that ``av-bench train mmaudio-nano`` makes."""
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 CLIPS = 2400
 HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
 VAE_RECIPE = replace(
-    RECIPES["tiny"], name="nano", mel=SECOND.mel, vae=SECOND.vae, frames=160, batch=16, steps=2_000, rate=5e-3,
-    decay_from=800, kl_weight=3e-2, loud_weight=1.0, adversarial=False, holdout=HOLDOUT, bf16=True,
+    RECIPES["tiny"], name="nano", mel=SECOND.mel, vae=SECOND.vae, frames=160, batch=16, steps=1_600, rate=5e-3,
+    decay_from=800, cooldown=600, kl_weight=3e-2, loud_weight=1.0, adversarial=False, holdout=HOLDOUT, bf16=True,
 )  # fmt: skip
 VOCODER_RECIPE = VocoderRecipe(steps=1500, holdout=HOLDOUT)
 TUNE_RECIPE = replace(VOCODER_RECIPE, steps=6000, adversarial_from=1, rate=6e-4, decoder=True, seed=8)

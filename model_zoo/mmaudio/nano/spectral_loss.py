@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model_zoo.mmaudio.codec.mel import MelConfig, log_mel
+from model_zoo.mmaudio.vae_training.losses import loudness
 
 RESOLUTIONS = ((64, 16), (256, 64), (1024, 256))  # FFT and hop, samples
 QUIET = 1e-4  # magnitudes below count little in the logarithm
@@ -51,14 +52,15 @@ def spectral_features(wave: Tensor, mel: MelConfig) -> SpectralFeatures:
 
 
 def spectral_distance(a: SpectralFeatures, b: SpectralFeatures, scale: SpectralFeatures, weights: Weights) -> Tensor:
-    """Errors of magnitudes (relative to those of ``scale``) and of their logarithms, and of the log-mel."""
+    """Errors of magnitudes (relative to those of ``scale``) and of their logarithms, and of the log-mel, where cells
+    that are loud in ``scale`` weigh more."""
     terms: list[Tensor] = []
     for ours, theirs, size in zip(a.magnitudes, b.magnitudes, scale.magnitudes, strict=True):
         norm = size.flatten(1).norm(dim=1) + 1e-3
         relative = ((ours - theirs).square().flatten(1).sum(dim=1) + 1e-8).sqrt().div(norm).mean()
         logs = (torch.log(ours + QUIET) - torch.log(theirs + QUIET)).abs().mean()
         terms += [weights.magnitude * relative, logs]
-    return torch.stack(terms).mean() + weights.mel * (a.mel - b.mel).abs().mean()
+    return torch.stack(terms).mean() + weights.mel * ((a.mel - b.mel).abs() * (1 + loudness(scale.mel))).mean()
 
 
 def _magnitude(wave: Tensor, n_fft: int, hop: int) -> Tensor:

@@ -9,6 +9,7 @@ no phases that could be learned.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,23 +17,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from av_bench.contracts import UsageError
-from model_zoo.mmaudio.codec.mel import MelConfig
+from model_zoo.mmaudio.codec.mel import MelConfig, mel_bank
 
 NANO_MEL = MelConfig(16_000, n_fft=640, hop=160, n_mels=64, high=8000.0, log="10")
 LOUDEST = 5.0  # limit of the logarithm of a magnitude
 QUIET_START = -4.0  # logarithm of the magnitudes of an untrained network: the level of quiet sound
+RELATIVE_START = (-1.0, -0.2)  # the same of what is predicted and of noise, where levels are relative
 NOISE_SEED = 20_231_126  # of the noise in decoding: equal mels give equal sound
 
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """Channels, channels inside a block, number of blocks, samples of the inverse STFT's window, and noise or none."""
+    """Channels, channels inside a block, number of blocks, samples of the inverse STFT's window, and noise or none.
+
+    ``relative``: the network answers with levels relative to the mel's. Its norms take the level of a frame away, so
+    that otherwise loud attacks come out too weak.
+    """
 
     width: int = 160
     inner: int = 320
     blocks: int = 4
     window: int = 640
     noise: bool = False
+    relative: bool = False
 
 
 class ConvNeXt(nn.Module):
@@ -57,6 +64,7 @@ class NanoVocoder(nn.Module):
     """Log-mel ``(B, n_mels, L)`` -> waves ``(B, hop L)``, in about [-1, 1]; hop samples per mel frame."""
 
     window: Tensor
+    spread: Tensor
 
     def __init__(self, config: VocoderConfig | None = None, mel: MelConfig = NANO_MEL) -> None:
         super().__init__()
@@ -71,10 +79,14 @@ class NanoVocoder(nn.Module):
         )
         self.leave_norm = nn.LayerNorm(config.width)
         self.leave = nn.Linear(config.width, (3 + config.noise) * self.bins)
-        nn.init.constant_(self.leave.bias[: self.bins], QUIET_START)
-        if config.noise:
-            nn.init.constant_(self.leave.bias[3 * self.bins :], QUIET_START)
+        start = RELATIVE_START if config.relative else (QUIET_START, QUIET_START)
+        nn.init.constant_(self.leave.bias[: self.bins], start[0])
+        nn.init.constant_(self.leave.bias[3 * self.bins :], start[1])
         self.register_buffer("window", torch.hann_window(config.window), persistent=False)
+        if config.relative:
+            if mel.log != "10":
+                raise UsageError(f"vocoder: relative levels need a mel with logarithm '10', not {mel.log!r}")
+            self.register_buffer("spread", level_matrix(mel, config.window), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
         """See the class. Frame i is centred on sample hop (i + 1/2), as in ``mel.log_mel``."""
@@ -89,11 +101,21 @@ class NanoVocoder(nn.Module):
             x = block(x)
         out = self.leave(self.leave_norm(x.transpose(1, 2))).transpose(1, 2).float()
         level, cosine, sine, *noise = out.split(self.bins, dim=1)
+        if self.config.relative:
+            base = self.level(mel)
+            level, noise = level + base, [part + base for part in noise]
         # cosine and sine share one length, so that a phase has no jump where an angle would have
         length = torch.sqrt(cosine.square() + sine.square() + 1e-6)
         magnitude = torch.exp(level.clamp(max=LOUDEST)) / length
         spectrum = torch.complex(magnitude * cosine, magnitude * sine)
         return spectrum, torch.exp(noise[0].clamp(max=LOUDEST)) if noise else None
+
+    def level(self, mel: Tensor) -> Tensor:
+        """Logarithm of the magnitudes ``(B, bins, L)`` that a spectrum with this mel has where it is smooth."""
+        with torch.autocast(mel.device.type, enabled=False):
+            size, window = self.mel.n_fft, self.config.window
+            scale = math.log(self.mel.sample_rate / size * window / size)
+            return math.log(10) * (self.spread @ mel.float()) + scale
 
     def draw(self, frames: int, generator: torch.Generator | None = None, count: int = 1) -> Tensor:
         """Spectra of white noise, ``(count, bins, frames)``, of unit variance: the STFT of one wave, so that
@@ -116,6 +138,19 @@ class NanoVocoder(nn.Module):
         edge = (size - hop) // 2
         inside = slice(edge, edge + spectrum.shape[-1] * hop)
         return summed[:, inside] / _overlapped(squares)[:, inside].clamp(min=1e-3)
+
+
+def level_matrix(mel: MelConfig, window: int) -> Tensor:
+    """Matrix ``(window / 2 + 1, n_mels)`` that interpolates between the centres of bands, flat outside."""
+    bank = mel_bank(mel)
+    hertz = torch.linspace(0, mel.sample_rate / 2, bank.shape[1])
+    centres = (bank @ hertz) / bank.sum(dim=1)
+    bins = torch.linspace(0, mel.sample_rate / 2, window // 2 + 1).clamp(float(centres[0]), float(centres[-1]))
+    right = torch.searchsorted(centres, bins).clamp(1, mel.n_mels - 1)
+    share = (bins - centres[right - 1]) / (centres[right] - centres[right - 1])
+    matrix = torch.zeros(len(bins), mel.n_mels)
+    matrix.scatter_(1, right[:, None], share[:, None])
+    return matrix.scatter_(1, right[:, None] - 1, 1 - share[:, None])
 
 
 def _overlapped(frames: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class VAERecipe:
     micro_batch: int = 0  # windows per forward pass and process, each with an adversary weight of its own; 0: all
     warmup: int = 0  # the rate rises linearly
     decay_from: int = 0  # from here on the rate falls as 1 / sqrt(step); 0: never
+    cooldown: int = 0  # last steps, over which the rate falls linearly to nothing besides
     betas: tuple[float, float] = (0.5, 0.9)
     kl_weight: float = 1e-6  # of the KL, summed over a window, against the absolute error, summed over a window
     loud_weight: float = 0.0  # loud cells of the log-mel weigh more (``losses.loudness``); 0: all alike
@@ -91,7 +92,10 @@ class VAERecipe:
     def rate_at(self, step: int) -> float:
         """Learning rate of a step; the first step is 1."""
         rate = self.rate * min(1.0, step / self.warmup) if self.warmup else self.rate
-        return rate * (self.decay_from / step) ** 0.5 if 0 < self.decay_from < step else rate
+        if 0 < self.decay_from < step:
+            rate *= (self.decay_from / step) ** 0.5
+        left = self.steps + 1 - step
+        return rate * left / self.cooldown if left < self.cooldown else rate
 
 
 RECIPES = {
@@ -150,8 +154,9 @@ def difference(old: Mapping[str, Any], recipe: VAERecipe) -> list[str]:
     if not recipe.adversarial:
         free.add("micro_batch")  # with an adversary its weight is found for each part of a batch
     new = plain(recipe)
-    later = {"loud_weight": 0.0}  # fields that checkpoints of earlier versions lack
-    return [key for key in new if key not in free and old.get(key, later.get(key)) != new[key]]
+    later = {"loud_weight": 0.0, "cooldown": 0, **old}  # checkpoints of version 0.1 lack these fields
+    later["vae"] = {"constant": False, **old.get("vae", {})}
+    return [key for key in new if key not in free and later.get(key) != new[key]]
 
 
 def plain(recipe: VAERecipe) -> dict[str, Any]:

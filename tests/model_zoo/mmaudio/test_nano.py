@@ -267,7 +267,7 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     """Every stage for a step or two, on noise; started again, finished stages are not done again."""
     monkeypatch.setattr(recipe, "HOLDOUT", 4)
     data, said = _noise_corpus(20), []
-    sizes = CodecConfig(SECOND.mel, replace(SECOND.vae, hidden=16), VocoderConfig(16, 32, 1, noise=True))
+    sizes = CodecConfig(SECOND.mel, replace(SECOND.vae, hidden=16), VocoderConfig(16, 32, 1, noise=True, relative=True))
     vae_recipe = replace(
         recipe.VAE_RECIPE, vae=sizes.vae, steps=2, batch=2, frames=40, holdout=4, log_every=1, validate_every=1,
         save_every=1,

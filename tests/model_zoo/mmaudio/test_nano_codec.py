@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.codec.mel import MelConfig, log_mel, mel_bank
-from model_zoo.mmaudio.codec.vae import VAEConfig
+from model_zoo.mmaudio.codec.vae import VAE, VAEConfig
 from model_zoo.mmaudio.flow.load import header_of
 from model_zoo.mmaudio.nano.codec import FIRST, SECOND, CodecConfig, NanoCodec, codec_config, codec_header, read_codec
 from model_zoo.mmaudio.nano.recipe import save_weights, write_half
@@ -20,11 +20,12 @@ from model_zoo.mmaudio.nano.spectral_loss import Weights, energy_distance
 from model_zoo.mmaudio.nano.vocoder import NanoVocoder, VocoderConfig
 from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe, log_lines, train_codec
 from model_zoo.mmaudio.vae_training.losses import loud_error
+from model_zoo.mmaudio.vae_training.recipes import RECIPES, difference, plain
 
 TINY = CodecConfig(
     MelConfig(16_000, n_fft=320, hop=160, n_mels=16),
-    VAEConfig(data_dim=16, embed_dim=4, hidden=8, ch_mult=(1, 1), num_res_blocks=1),
-    VocoderConfig(width=8, inner=16, blocks=1, window=320, noise=True),
+    VAEConfig(data_dim=16, embed_dim=4, hidden=8, ch_mult=(1, 1), num_res_blocks=1, constant=True),
+    VocoderConfig(width=8, inner=16, blocks=1, window=320, noise=True, relative=True),
 )
 
 
@@ -64,6 +65,43 @@ def test_drawn_noise_is_white_of_unit_variance_and_the_same_for_all() -> None:
     with torch.no_grad():
         assert torch.equal(vocoder(mel), vocoder(mel))
         torch.testing.assert_close(vocoder(mel)[1:2], vocoder(mel[1:2]), rtol=0, atol=1e-5)
+
+
+def test_levels_follow_the_mel() -> None:
+    """White noise at any level: its magnitudes lie where the mel says they do (the mean of a logarithm lies lower)."""
+    vocoder, euler = NanoVocoder(SECOND.vocoder, SECOND.mel), 0.5772
+    for gain in (0.001, 0.3):
+        wave = gain * white(2, 32_000)
+        level = vocoder.level(log_mel(wave.clamp(-1, 1), SECOND.mel)).mean()
+        power = gain**2 * vocoder.window.square().sum()
+        assert float(level) == pytest.approx(0.5 * (float(power.log()) - euler), abs=0.35)
+        mel = log_mel(wave, SECOND.mel)
+        assert float((log_mel(vocoder(mel).detach(), SECOND.mel) - mel).abs().mean()) < 0.35  # untrained
+
+
+def test_without_a_constant_channel_the_vae_does_not_hear_how_loud_a_frame_is() -> None:
+    mel = white(1, 16, 8)
+    for constant in (False, True):
+        torch.manual_seed(0)
+        vae = VAE(replace(TINY.vae, constant=constant), torch.zeros(16), torch.ones(16)).eval()
+        soft, loud = vae.encode(mel).mean, vae.encode(3 * mel).mean
+        assert torch.allclose(soft, loud, atol=1e-3) is not constant
+
+
+def test_checkpoints_of_earlier_versions_still_count_as_the_same_recipe() -> None:
+    vae_recipe = RECIPES["tiny"]
+    stored = plain(vae_recipe)
+    del stored["loud_weight"], stored["cooldown"], stored["vae"]["constant"]
+    assert difference(stored, vae_recipe) == []
+    assert difference(stored, replace(vae_recipe, loud_weight=1.0)) == ["loud_weight"]
+    assert difference(stored, replace(vae_recipe, vae=replace(vae_recipe.vae, constant=True))) == ["vae"]
+
+
+def test_a_cooldown_ends_at_nothing() -> None:
+    steady = replace(RECIPES["tiny"], steps=1000, warmup=0, decay_from=0)
+    rates = [replace(steady, cooldown=100).rate_at(step) / steady.rate for step in (900, 901, 951, 1000)]
+    np.testing.assert_allclose(rates, [1, 1, 0.5, 0.01])
+    assert steady.rate_at(1000) == steady.rate
 
 
 def test_the_loss_is_least_for_noise_as_wide_as_the_real_one() -> None:
