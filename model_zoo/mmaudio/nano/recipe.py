@@ -39,7 +39,7 @@ VAE_RECIPE = replace(
     RECIPES["tiny"], name="nano", mel=SECOND.mel, vae=SECOND.vae, frames=160, batch=16, steps=1_600, rate=5e-3,
     decay_from=800, cooldown=600, kl_weight=3e-2, loud_weight=1.0, adversarial=False, holdout=HOLDOUT, bf16=True,
 )  # fmt: skip
-VOCODER_RECIPE = VocoderRecipe(steps=1500, holdout=HOLDOUT)
+VOCODER_RECIPE = VocoderRecipe(steps=1200, holdout=HOLDOUT)
 TUNE_RECIPE = replace(VOCODER_RECIPE, steps=6000, adversarial_from=1, rate=6e-4, decoder=True, seed=8)
 FEWEST = max(SightRecipe().holdout, HOLDOUT) + 32  # what is held out, and two batches of 16 to train on
 Say = Callable[[str], None]
