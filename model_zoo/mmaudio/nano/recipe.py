@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import write_json
+from av_bench.runtime.files import lock, write_json
 from model_zoo.mmaudio.codec.vae import VAE
 from model_zoo.mmaudio.flow.load import header_of
 from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, NanoCodec, codec_header, read_codec
@@ -60,18 +60,22 @@ def train_nano(
     """All stages; returns the folder of the package (three weight files, their logs).
 
     ``config`` is the flow network's training config, ``changes`` are ``key=value`` changes of it. ``progress`` hears
-    how many scenes of how many are rendered. UsageError for too few clips; errors of the stages name their folder.
+    how many scenes of how many are rendered. UsageError for too few clips, or when another process trains there; errors
+    of the stages name their folder.
     """
     if clips < FEWEST:
         raise UsageError(f"mmaudio-nano: {clips} clips are too few, the stages need {FEWEST} or more; use {CLIPS}")
     flow_recipe(out / "features", config, changes, device)  # a wrong key or device is said before hours of work
-    data = corpus(corpus_folder or out / "corpus", "train", clips, workers, progress)
-    sight = sight_stage(out, data, device, report)
-    vae = vae_stage(out, data, device, report)
-    codec = tune_stage(out, data, vae, vocoder_stage(out, data, device, report), device, report)
-    feature_stage(out, data, sight, codec, device, report)
-    flow = flow_stage(out, out / "features", config, changes, device)
-    return package(out, flow)
+    with lock(out / ".lock") as mine:
+        if not mine:
+            raise UsageError(f"{out}: another process trains there; wait for it or choose another --out")
+        data = corpus(corpus_folder or out / "corpus", "train", clips, workers, progress)
+        sight = sight_stage(out, data, device, report)
+        vae = vae_stage(out, data, device, report)
+        codec = tune_stage(out, data, vae, vocoder_stage(out, data, device, report), device, report)
+        feature_stage(out, data, sight, codec, device, report)
+        flow = flow_stage(out, out / "features", config, changes, device)
+        return package(out, flow)
 
 
 def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: SightRecipe | None = None) -> Sight:

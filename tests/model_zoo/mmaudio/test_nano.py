@@ -14,6 +14,7 @@ import torch
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, Reason, UsageError
 from av_bench.media.decode import decode
 from av_bench.metrics.onset import match_onsets, onset_scores
+from av_bench.runtime.files import lock
 from model_zoo.mmaudio.nano import recipe
 from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, codec_config
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
@@ -256,6 +257,8 @@ def _noise_corpus(count: int) -> Corpus:
 def test_too_few_clips_and_odd_folders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{recipe.FEWEST - 1} clips are too few"):
         recipe.train_nano(tmp_path, clips=recipe.FEWEST - 1)
+    with lock(tmp_path / ".lock"), pytest.raises(UsageError, match="another process trains there"):
+        recipe.train_nano(tmp_path)
     for name in ("a, b", "x #1", "run: 2", "a}b", "ü 'q' \"r\""):  # YAML has its own ideas about these
         made = recipe.flow_recipe(tmp_path / name, "nano2", (), "cpu")
         assert [source.path for source in made.data.train] == [str(tmp_path / name / "train")]
