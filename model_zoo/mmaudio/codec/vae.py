@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.codec.magnitude import Downsample, Middle, MPConv1d, ResBlock, Upsample, mp_silu
@@ -27,10 +26,6 @@ class VAEConfig:
 
     Level i has ``hidden * ch_mult[i]`` channels and ``num_res_blocks`` blocks (one more in the decoder); the frame
     rate halves after each level of ``down_levels``. Kernel sizes are odd.
-
-    ``constant`` puts a constant channel beside the input of encoder and decoder, as EDM2 does in place of biases. The
-    blocks normalise each frame, so without it a frame twice as far from the mean in all bins looks the same; the
-    published files have none.
     """
 
     data_dim: int
@@ -40,7 +35,6 @@ class VAEConfig:
     num_res_blocks: int = 2
     down_levels: tuple[int, ...] = (0,)
     kernel_size: int = 3
-    constant: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.data_dim, self.embed_dim, self.hidden, self.num_res_blocks, *self.ch_mult)
@@ -74,8 +68,7 @@ class Encoder(nn.Module):
         super().__init__()
         width, kernel = [config.hidden * m for m in config.ch_mult], config.kernel_size
         self.learnable_gain = nn.Parameter(torch.zeros(()))
-        self.constant = config.constant
-        self.conv_in = MPConv1d(config.data_dim + config.constant, config.hidden, kernel)
+        self.conv_in = MPConv1d(config.data_dim, config.hidden, kernel)
         self.down = nn.ModuleList()
         for level, (before, after) in enumerate(zip([config.hidden, *width[:-1]], width, strict=True)):
             extra = {"downsample": Downsample(after)} if level in config.down_levels else {}
@@ -85,7 +78,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels from top to bottom, the middle, the moments."""
-        x = self.conv_in(_with_constant(x) if self.constant else x)
+        x = self.conv_in(x)
         for level in self.down:
             x = _run(level, x, "downsample")
         out: Tensor = self.conv_out(mp_silu(self.mid(x)), gain=1 + self.learnable_gain)
@@ -99,8 +92,7 @@ class Decoder(nn.Module):
         super().__init__()
         width, kernel = [config.hidden * m for m in config.ch_mult], config.kernel_size
         self.learnable_gain = nn.Parameter(torch.zeros(()))
-        self.constant = config.constant
-        self.conv_in = MPConv1d(config.embed_dim + config.constant, width[-1], kernel)
+        self.conv_in = MPConv1d(config.embed_dim, width[-1], kernel)
         self.mid = Middle(width[-1], kernel)
         self.up = nn.ModuleList()
         for level, (before, after) in enumerate(zip([*width[1:], width[-1]], width, strict=True)):
@@ -110,16 +102,11 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """The middle, levels from bottom to top, the mel."""
-        x = self.mid(self.conv_in(_with_constant(z) if self.constant else z))
+        x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = _run(level, x, "upsample")
         out: Tensor = self.conv_out(mp_silu(x), gain=1 + self.learnable_gain)
         return out
-
-
-def _with_constant(x: Tensor) -> Tensor:
-    """``(B, C, L)`` and one channel more, as large as the others together where these have unit variance."""
-    return F.pad(x, (0, 0, 0, 1), value=math.sqrt(x.shape[1]))
 
 
 def _run(level: Any, x: Tensor, resampling: str) -> Tensor:  # noqa: ANN401 - modules by name have no type

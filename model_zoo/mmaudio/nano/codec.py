@@ -1,7 +1,7 @@
-"""The codec of ``mmaudio-nano``: a small VAE on a log-mel of 10 ms frames, and a vocoder; latents every 40 ms.
+"""The codec of ``mmaudio-nano``: an autoencoder on a log-mel of 10 ms frames, and a vocoder; latents every 40 ms.
 
-A file of codec weights says its sizes in its header. One without a header is of the first generation (64 bands, 16
-latents).
+The first generation has a small VAE, the second principal components. A file of codec weights says its sizes in its
+header; one without a header is of the first generation.
 """
 
 from __future__ import annotations
@@ -19,34 +19,55 @@ from av_bench.weights.fill import fill, read
 from model_zoo.mmaudio.codec.mel import MelConfig
 from model_zoo.mmaudio.codec.vae import VAE, VAEConfig
 from model_zoo.mmaudio.flow.load import read_about
+from model_zoo.mmaudio.nano.patches import PatchConfig, Patches
 from model_zoo.mmaudio.nano.vocoder import NANO_MEL, NanoVocoder, VocoderConfig
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """Sizes of the parts: log-mel, VAE and vocoder."""
+    """Sizes of the parts: log-mel, vocoder, and a VAE or patches."""
 
     mel: MelConfig
-    vae: VAEConfig
     vocoder: VocoderConfig
+    vae: VAEConfig | None = None
+    patches: PatchConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.vae.data_dim != self.mel.n_mels:
+        if (self.vae is None) == (self.patches is None):
+            raise UsageError("nano codec: one of vae and patches, not both")
+        if self.vae is not None and self.vae.data_dim != self.mel.n_mels:
             raise UsageError(f"nano codec: VAE of {self.vae.data_dim} bins, mel of {self.mel.n_mels}")
+
+    @property
+    def latent_dim(self) -> int:
+        """Channels of a latent frame."""
+        return self.vae.embed_dim if self.vae is not None else self._patches.latents
+
+    @property
+    def stride(self) -> int:
+        """Mel frames per latent frame."""
+        return self.vae.stride if self.vae is not None else self._patches.stride
+
+    @property
+    def _patches(self) -> PatchConfig:
+        assert self.patches is not None
+        return self.patches
+
+    def autoencoder(self) -> VAE | Patches:
+        """A new one of these sizes."""
+        return VAE(self.vae) if self.vae is not None else Patches(self._patches, self.mel.n_mels)
 
 
 FIRST = CodecConfig(
     NANO_MEL,
-    VAEConfig(data_dim=64, embed_dim=16, hidden=48, ch_mult=(1, 2, 2), num_res_blocks=1, down_levels=(0, 1)),
     VocoderConfig(),
+    VAEConfig(data_dim=64, embed_dim=16, hidden=48, ch_mult=(1, 2, 2), num_res_blocks=1, down_levels=(0, 1)),
 )
 """The first generation, whose files have no header."""
 SECOND = CodecConfig(
     MelConfig(16_000, n_fft=800, hop=160, n_mels=128, high=8000.0, log="10"),
-    VAEConfig(
-        data_dim=128, embed_dim=32, hidden=80, ch_mult=(1, 1, 2), num_res_blocks=1, down_levels=(0, 1), constant=True
-    ),
     VocoderConfig(width=224, inner=608, blocks=7, noise=True, relative=True),
+    patches=PatchConfig(),
 )
 """The generation that ``av-bench train mmaudio-nano`` makes."""
 
@@ -57,10 +78,15 @@ class NanoCodec(nn.Module):
     def __init__(self, config: CodecConfig = FIRST) -> None:
         super().__init__()
         self.config = config
-        self.sample_rate, self.latent_dim = config.mel.sample_rate, config.vae.embed_dim
-        self.samples_per_latent = config.mel.hop * config.vae.stride
-        self.vae = VAE(config.vae)
+        self.sample_rate, self.latent_dim = config.mel.sample_rate, config.latent_dim
+        self.samples_per_latent = config.mel.hop * config.stride
+        self.vae = config.autoencoder()
         self.vocoder = NanoVocoder(config.vocoder, config.mel)
+
+    def fuse(self) -> None:
+        """Make it ready for inference only, where that saves work."""
+        if isinstance(self.vae, VAE):
+            self.vae.fuse()
 
     def latent_len(self, seconds: float) -> int:
         """Latent frames of a clip: enough to cover it."""

@@ -82,7 +82,7 @@ def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
             f"{folder}: {FLOW} makes {network.config.latent_dim} latents, {CODEC} takes {codec.latent_dim}: they come "
             "from different trainings; bring all three files of one"
         )
-    codec.vae.fuse()
+    codec.fuse()
     return (
         network.eval().requires_grad_(False),
         codec.eval().requires_grad_(False),

@@ -1,6 +1,6 @@
-"""The whole recipe of ``mmaudio-nano``, stage by stage: feature networks, VAE, vocoder, feature shards, flow, package.
+"""The whole recipe of ``mmaudio-nano``, stage by stage: feature networks, codec, feature shards, flow network, package.
 
-A stage whose result lies in the folder is not done again, and VAE, vocoder and flow network resume from their last
+A stage whose result lies in the folder is not done again, and vocoder, codec and flow network resume from their last
 checkpoint, so a killed run is simply started again.
 """
 
@@ -18,16 +18,16 @@ from torch import nn
 
 from av_bench.contracts import UsageError
 from av_bench.runtime.files import lock, write_json
-from model_zoo.mmaudio.codec.vae import VAE
+from model_zoo.mmaudio.codec.mel import log_mel
 from model_zoo.mmaudio.flow.load import header_of
 from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, NanoCodec, codec_header, read_codec
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, fit_statistics, report_on, train_sight, truth
 from model_zoo.mmaudio.nano.encoders import Sight
+from model_zoo.mmaudio.nano.patches import Patches
 from model_zoo.mmaudio.nano.vocoder import NanoVocoder
 from model_zoo.mmaudio.nano.vocoder_training import CHECKPOINTS, VocoderRecipe, log_lines, train_codec
 from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.checkpoints import write_tensors
-from model_zoo.mmaudio.vae_training.recipes import RECIPES, VAERecipe
 from model_zoo.scorers.corpus import Corpus, corpus
 
 if TYPE_CHECKING:
@@ -35,12 +35,10 @@ if TYPE_CHECKING:
 
 CLIPS = 2400
 HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
-VAE_RECIPE = replace(
-    RECIPES["tiny"], name="nano", mel=SECOND.mel, vae=SECOND.vae, frames=160, batch=16, steps=1_600, rate=5e-3,
-    decay_from=800, cooldown=600, kl_weight=3e-2, loud_weight=1.0, adversarial=False, holdout=HOLDOUT, bf16=True,
-)  # fmt: skip
-VOCODER_RECIPE = VocoderRecipe(steps=1200, holdout=HOLDOUT)
-TUNE_RECIPE = replace(VOCODER_RECIPE, steps=6000, adversarial_from=1, rate=6e-4, decoder=True, seed=8)
+PATCH_SEED = 6  # of the decoder's network
+COMPONENTS_FROM = 600  # scenes, spread over those that are trained on
+VOCODER_RECIPE = VocoderRecipe(steps=500, holdout=HOLDOUT)
+TUNE_RECIPE = replace(VOCODER_RECIPE, steps=5000, adversarial_from=1500, rate=6e-4, decoder=True, seed=8)
 FEWEST = max(SightRecipe().holdout, HOLDOUT) + 32  # what is held out, and two batches of 16 to train on
 Say = Callable[[str], None]
 
@@ -71,8 +69,8 @@ def train_nano(
             raise UsageError(f"{out}: another process trains there; wait for it or choose another --out")
         data = corpus(corpus_folder or out / "corpus", "train", clips, workers, progress)
         sight = sight_stage(out, data, device, report)
-        vae = vae_stage(out, data, device, report)
-        codec = tune_stage(out, data, vae, vocoder_stage(out, data, device, report), device, report)
+        patches = patch_stage(out, data, report)
+        codec = tune_stage(out, data, patches, vocoder_stage(out, data, device, report), device, report)
         feature_stage(out, data, sight, codec, device, report)
         flow = flow_stage(out, out / "features", config, changes, device)
         return package(out, flow)
@@ -95,16 +93,24 @@ def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: Sight
     return sight
 
 
-def vae_stage(out: Path, data: Corpus, device: str, report: Say, recipe: VAERecipe = VAE_RECIPE) -> VAE:
-    """Train the VAE, resume its training, or read it."""
-    from model_zoo.mmaudio.vae_training.loop import train
-
-    file = out / "vae" / "vae.safetensors"
-    if not file.is_file():
-        train(recipe, data.audio, out / "vae", device, report)
-    vae = VAE(recipe.vae)
-    read_weights(vae, file)
-    return vae.to(device).eval()
+def patch_stage(out: Path, data: Corpus, report: Say, sizes: CodecConfig = SECOND) -> Patches:
+    """Find the principal components of the mels, or read them."""
+    assert sizes.patches is not None
+    patches, file = Patches(sizes.patches, sizes.mel.n_mels), out / "patches.safetensors"
+    if file.is_file():
+        read_weights(patches, file)
+        return patches.eval()
+    rows = np.linspace(0, len(data) - HOLDOUT - 1, min(COMPONENTS_FROM, len(data) - HOLDOUT)).astype(np.int64)
+    parts = [rows[start : start + 32] for start in range(0, len(rows), 32)]
+    waves = (torch.from_numpy(data.audio[part].astype(np.float32) / 32767) for part in parts)
+    torch.manual_seed(PATCH_SEED)
+    patches = Patches(sizes.patches, sizes.mel.n_mels)
+    share = patches.fit(log_mel(part, sizes.mel) for part in waves)
+    log = {"sizes": asdict(sizes.patches), "scenes": len(rows), "share_of_variance": round(share, 4)}
+    report(f"patches: {sizes.patches.latents} components hold {share:.3f} of the variance")
+    save_json(out / "patches.json", log)
+    save_weights(patches, file)
+    return patches.eval()
 
 
 def vocoder_stage(
@@ -123,15 +129,15 @@ def vocoder_stage(
 
 
 def tune_stage(
-    out: Path, data: Corpus, vae: VAE, vocoder: NanoVocoder, device: str, report: Say,
+    out: Path, data: Corpus, patches: Patches, vocoder: NanoVocoder, device: str, report: Say,
     recipe: VocoderRecipe = TUNE_RECIPE,
 ) -> NanoCodec:  # fmt: skip
     """Train decoder and vocoder together, resume that, or read them; the encoder, and so the latents, stay."""
     file = out / "codec.safetensors"
-    sizes = CodecConfig(vocoder.mel, vae.config, vocoder.config)
+    sizes = CodecConfig(vocoder.mel, vocoder.config, patches=patches.config)
     if not file.is_file():
         codec = NanoCodec(sizes)
-        codec.vae.load_state_dict(vae.state_dict())
+        codec.vae.load_state_dict(patches.state_dict())
         codec.vocoder.load_state_dict(vocoder.state_dict())
         save_weights(train_codec(recipe, data.audio, codec, out / "codec", device, report), file, codec_header(sizes))
     return read_codec(file).to(device)
@@ -221,10 +227,8 @@ def package(out: Path, flow: Path, weights: str = "ema-0.1") -> Path:
     for name, source in sources.items():
         write_half(source, folder / name)
     save_json((folder / FLOW).with_suffix(".json"), flow_log(flow.parent))
-    vae = {**json.loads((out / "vae" / "vae.json").read_text()), "steps_logged": log_lines(out / "vae")}
-    logs = {"vae": vae} | {
-        key: training_log(out / folder) for key, folder in (("vocoder", "vocoder"), ("tuned", "codec"))
-    }
+    patches = json.loads((out / "patches.json").read_text())
+    logs = {"patches": patches, "vocoder": training_log(out / "vocoder"), "tuned": training_log(out / "codec")}
     save_json((folder / CODEC).with_suffix(".json"), logs)
     save_json((folder / SIGHT).with_suffix(".json"), json.loads((out / "sight.json").read_text()))
     return folder

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from model_zoo.mmaudio.codec.mel import MelConfig, log_mel
-from model_zoo.mmaudio.vae_training.losses import loudness
 
 RESOLUTIONS = ((64, 16), (256, 64), (1024, 256))  # FFT and hop, samples
 QUIET = 1e-4  # magnitudes below count little in the logarithm
+LOUD = -2.5  # decimal logarithm of the magnitude at which a cell weighs as much again as without loudness
+GROWTH = 0.75  # decades of weight per decade of magnitude
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,16 @@ def _magnitude(wave: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, device=wave.device)
     spectrum = torch.stft(wave, n_fft, hop, window=window, center=True, return_complex=True) / n_fft**0.5
     return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
+
+
+def loudness(mel: Tensor) -> Tensor:
+    """Additional weight of the cells of a decimal log-mel, same shape: 1 at ``LOUD``, growing with the level.
+
+    Attacks are loud, short and few, and come out too weak otherwise.
+    """
+    return torch.pow(10.0, GROWTH * (mel - LOUD))
+
+
+def loud_error(decoded: Tensor, mel: Tensor) -> Tensor:
+    """Mean absolute error of log-mels whose cells weigh more the louder they are."""
+    return ((decoded - mel).abs() * (1 + loudness(mel))).mean()

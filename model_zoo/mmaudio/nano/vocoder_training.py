@@ -1,4 +1,4 @@
-"""Training of the vocoder, and of the VAE's decoder with it: spectral losses, later discriminators as well.
+"""Training of the vocoder, and of the autoencoder's decoder with it: spectral losses, later discriminators as well.
 
 Every random choice of a step is a function of (seed, step), so a run that was stopped and resumed equals an unbroken
 one.
@@ -25,14 +25,13 @@ from av_bench.weights.fill import fill
 from model_zoo.mmaudio.codec.mel import MelConfig, log_mel
 from model_zoo.mmaudio.nano.codec import NanoCodec
 from model_zoo.mmaudio.nano.discriminators import Discriminators, feature_loss
-from model_zoo.mmaudio.nano.spectral_loss import Weights, energy_distance
+from model_zoo.mmaudio.nano.spectral_loss import Weights, energy_distance, loud_error
 from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.journal import Journal
 from model_zoo.mmaudio.vae_training.data import digest
 from model_zoo.mmaudio.vae_training.discriminators import discriminator_loss, generator_loss
-from model_zoo.mmaudio.vae_training.losses import loud_error
 
-DECAY = {"vocoder": 1e-3, "decoder": 0.0, "critics": 1e-3}  # of weights; filters of unit norm need none
+DECAY = {"vocoder": 1e-3, "decoder": 0.0, "critics": 1e-3}  # of weights
 CHECKPOINTS, LOG = "checkpoints", "log.jsonl"
 
 
@@ -53,7 +52,7 @@ class VocoderRecipe:
     feature_weight: float = 1.0
     discriminator_rate: float = 5e-4
     discriminator_width: int = 16
-    decoder: bool = False  # mels of the VAE, whose decoder is trained too, in place of real ones
+    decoder: bool = False  # mels of the autoencoder, whose decoder is trained too, in place of real ones
     decoder_rate: float = 1.0  # times the vocoder's
     average: float = 0.998  # per step, of the weights that are kept
     bf16: bool = True  # autocast
@@ -134,7 +133,7 @@ class CodecTrainer:
         losses = {"spectral": energy_distance(draws, crops.wave, self.codec.config.mel, self.weights)}
         total = losses["spectral"]
         if recipe.decoder:
-            losses["decoder"] = loud_error(mel, crops.mel).mean()
+            losses["decoder"] = loud_error(mel, crops.mel)
             total = total + losses["decoder"]
         if adversarial:
             losses |= self._judge(draws[0], crops.wave)
@@ -162,7 +161,7 @@ class CodecTrainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16)
 
     def _decoded(self, mel: Tensor, noise: torch.Generator) -> Tensor:
-        """A log-mel through the VAE, its latents drawn from the posterior."""
+        """A log-mel through the autoencoder, its latents drawn from the posterior."""
         with torch.no_grad():
             posterior = self.codec.vae.encode(mel)
             drawn = torch.randn(posterior.mean.shape, generator=noise).to(self.device)

@@ -36,10 +36,8 @@ class VAERecipe:
     micro_batch: int = 0  # windows per forward pass and process, each with an adversary weight of its own; 0: all
     warmup: int = 0  # the rate rises linearly
     decay_from: int = 0  # from here on the rate falls as 1 / sqrt(step); 0: never
-    cooldown: int = 0  # last steps, over which the rate falls linearly to nothing besides
     betas: tuple[float, float] = (0.5, 0.9)
     kl_weight: float = 1e-6  # of the KL, summed over a window, against the absolute error, summed over a window
-    loud_weight: float = 0.0  # loud cells of the log-mel weigh more (``losses.loudness``); 0: all alike
     adversarial: bool = True
     disc_start: int = 20_001  # first step with an adversary
     disc_weight: float = 0.5
@@ -63,17 +61,7 @@ class VAERecipe:
         wrong = [name for name in (*counts, *sizes) if vars(self)[name] < 1]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be positive")
-        free = (
-            "rate",
-            "kl_weight",
-            "loud_weight",
-            "disc_weight",
-            "micro_batch",
-            "holdout",
-            "warmup",
-            "decay_from",
-            "seed",
-        )
+        free = ("rate", "kl_weight", "disc_weight", "micro_batch", "holdout", "warmup", "decay_from", "seed")
         wrong = [name for name in free if not 0 <= vars(self)[name] < math.inf]
         if wrong:
             raise UsageError(f"recipe {self.name}: {', '.join(wrong)} must be numbers that are not negative")
@@ -92,10 +80,7 @@ class VAERecipe:
     def rate_at(self, step: int) -> float:
         """Learning rate of a step; the first step is 1."""
         rate = self.rate * min(1.0, step / self.warmup) if self.warmup else self.rate
-        if 0 < self.decay_from < step:
-            rate *= (self.decay_from / step) ** 0.5
-        left = self.steps + 1 - step
-        return rate * left / self.cooldown if left < self.cooldown else rate
+        return rate * (self.decay_from / step) ** 0.5 if 0 < self.decay_from < step else rate
 
 
 RECIPES = {
@@ -154,9 +139,7 @@ def difference(old: Mapping[str, Any], recipe: VAERecipe) -> list[str]:
     if not recipe.adversarial:
         free.add("micro_batch")  # with an adversary its weight is found for each part of a batch
     new = plain(recipe)
-    later = {"loud_weight": 0.0, "cooldown": 0, **old}  # checkpoints of version 0.1 lack these fields
-    later["vae"] = {"constant": False, **old.get("vae", {})}
-    return [key for key in new if key not in free and later.get(key) != new[key]]
+    return [key for key in new if key not in free and old.get(key) != new[key]]
 
 
 def plain(recipe: VAERecipe) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from model_zoo.mmaudio.vae_training.discriminators import (
     discriminator_loss,
     generator_loss,
 )
-from model_zoo.mmaudio.vae_training.losses import loud_error
 from model_zoo.mmaudio.vae_training.recipes import VAERecipe, difference, plain
 
 Losses = dict[str, float]
@@ -119,12 +118,10 @@ class VAETrainer:
         """Gradients of both networks from one part of the batch; losses per window, detached."""
         posterior = self.vae.encode(mel)
         output = self.vae.decode(posterior.sample(noise))
-        error = (output - mel).abs()
-        reconstruction = loud_error(output, mel, self.recipe.loud_weight) if self.recipe.loud_weight else error
-        reconstruction = reconstruction.sum((1, 2)).mean()
+        reconstruction = (output - mel).abs().sum((1, 2)).mean()
         kl = posterior.kl().mean()
         loss = reconstruction + self.recipe.kl_weight * kl
-        found = {"l1": error.detach().mean(), "kl": kl.detach() / noise[0].numel()}
+        found = {"l1": reconstruction.detach() / mel[0].numel(), "kl": kl.detach() / noise[0].numel()}
         if adversarial:
             self.discriminator.requires_grad_(False)
             adversary = generator_loss(self.discriminator(self._normalized(output)))

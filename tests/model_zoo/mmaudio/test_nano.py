@@ -21,6 +21,7 @@ from model_zoo.mmaudio.nano.conditioner import NanoConditioner
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, contacts, truth
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, MMAudioNano, load
+from model_zoo.mmaudio.nano.patches import PatchConfig
 from model_zoo.mmaudio.nano.vocoder import VocoderConfig
 from model_zoo.scorers.corpus import Corpus
 from protocols.impacts.build import render_clip
@@ -270,22 +271,20 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     """Every stage for a step or two, on noise; started again, finished stages are not done again."""
     monkeypatch.setattr(recipe, "HOLDOUT", 4)
     data, said = _noise_corpus(20), []
-    sizes = CodecConfig(SECOND.mel, replace(SECOND.vae, hidden=16), VocoderConfig(16, 32, 1, noise=True, relative=True))
-    vae_recipe = replace(
-        recipe.VAE_RECIPE, vae=sizes.vae, steps=2, batch=2, frames=40, holdout=4, log_every=1, validate_every=1,
-        save_every=1,
-    )  # fmt: skip
+    sizes = CodecConfig(
+        SECOND.mel, VocoderConfig(16, 32, 1, noise=True, relative=True), patches=PatchConfig(width=8, inner=8, blocks=1)
+    )
     for _ in range(2):
         sight = recipe.sight_stage(
             tmp_path, data, "cpu", said.append, SightRecipe(epochs=1, look_epochs=1, motion_frames=16, holdout=4)
         )
-        vae = recipe.vae_stage(tmp_path, data, "cpu", said.append, vae_recipe)
+        patches = recipe.patch_stage(tmp_path, data, said.append, sizes)
         short = {"steps": 2, "batch": 2, "frames": 20, "holdout": 4}
         vocoder = recipe.vocoder_stage(
             tmp_path, data, "cpu", said.append, replace(recipe.VOCODER_RECIPE, **short), sizes
         )
         codec = recipe.tune_stage(
-            tmp_path, data, vae, vocoder, "cpu", said.append, replace(recipe.TUNE_RECIPE, **short)
+            tmp_path, data, patches, vocoder, "cpu", said.append, replace(recipe.TUNE_RECIPE, **short)
         )
         recipe.feature_stage(tmp_path, data, sight, codec, "cpu", said.append)
         changes = (
@@ -294,8 +293,8 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
         )  # fmt: skip
         flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano2", changes, "cpu")
         folder = recipe.package(tmp_path, flow)
-        trained = [line for line in said if line.startswith(("sight", "vocoder", "codec"))]
-        assert len(trained) == 4  # two epochs, a line of the vocoder, a line of its tuning: the second round adds none
+        trained = [line for line in said if line.startswith(("sight", "patches", "vocoder", "codec"))]
+        assert len(trained) == 5  # two epochs, a line of each stage of the codec: the second round adds none
     assert_half(folder)
     assert codec_config(folder / CODEC) == sizes
     logs = json.loads((folder / CODEC).with_suffix(".json").read_text())
@@ -307,7 +306,7 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     assert made.audio is not None
     assert made.audio.shape == (1, 128_000)
     (folder / FLOW).write_bytes((WEIGHTS / FLOW).read_bytes())
-    with pytest.raises(UsageError, match=r"makes 16 latents, .* takes 32: they come from different trainings"):
+    with pytest.raises(UsageError, match=r"makes 16 latents, .* takes 48: they come from different trainings"):
         load(folder)
 
 

@@ -12,29 +12,25 @@ from torch.nn import functional as F
 
 from av_bench.contracts import UsageError
 from model_zoo.mmaudio.codec.mel import MelConfig, log_mel, mel_bank
-from model_zoo.mmaudio.codec.vae import VAE, VAEConfig
 from model_zoo.mmaudio.flow.load import header_of
 from model_zoo.mmaudio.nano.codec import FIRST, SECOND, CodecConfig, NanoCodec, codec_config, codec_header, read_codec
+from model_zoo.mmaudio.nano.patches import PatchConfig, Patches
 from model_zoo.mmaudio.nano.recipe import save_weights, write_half
-from model_zoo.mmaudio.nano.spectral_loss import Weights, energy_distance
+from model_zoo.mmaudio.nano.spectral_loss import Weights, energy_distance, loud_error, loudness
 from model_zoo.mmaudio.nano.vocoder import NanoVocoder, VocoderConfig
 from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe, log_lines, train_codec
-from model_zoo.mmaudio.vae_training.losses import loud_error
-from model_zoo.mmaudio.vae_training.recipes import RECIPES, difference, plain
 
+PATCHES = PatchConfig(stride=2, latents=4, width=8, inner=8, blocks=1)
 TINY = CodecConfig(
     MelConfig(16_000, n_fft=320, hop=160, n_mels=16),
-    VAEConfig(data_dim=16, embed_dim=4, hidden=8, ch_mult=(1, 1), num_res_blocks=1, constant=True),
     VocoderConfig(width=8, inner=16, blocks=1, window=320, noise=True, relative=True),
+    patches=PATCHES,
 )
 
 
 def tiny() -> NanoCodec:
     torch.manual_seed(0)
-    codec = NanoCodec(TINY)
-    codec.vae.data_mean.zero_()
-    codec.vae.data_std.fill_(1)
-    return codec.eval()
+    return NanoCodec(TINY).eval()
 
 
 def white(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -79,29 +75,24 @@ def test_levels_follow_the_mel() -> None:
         assert float((log_mel(vocoder(mel).detach(), SECOND.mel) - mel).abs().mean()) < 0.35  # untrained
 
 
-def test_without_a_constant_channel_the_vae_does_not_hear_how_loud_a_frame_is() -> None:
-    mel = white(1, 16, 8)
-    for constant in (False, True):
-        torch.manual_seed(0)
-        vae = VAE(replace(TINY.vae, constant=constant), torch.zeros(16), torch.ones(16)).eval()
-        soft, loud = vae.encode(mel).mean, vae.encode(3 * mel).mean
-        assert torch.allclose(soft, loud, atol=1e-3) is not constant
-
-
-def test_checkpoints_of_earlier_versions_still_count_as_the_same_recipe() -> None:
-    vae_recipe = RECIPES["tiny"]
-    stored = plain(vae_recipe)
-    del stored["loud_weight"], stored["cooldown"], stored["vae"]["constant"]
-    assert difference(stored, vae_recipe) == []
-    assert difference(stored, replace(vae_recipe, loud_weight=1.0)) == ["loud_weight"]
-    assert difference(stored, replace(vae_recipe, vae=replace(vae_recipe.vae, constant=True))) == ["vae"]
-
-
-def test_a_cooldown_ends_at_nothing() -> None:
-    steady = replace(RECIPES["tiny"], steps=1000, warmup=0, decay_from=0)
-    rates = [replace(steady, cooldown=100).rate_at(step) / steady.rate for step in (900, 901, 951, 1000)]
-    np.testing.assert_allclose(rates, [1, 1, 0.5, 0.01])
-    assert steady.rate_at(1000) == steady.rate
+def test_patches_hold_the_components_and_nothing_is_lost_with_all_of_them() -> None:
+    """Mels of four hidden signals: four components are enough; with all components any mel comes back."""
+    mixing, hidden = white(16, 4, seed=1), white(20, 4, 60, seed=2).repeat_interleave(2, dim=2)
+    mels = mixing @ hidden - 3
+    few, all_of_them = Patches(replace(PATCHES, latents=4), 16), Patches(replace(PATCHES, latents=32), 16)
+    assert few.fit([mels[:12], mels[12:]]) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(few.decode(few.encode(mels).mean), mels, rtol=0, atol=1e-3)
+    latents = few.encode(mels).mean
+    torch.testing.assert_close(latents.std((0, 2)), torch.ones(4), rtol=0, atol=0.02)
+    noise = white(40, 16, 60)
+    assert all_of_them.fit([noise]) == pytest.approx(1)
+    posterior = all_of_them.encode(3 * noise)
+    torch.testing.assert_close(all_of_them.decode(posterior.mean), 3 * noise, rtol=0, atol=1e-3)  # as loud as it was
+    assert float(posterior.std.mean()) == pytest.approx(0.05)
+    with pytest.raises(UsageError, match="too few"):
+        few.fit([mels[:1, :, :60]])
+    with pytest.raises(UsageError, match="a multiple of 2"):
+        few.encode(mels[..., :5])
 
 
 def test_the_loss_is_least_for_noise_as_wide_as_the_real_one() -> None:
@@ -121,9 +112,8 @@ def test_the_loss_is_least_for_noise_as_wide_as_the_real_one() -> None:
 
 def test_loud_cells_weigh_more() -> None:
     mel = torch.tensor([[-5.0, -2.5, 0.0]])
-    errors = loud_error(mel + 0.1, mel)[0] / 0.1
-    np.testing.assert_allclose(errors, [1 + 10**-1.875, 2, 1 + 10**1.875], rtol=1e-4)
-    torch.testing.assert_close(loud_error(mel + 0.1, mel, 0.0), torch.full_like(mel, 0.1))
+    np.testing.assert_allclose(loudness(mel)[0], [10**-1.875, 1, 10**1.875], rtol=1e-5)
+    assert float(loud_error(mel + 0.1, mel)) == pytest.approx(0.1 * float((1 + loudness(mel)).mean()), rel=1e-4)
 
 
 def test_a_file_says_its_sizes_and_one_without_a_header_is_of_the_first_generation(tmp_path: Path) -> None:
@@ -154,8 +144,12 @@ def test_a_file_says_its_sizes_and_one_without_a_header_is_of_the_first_generati
 
 
 def test_sizes_that_do_not_fit_each_other_are_refused() -> None:
-    with pytest.raises(UsageError, match="VAE of 16 bins, mel of 64"):
-        replace(TINY, mel=FIRST.mel)
+    with pytest.raises(UsageError, match="VAE of 64 bins, mel of 16"):
+        replace(FIRST, mel=TINY.mel)
+    with pytest.raises(UsageError, match="one of vae and patches"):
+        replace(FIRST, patches=PATCHES)
+    with pytest.raises(UsageError, match="33 components of 32 values"):
+        Patches(replace(PATCHES, latents=33), 16)
     with pytest.raises(UsageError, match="no even overlap"):
         NanoVocoder(replace(TINY.vocoder, window=300), TINY.mel)
     assert header_of(codec_header(TINY)).keys() == {"about"}
