@@ -52,7 +52,8 @@ class PatchDecoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """See the class. An untrained decoder is the linear map."""
-        mel = self.linear(latent.transpose(1, 2)).unflatten(2, (-1, self.n_mels)).flatten(1, 2).transpose(1, 2)
+        patches: Tensor = self.linear(latent.transpose(1, 2))
+        mel = patches.reshape(len(patches), -1, self.n_mels).transpose(1, 2)
         x = self.enter(mel)
         for block in self.blocks:
             x = block(x)
@@ -93,7 +94,7 @@ class Patches(nn.Module):
     def _cut(self, mel: Tensor) -> Tensor:
         """Normalised patches ``(B, L / stride, stride n_mels)``, frame after frame."""
         x = ((mel - self.data_mean) / self.data_std).transpose(1, 2)
-        return x.unflatten(1, (-1, self.config.stride)).flatten(2)
+        return x.reshape(len(x), -1, self.config.stride * self.n_mels)
 
     @torch.no_grad()
     def fit(self, mels: Iterable[Tensor]) -> float:
