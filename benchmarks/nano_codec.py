@@ -110,12 +110,9 @@ def main() -> None:
             found = judge(tagger, made)
             kl = kl_divergence(wanted.logits, found.logits)
             distance = frechet_distance(wanted.embeddings, found.embeddings)
-            print(
-                f"{file.name}, {'codec' if whole else 'mel and vocoder'}: KL-nano {interval(kl)}, FD-nano {distance:.1f}"
-            )
-            print(
-                f"  peaks {peaks(made, real):.3f}; KL-nano less that of the first {interval(kl - first.get(whole, kl))}"
-            )
+            what = "codec" if whole else "mel and vocoder"
+            print(f"{file.name}, {what}: KL-nano {interval(kl)}, FD-nano {distance:.1f}, peaks {peaks(made, real):.3f}")
+            print(f"  KL-nano less that of the codec that ships {interval(kl - first.get(whole, kl))}", flush=True)
             first.setdefault(whole, kl)
         rows.append(made)
     if given.picture is not None:
