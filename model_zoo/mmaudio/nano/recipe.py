@@ -38,7 +38,7 @@ HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
 PATCH_SEED = 6  # of the decoder's network
 COMPONENTS_FROM = 600  # scenes, spread over those that are trained on
 VOCODER_RECIPE = VocoderRecipe(steps=500, holdout=HOLDOUT)
-TUNE_RECIPE = replace(VOCODER_RECIPE, steps=5000, adversarial_from=1500, rate=6e-4, decoder=True, seed=8)
+TUNE_RECIPE = replace(VOCODER_RECIPE, steps=2000, adversarial_from=1500, rate=6e-4, decoder=True, seed=8)
 FEWEST = max(SightRecipe().holdout, HOLDOUT) + 32  # what is held out, and two batches of 16 to train on
 Say = Callable[[str], None]
 
