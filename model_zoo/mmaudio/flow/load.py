@@ -68,7 +68,9 @@ def read_flow(name_or_file: str) -> FlowWeights:
 
 
 def _official(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in tensors.items() if key not in DERIVED}
+    """What a file stores as fp16 is float32 from here on: adapters are added to it, digests compare it."""
+    own = {key: value for key, value in tensors.items() if key not in DERIVED}
+    return {key: value.float() if value.dtype == torch.float16 else value for key, value in own.items()}
 
 
 def _with_adapters(file: Path, about: Mapping[str, Any]) -> FlowWeights:

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from torch import nn
 
-from av_bench.contracts import MissingRequirement
+from av_bench.contracts import MissingRequirement, UsageError
 from av_bench.weights import file_sha256, hash_of_mapping
 from av_bench.weights.fill import fill, read
 from model_zoo.mmaudio.flow.load import header_config, load_trained
 from model_zoo.mmaudio.flow.network import FlowNetwork
-from model_zoo.mmaudio.nano.codec import NanoCodec
+from model_zoo.mmaudio.nano.codec import NanoCodec, read_codec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.sampling.generator import MMAudio
@@ -65,7 +65,9 @@ class MMAudioNano(MMAudio):
 
 def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
     """The three networks, strictly: of a folder, or one flow network with the embedded codec and feature networks.
-    MissingRequirement names all files that are not there.
+    Their sizes are those in the files' headers; files may be stored as fp16, the networks are fp32.
+
+    MissingRequirement names all files that are not there, UsageError flow network and codec that do not fit each other.
     """
     own = weights if weights.is_file() else None
     folder = WEIGHTS if own is not None else weights
@@ -74,15 +76,19 @@ def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
         named = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         what = "give a file that training wrote, or" if len(missing) == 3 else "a folder holds all three:"
         raise MissingRequirement(f"{named}; {what} train again with `av-bench train mmaudio-nano`")
-    codec, sight = NanoCodec(), Sight()
+    codec, sight = read_codec(folder / CODEC), Sight()
     if own is not None:
         network = load_trained(own, header_config(folder / FLOW), "mmaudio-nano")
     else:
         network = FlowNetwork(header_config(folder / FLOW))
         _fill(network, folder / FLOW)
-    for module, name in ((codec, CODEC), (sight, SIGHT)):
-        _fill(module, folder / name)
-    codec.vae.fuse()
+    _fill(sight, folder / SIGHT)
+    if network.config.latent_dim != codec.latent_dim:
+        raise UsageError(
+            f"{folder}: {FLOW} makes {network.config.latent_dim} latents, {CODEC} takes {codec.latent_dim}: they come "
+            "from different trainings; bring all three files of one"
+        )
+    codec.fuse()
     return (
         network.eval().requires_grad_(False),
         codec.eval().requires_grad_(False),

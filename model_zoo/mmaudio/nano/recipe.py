@@ -1,13 +1,13 @@
-"""The whole recipe of ``mmaudio-nano``, stage by stage: feature networks, VAE, vocoder, feature shards, flow, package.
+"""The whole recipe of ``mmaudio-nano``, stage by stage: feature networks, codec, feature shards, flow network, package.
 
-A stage whose result lies in the folder is not done again, and the VAE and the flow network resume from their last
+A stage whose result lies in the folder is not done again, and vocoder, codec and flow network resume from their last
 checkpoint, so a killed run is simply started again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,17 @@ import torch
 from torch import nn
 
 from av_bench.contracts import UsageError
-from av_bench.runtime.files import write_atomically, write_json
-from model_zoo.mmaudio.codec.vae import VAE
-from model_zoo.mmaudio.nano.codec import NANO_VAE, NanoCodec
+from av_bench.runtime.files import lock, write_json
+from model_zoo.mmaudio.codec.mel import log_mel
+from model_zoo.mmaudio.flow.load import header_of
+from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, NanoCodec, codec_header, read_codec
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, fit_statistics, report_on, train_sight, truth
 from model_zoo.mmaudio.nano.encoders import Sight
-from model_zoo.mmaudio.nano.vocoder import NANO_MEL
-from model_zoo.mmaudio.nano.vocoder_training import TUNE_RECIPE, VocoderRecipe, train_vocoder, tune_codec
-from model_zoo.mmaudio.vae_training.recipes import RECIPES, VAERecipe
+from model_zoo.mmaudio.nano.patches import Patches
+from model_zoo.mmaudio.nano.vocoder import NanoVocoder
+from model_zoo.mmaudio.nano.vocoder_training import CHECKPOINTS, VocoderRecipe, log_lines, train_codec
+from model_zoo.mmaudio.training import checkpoints
+from model_zoo.mmaudio.training.checkpoints import write_tensors
 from model_zoo.scorers.corpus import Corpus, corpus
 
 if TYPE_CHECKING:
@@ -32,10 +35,10 @@ if TYPE_CHECKING:
 
 CLIPS = 2400
 HOLDOUT = 64  # last scenes of the corpus: never trained on by any stage
-VAE_RECIPE = replace(
-    RECIPES["tiny"], name="nano", mel=NANO_MEL, vae=NANO_VAE, frames=200, batch=16, steps=2_000, rate=5e-3,
-    decay_from=800, kl_weight=3e-2, adversarial=False, holdout=HOLDOUT,
-)  # fmt: skip
+PATCH_SEED = 6  # of the decoder's network
+COMPONENTS_FROM = 600  # scenes, spread over those that are trained on
+VOCODER_RECIPE = VocoderRecipe(steps=500, holdout=HOLDOUT)
+TUNE_RECIPE = replace(VOCODER_RECIPE, steps=2000, adversarial_from=1500, rate=6e-4, decoder=True, seed=8)
 FEWEST = max(SightRecipe().holdout, HOLDOUT) + 32  # what is held out, and two batches of 16 to train on
 Say = Callable[[str], None]
 
@@ -48,25 +51,29 @@ def train_nano(
     device: str = "cpu",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-    config: str = "nano",
+    config: str = "nano2",
     changes: tuple[str, ...] = (),
     report: Say = print,
 ) -> Path:
     """All stages; returns the folder of the package (three weight files, their logs).
 
     ``config`` is the flow network's training config, ``changes`` are ``key=value`` changes of it. ``progress`` hears
-    how many scenes of how many are rendered. UsageError for too few clips; errors of the stages name their folder.
+    how many scenes of how many are rendered. UsageError for too few clips, or when another process trains there; errors
+    of the stages name their folder.
     """
     if clips < FEWEST:
         raise UsageError(f"mmaudio-nano: {clips} clips are too few, the stages need {FEWEST} or more; use {CLIPS}")
     flow_recipe(out / "features", config, changes, device)  # a wrong key or device is said before hours of work
-    data = corpus(corpus_folder or out / "corpus", "train", clips, workers, progress)
-    sight = sight_stage(out, data, device, report)
-    vae = vae_stage(out, data, device, report)
-    codec = tune_stage(out, data, vocoder_stage(out, data, vae, device, report), device, report)
-    feature_stage(out, data, sight, codec, device, report)
-    flow = flow_stage(out, out / "features", config, changes, device)
-    return package(out, flow)
+    with lock(out / ".lock") as mine:
+        if not mine:
+            raise UsageError(f"{out}: another process trains there; wait for it or choose another --out")
+        data = corpus(corpus_folder or out / "corpus", "train", clips, workers, progress)
+        sight = sight_stage(out, data, device, report)
+        patches = patch_stage(out, data, report)
+        codec = tune_stage(out, data, patches, vocoder_stage(out, data, device, report), device, report)
+        feature_stage(out, data, sight, codec, device, report)
+        flow = flow_stage(out, out / "features", config, changes, device)
+        return package(out, flow)
 
 
 def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: SightRecipe | None = None) -> Sight:
@@ -86,48 +93,54 @@ def sight_stage(out: Path, data: Corpus, device: str, report: Say, recipe: Sight
     return sight
 
 
-def vae_stage(out: Path, data: Corpus, device: str, report: Say, recipe: VAERecipe = VAE_RECIPE) -> VAE:
-    """Train the VAE, resume its training, or read it."""
-    from model_zoo.mmaudio.vae_training.loop import train
-
-    file = out / "vae" / "vae.safetensors"
-    if not file.is_file():
-        train(recipe, data.audio, out / "vae", device, report)
-    vae = VAE(NANO_VAE)
-    read_weights(vae, file)
-    return vae.to(device).eval()
+def patch_stage(out: Path, data: Corpus, report: Say, sizes: CodecConfig = SECOND) -> Patches:
+    """Find the principal components of the mels, or read them."""
+    assert sizes.patches is not None
+    patches, file = Patches(sizes.patches, sizes.mel.n_mels), out / "patches.safetensors"
+    if file.is_file():
+        read_weights(patches, file)
+        return patches.eval()
+    rows = np.linspace(0, len(data) - HOLDOUT - 1, min(COMPONENTS_FROM, len(data) - HOLDOUT)).astype(np.int64)
+    parts = [rows[start : start + 32] for start in range(0, len(rows), 32)]
+    waves = (torch.from_numpy(data.audio[part].astype(np.float32) / 32767) for part in parts)
+    torch.manual_seed(PATCH_SEED)
+    patches = Patches(sizes.patches, sizes.mel.n_mels)
+    share = patches.fit(log_mel(part, sizes.mel) for part in waves)
+    log = {"sizes": asdict(sizes.patches), "scenes": len(rows), "share_of_variance": round(share, 4)}
+    report(f"patches: {sizes.patches.latents} components hold {share:.3f} of the variance")
+    save_json(out / "patches.json", log)
+    save_weights(patches, file)
+    return patches.eval()
 
 
 def vocoder_stage(
-    out: Path, data: Corpus, vae: VAE, device: str, report: Say, recipe: VocoderRecipe | None = None
-) -> NanoCodec:
-    """Train the vocoder on the VAE's mels, or read it; returns the whole codec, not yet tuned."""
-    recipe = recipe or VocoderRecipe(holdout=HOLDOUT)
+    out: Path, data: Corpus, device: str, report: Say, recipe: VocoderRecipe = VOCODER_RECIPE,
+    sizes: CodecConfig = SECOND,
+) -> NanoVocoder:  # fmt: skip
+    """Train the vocoder on mels of real sound, resume its training, or read it."""
     file = out / "vocoder.safetensors"
     if not file.is_file():
-        vocoder, log = train_vocoder(recipe, data.audio, vae, device, report)
-        save_weights(vocoder, file)
-        save_json(out / "vocoder.json", {"recipe": asdict(recipe), "clips": len(data), "steps": log})
-    codec = NanoCodec()
-    read_weights(codec.vocoder, file)
-    codec.vae.load_state_dict(vae.state_dict())
-    return codec.to(device).eval()
+        torch.manual_seed(recipe.seed)
+        trained = train_codec(recipe, data.audio, NanoCodec(sizes), out / "vocoder", device, report)
+        save_weights(trained.vocoder, file)
+    vocoder = NanoVocoder(sizes.vocoder, sizes.mel)
+    read_weights(vocoder, file)
+    return vocoder
 
 
 def tune_stage(
-    out: Path, data: Corpus, codec: NanoCodec, device: str, report: Say, recipe: VocoderRecipe = TUNE_RECIPE
-) -> NanoCodec:
-    """Train decoder and vocoder together, or read them."""
+    out: Path, data: Corpus, patches: Patches, vocoder: NanoVocoder, device: str, report: Say,
+    recipe: VocoderRecipe = TUNE_RECIPE,
+) -> NanoCodec:  # fmt: skip
+    """Train decoder and vocoder together, resume that, or read them; the encoder, and so the latents, stay."""
     file = out / "codec.safetensors"
+    sizes = CodecConfig(vocoder.mel, vocoder.config, patches=patches.config)
     if not file.is_file():
-        part = out / "codec.part.safetensors"  # to listen to meanwhile
-        log = tune_codec(recipe, data.audio, codec, device, report, lambda c, _: save_weights(c, part))
-        save_weights(codec, file)
-        part.unlink(missing_ok=True)
-        save_json(out / "codec.json", {"recipe": asdict(recipe), "clips": len(data), "steps": log})
-    tuned = NanoCodec()
-    read_weights(tuned, file)
-    return tuned.to(device).eval()
+        codec = NanoCodec(sizes)
+        codec.vae.load_state_dict(patches.state_dict())
+        codec.vocoder.load_state_dict(vocoder.state_dict())
+        save_weights(train_codec(recipe, data.audio, codec, out / "codec", device, report), file, codec_header(sizes))
+    return read_codec(file).to(device)
 
 
 @torch.no_grad()
@@ -179,12 +192,11 @@ def flow_recipe(features: Path, config: str, changes: tuple[str, ...], device: s
     return recipe
 
 
-def save_weights(module: nn.Module, file: Path) -> None:
-    """Weights as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
+def save_weights(module: nn.Module, file: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Weights as safetensors with what their header says, whole or not at all."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, save({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}))
+    write_tensors(file, tensors, header_of(about) if about else None)
 
 
 def read_weights(module: nn.Module, file: Path) -> None:
@@ -202,21 +214,41 @@ def save_json(file: Path, content: object) -> None:
 
 
 def package(out: Path, flow: Path, weights: str = "ema-0.1") -> Path:
-    """Bring together what ships: ``out/package`` with the three weight files and a log beside each."""
+    """Bring together what ships: ``out/package`` with the three weight files, stored as fp16, and a log beside each."""
     from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT
 
     folder = out / "package"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FLOW, (flow / f"{weights}.safetensors").read_bytes())
-    write_atomically(folder / CODEC, (out / "codec.safetensors").read_bytes())
-    write_atomically(folder / SIGHT, (out / "sight.safetensors").read_bytes())
+    sources = {
+        FLOW: flow / f"{weights}.safetensors",
+        CODEC: out / "codec.safetensors",
+        SIGHT: out / "sight.safetensors",
+    }
+    for name, source in sources.items():
+        write_half(source, folder / name)
     save_json((folder / FLOW).with_suffix(".json"), flow_log(flow.parent))
-    vae = {**json.loads((out / "vae" / "vae.json").read_text()), "steps_logged": _lines(out / "vae" / "log.jsonl")}
-    stages = {name: json.loads((out / f"{name}.json").read_text()) for name in ("vocoder", "codec")}
-    logs = {"vae": vae, "vocoder": stages["vocoder"], "tuned": stages["codec"]}
+    patches = json.loads((out / "patches.json").read_text())
+    logs = {"patches": patches, "vocoder": training_log(out / "vocoder"), "tuned": training_log(out / "codec")}
     save_json((folder / CODEC).with_suffix(".json"), logs)
     save_json((folder / SIGHT).with_suffix(".json"), json.loads((out / "sight.json").read_text()))
     return folder
+
+
+def write_half(source: Path, target: Path) -> None:
+    """A weight file with its floating-point tensors as fp16 and the same header. What reads it computes in fp32.
+
+    UsageError for a value that fp16 does not hold.
+    """
+    from safetensors import safe_open
+
+    with safe_open(str(source), "pt") as content:
+        header = content.metadata() or {}
+        tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 - no mapping
+    half = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    lost = [key for key, value in half.items() if value.dtype == torch.float16 and not value.isfinite().all()]
+    if lost:
+        raise UsageError(f"{source}: values of {', '.join(lost[:5])} do not fit into fp16")
+    write_tensors(target, half, header)
 
 
 def flow_log(run: Path) -> dict[str, Any]:
@@ -225,8 +257,12 @@ def flow_log(run: Path) -> dict[str, Any]:
     for sources in (content["recipe"]["data"]["train"], content["recipe"]["data"]["validation"]):
         for source in sources:
             source["path"] = "/".join(Path(source["path"]).parts[-2:])
-    return {**content, "log": _lines(run / "log.jsonl")}
+    return {**content, "log": log_lines(run)}
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def training_log(run: Path) -> dict[str, Any]:
+    """Recipe and curve of a training of the vocoder."""
+    found = checkpoints.load_latest(run / CHECKPOINTS)
+    if found is None:
+        raise UsageError(f"{run}: no checkpoint of this training is left; it says what the recipe was")
+    return {**found.state, "steps": log_lines(run)}

@@ -179,6 +179,30 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
             raise OSError(str(error)) from error
 
 
+def optimiser_tensors(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """What optimisers know of their parameters, as ``adam.<name>/<row>/<key>``."""
+    found: dict[str, torch.Tensor] = {}
+    for name, optimiser in optimisers.items():
+        for row, state in optimiser.state_dict()["state"].items():
+            found |= {f"adam.{name}/{row}/{key}": value for key, value in state.items()}
+    return found
+
+
+def load_optimisers(optimisers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, torch.Tensor]) -> None:
+    """The reverse of ``optimiser_tensors``; rates and other settings stay."""
+    for name, optimiser in optimisers.items():
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for path, value in below(tensors, f"adam.{name}/").items():
+            row, _, key = path.partition("/")
+            state.setdefault(int(row), {})[key] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Tensors whose names begin with ``prefix``, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 of tensors by name, wherever they lie."""
     found = hashlib.sha256()

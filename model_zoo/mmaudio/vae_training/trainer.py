@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from av_bench.contracts import MetricError, UsageError
 from av_bench.weights.fill import fill
 from model_zoo.mmaudio.codec.vae import VAE
+from model_zoo.mmaudio.training import checkpoints
 from model_zoo.mmaudio.training.buckets import Buckets
 from model_zoo.mmaudio.training.checkpoints import TrainingCheckpoint
 from model_zoo.mmaudio.training.mix import Loader
@@ -181,10 +182,7 @@ class VAETrainer:
         found: dict[str, Tensor] = {}
         for name, module in self._modules():
             found |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-        for name, optimiser in self.optimisers.items():
-            for row, state in optimiser.state_dict()["state"].items():
-                found |= {f"adam.{name}/{row}/{key}": value for key, value in state.items()}
-        return found
+        return found | checkpoints.optimiser_tensors(self.optimisers)
 
     def about(self) -> dict[str, Any]:
         """What tells this run from others."""
@@ -206,13 +204,8 @@ class VAETrainer:
         if found.step > self.recipe.steps:
             raise UsageError(f"{where}: already at step {found.step}, the recipe ends at {self.recipe.steps}")
         for name, module in self._modules():
-            fill(module, _below(found.tensors, f"{name}/"), str(where), copy=True)
-        for name, optimiser in self.optimisers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for path, value in _below(found.tensors, f"adam.{name}/").items():
-                row, _, key = path.partition("/")
-                state.setdefault(int(row), {})[key] = value
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+            fill(module, checkpoints.below(found.tensors, f"{name}/"), str(where), copy=True)
+        checkpoints.load_optimisers(self.optimisers, found.tensors)
         self.done = found.step
 
     def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
@@ -232,11 +225,6 @@ def read_losses(window: Sequence[LossTensors], last: int) -> Losses:
             "is from before it. Lower the rate, or look at the data"
         )
     return {name: sum(row) / len(row) for name, row in values.items()}
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors whose names begin with ``prefix``, without it."""
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _average(tensors: list[Tensor]) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from av_bench.contracts import Clip, ClipSet, MissingRequirement, Reason, UsageError
 from av_bench.media.decode import decode
 from av_bench.metrics.onset import match_onsets, onset_scores
-from model_zoo.mmaudio.codec.mel import log_mel
+from av_bench.runtime.files import lock
 from model_zoo.mmaudio.nano import recipe
+from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, codec_config
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, contacts, truth
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, MMAudioNano, load
-from model_zoo.mmaudio.nano.vocoder import NANO_MEL, NanoVocoder
-from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe
+from model_zoo.mmaudio.nano.patches import PatchConfig
+from model_zoo.mmaudio.nano.vocoder import VocoderConfig
 from model_zoo.scorers.corpus import Corpus
 from protocols.impacts.build import render_clip
 from protocols.impacts.scene import sample_scene
@@ -230,14 +230,6 @@ def test_missing_files_and_odd_stretches_say_what_to_do(tmp_path: Path) -> None:
         MMAudioNano(conditions="smell")  # type: ignore[arg-type]
 
 
-def test_the_overlap_of_exact_spectra_is_the_wave() -> None:
-    wave = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (2, 160 * 40)).astype(np.float32))
-    padded = F.pad(wave[:, None], (240, 240), mode="reflect")[:, 0]
-    spectrum = torch.stft(padded, 640, 160, window=torch.hann_window(640), center=False, return_complex=True)
-    assert spectrum.shape[-1] == log_mel(wave, NANO_MEL).shape[-1] == 40
-    torch.testing.assert_close(NanoVocoder().synthesise(spectrum), wave, rtol=0, atol=1e-5)
-
-
 def test_targets_say_when_something_is_hit() -> None:
     targets = truth("train", 6)
     for i in range(6):
@@ -266,8 +258,10 @@ def _noise_corpus(count: int) -> Corpus:
 def test_too_few_clips_and_odd_folders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{recipe.FEWEST - 1} clips are too few"):
         recipe.train_nano(tmp_path, clips=recipe.FEWEST - 1)
+    with lock(tmp_path / ".lock"), pytest.raises(UsageError, match="another process trains there"):
+        recipe.train_nano(tmp_path)
     for name in ("a, b", "x #1", "run: 2", "a}b", "ü 'q' \"r\""):  # YAML has its own ideas about these
-        made = recipe.flow_recipe(tmp_path / name, "nano", (), "cpu")
+        made = recipe.flow_recipe(tmp_path / name, "nano2", (), "cpu")
         assert [source.path for source in made.data.train] == [str(tmp_path / name / "train")]
 
 
@@ -277,23 +271,48 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     """Every stage for a step or two, on noise; started again, finished stages are not done again."""
     monkeypatch.setattr(recipe, "HOLDOUT", 4)
     data, said = _noise_corpus(20), []
-    vae_recipe = replace(
-        recipe.VAE_RECIPE, steps=2, batch=2, frames=40, holdout=4, log_every=1, validate_every=1, save_every=1
+    sizes = CodecConfig(
+        SECOND.mel, VocoderConfig(16, 32, 1, noise=True, relative=True), patches=PatchConfig(width=8, inner=8, blocks=1)
     )
     for _ in range(2):
         sight = recipe.sight_stage(
             tmp_path, data, "cpu", said.append, SightRecipe(epochs=1, look_epochs=1, motion_frames=16, holdout=4)
         )
-        vae = recipe.vae_stage(tmp_path, data, "cpu", said.append, vae_recipe)
-        vocoder_recipe = VocoderRecipe(steps=2, batch=2, frames=20, decoded_from=2, holdout=4)
-        codec = recipe.vocoder_stage(tmp_path, data, vae, "cpu", said.append, vocoder_recipe)
-        codec = recipe.tune_stage(tmp_path, data, codec, "cpu", said.append, replace(vocoder_recipe, frames=40))
+        patches = recipe.patch_stage(tmp_path, data, said.append, sizes)
+        short = {"steps": 2, "batch": 2, "frames": 20, "holdout": 4}
+        vocoder = recipe.vocoder_stage(
+            tmp_path, data, "cpu", said.append, replace(recipe.VOCODER_RECIPE, **short), sizes
+        )
+        codec = recipe.tune_stage(
+            tmp_path, data, patches, vocoder, "cpu", said.append, replace(recipe.TUNE_RECIPE, **short)
+        )
         recipe.feature_stage(tmp_path, data, sight, codec, "cpu", said.append)
-        changes = ("steps=2", "batch=4", "every.log=1", "every.validate=2", "every.checkpoint=2", "data.threads=0")
-        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano", changes, "cpu")
+        changes = (
+            "steps=2", "batch=4", "every.log=1", "every.validate=2", "every.checkpoint=2", "data.threads=0",
+            "network.hidden=16",
+        )  # fmt: skip
+        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano2", changes, "cpu")
         folder = recipe.package(tmp_path, flow)
-        trained = [line for line in said if line.startswith(("sight", "vocoder", "codec"))]
-        assert len(trained) == 4  # two epochs, a line of the vocoder, a line of its tuning: the second round adds none
+        trained = [line for line in said if line.startswith(("sight", "patches", "vocoder", "codec"))]
+        assert len(trained) == 5  # two epochs, a line of each stage of the codec: the second round adds none
+    assert_half(folder)
+    assert codec_config(folder / CODEC) == sizes
+    logs = json.loads((folder / CODEC).with_suffix(".json").read_text())
+    assert [entry["step"] for entry in logs["tuned"]["steps"]] == [2]
+    network, codec, sight = load(folder)
+    for module in (network, codec, sight):
+        assert {value.dtype for value in module.state_dict().values() if value.is_floating_point()} == {torch.float32}
     made = next(iter(MMAudioNano(weights=folder, steps=1).generate(clips[:1], seed=0)))
     assert made.audio is not None
     assert made.audio.shape == (1, 128_000)
+    (folder / FLOW).write_bytes((WEIGHTS / FLOW).read_bytes())
+    with pytest.raises(UsageError, match=r"makes 16 latents, .* takes 48: they come from different trainings"):
+        load(folder)
+
+
+def assert_half(folder: Path) -> None:
+    """All three files hold fp16."""
+    from safetensors.torch import load_file
+
+    for name in (FLOW, CODEC, SIGHT):
+        assert {v.dtype for v in load_file(folder / name).values() if v.is_floating_point()} == {torch.float16}
