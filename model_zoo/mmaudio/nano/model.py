@@ -77,11 +77,7 @@ def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:
         what = "give a file that training wrote, or" if len(missing) == 3 else "a folder holds all three:"
         raise MissingRequirement(f"{named}; {what} train again with `av-bench train mmaudio-nano`")
     codec, sight = read_codec(folder / CODEC), Sight()
-    if own is not None:
-        network = load_trained(own, header_config(folder / FLOW), "mmaudio-nano")
-    else:
-        network = FlowNetwork(header_config(folder / FLOW))
-        _fill(network, folder / FLOW)
+    network = load_trained(own or folder / FLOW, header_config(folder / FLOW), "mmaudio-nano")
     _fill(sight, folder / SIGHT)
     if network.config.latent_dim != codec.latent_dim:
         raise UsageError(

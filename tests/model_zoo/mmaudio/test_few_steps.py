@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,10 @@ def test_sampling_takes_the_file_as_it_is(tmp_path: Path) -> None:
     for options in ({"cfg": 3.5}, {"steps": 25}, {"solver": "heun"}, {"negative": "speech"}):
         with pytest.raises(UsageError, match=r"made for 4 Euler steps and hold guidance 3\.5 already; leave"):
             MMAudioNano(weights=file, **options)
+
+
+def test_a_folder_with_a_student_is_taken_as_one(tmp_path: Path) -> None:
+    shutil.copytree(WEIGHTS, tmp_path / "package")
+    about = read_about(WEIGHTS / FLOW) | FewStep(4, 3.5).header()
+    write_weights(tmp_path / "package" / FLOW, load_file(WEIGHTS / FLOW), header_of(about))
+    assert MMAudioNano(weights=tmp_path / "package").settings.steps == 4
