@@ -24,7 +24,8 @@ from av_bench.metrics.frechet import frechet_distance
 from model_zoo.mmaudio.codec.mel import log_mel
 from model_zoo.mmaudio.nano.codec import NanoCodec, read_codec
 from model_zoo.mmaudio.nano.model import CODEC, WEIGHTS
-from model_zoo.mmaudio.nano.recipe import CLIPS, HOLDOUT
+from model_zoo.mmaudio.nano.recipe import CLIPS
+from model_zoo.mmaudio.nano.stage_files import HOLDOUT
 from model_zoo.scorers.corpus import corpus
 from reports import spectrograms
 

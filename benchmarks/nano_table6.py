@@ -25,7 +25,8 @@ from av_bench.results import compare
 from av_bench.results.record import Run, read_run
 from av_bench.runtime.files import home
 from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, load
-from model_zoo.mmaudio.nano.recipe import CLIPS, feature_stage, flow_stage, save_json
+from model_zoo.mmaudio.nano.recipe import CLIPS, feature_stage, flow_stage
+from model_zoo.mmaudio.nano.stage_files import save_json
 from model_zoo.scorers.corpus import corpus
 
 ARMS = {"full": "nano", "no sync module": "nano_sync_none", "no RoPE": "nano_rope_none"}

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from av_bench.contracts import UsageError
+
+GENERATIONS: dict[str, Literal[1, 2]] = {"mmaudio-nano": 1, "mmaudio-nano-2": 2}
 
 
 def train(
     network: Annotated[
         str,
         typer.Argument(
-            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano; a training config of MMAudio: small_16k, "
-            "large_44k, ablations/table6_rope_none ...; a VAE recipe: vae-16k, vae-44k, vae-tiny; or a YAML file "
-            "of a config or a VAE recipe."
+            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano, or mmaudio-nano-2 (its successor, unfinished); a "
+            "training config of MMAudio: small_16k, large_44k, ablations/table6_rope_none ...; a VAE recipe: vae-16k, "
+            "vae-44k, vae-tiny; or a YAML file of a config or a VAE recipe."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for weights, checkpoints and log.")] = Path("trained"),
@@ -64,11 +66,11 @@ def train(
             quiet=quiet,
         )  # fmt: skip
         typer.echo(f"weights: {file}; log: {file.with_suffix('.json')}")
-    elif network == "mmaudio-nano":
+    elif network in GENERATIONS:
         _refuse(network, flow_only | {"--epochs": epochs, "--data": data})
         folder = commands.train_mmaudio_nano(
-            out=out, clips=clips, corpus_folder=corpus, changes=change or [], device=device, workers=workers,
-            quiet=quiet,
+            GENERATIONS[network], out=out, clips=clips, corpus_folder=corpus, changes=change or [], device=device,
+            workers=workers, quiet=quiet,
         )  # fmt: skip
         typer.echo(f"weights: {folder}; try them: av-bench run --model mmaudio-nano:weights={folder} --set impacts")
     elif (recipe := commands.vae_recipe(network, change or [])) is not None:

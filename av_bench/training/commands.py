@@ -75,6 +75,7 @@ def train_nano(
 
 
 def train_mmaudio_nano(
+    generation: Literal[1, 2],
     *,
     out: Path,
     clips: int,
@@ -98,6 +99,7 @@ def train_mmaudio_nano(
         device=device,
         workers=workers,
         progress=lambda done, _: stage.advance(done - stage.done),
+        generation=generation,
         changes=tuple(changes),
         report=Reporter(quiet).say,
     )

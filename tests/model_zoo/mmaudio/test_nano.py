@@ -15,7 +15,7 @@ from av_bench.contracts import Clip, ClipSet, MissingRequirement, Reason, UsageE
 from av_bench.media.decode import decode
 from av_bench.metrics.onset import match_onsets, onset_scores
 from av_bench.runtime.files import lock
-from model_zoo.mmaudio.nano import recipe
+from model_zoo.mmaudio.nano import first, recipe, second
 from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, codec_config
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, contacts, truth
@@ -260,16 +260,20 @@ def test_too_few_clips_and_odd_folders(tmp_path: Path) -> None:
         recipe.train_nano(tmp_path, clips=recipe.FEWEST - 1)
     with lock(tmp_path / ".lock"), pytest.raises(UsageError, match="another process trains there"):
         recipe.train_nano(tmp_path)
+    (tmp_path / "patches.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds the other generation of mmaudio-nano"):
+        recipe.train_nano(tmp_path)
     for name in ("a, b", "x #1", "run: 2", "a}b", "ü 'q' \"r\""):  # YAML has its own ideas about these
         made = recipe.flow_recipe(tmp_path / name, "nano2", (), "cpu")
         assert [source.path for source in made.data.train] == [str(tmp_path / name / "train")]
 
 
-def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
+def test_the_second_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every stage for a step or two, on noise; started again, finished stages are not done again."""
-    monkeypatch.setattr(recipe, "HOLDOUT", 4)
+    for module in (recipe, second):
+        monkeypatch.setattr(module, "HOLDOUT", 4)
     data, said = _noise_corpus(20), []
     sizes = CodecConfig(
         SECOND.mel, VocoderConfig(16, 32, 1, noise=True, relative=True), patches=PatchConfig(width=8, inner=8, blocks=1)
@@ -278,13 +282,13 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
         sight = recipe.sight_stage(
             tmp_path, data, "cpu", said.append, SightRecipe(epochs=1, look_epochs=1, motion_frames=16, holdout=4)
         )
-        patches = recipe.patch_stage(tmp_path, data, said.append, sizes)
+        patches = second.patch_stage(tmp_path, data, said.append, sizes)
         short = {"steps": 2, "batch": 2, "frames": 20, "holdout": 4}
-        vocoder = recipe.vocoder_stage(
-            tmp_path, data, "cpu", said.append, replace(recipe.VOCODER_RECIPE, **short), sizes
+        vocoder = second.vocoder_stage(
+            tmp_path, data, "cpu", said.append, replace(second.VOCODER_RECIPE, **short), sizes
         )
-        codec = recipe.tune_stage(
-            tmp_path, data, patches, vocoder, "cpu", said.append, replace(recipe.TUNE_RECIPE, **short)
+        codec = second.tune_stage(
+            tmp_path, data, patches, vocoder, "cpu", said.append, replace(second.TUNE_RECIPE, **short)
         )
         recipe.feature_stage(tmp_path, data, sight, codec, "cpu", said.append)
         changes = (
@@ -292,7 +296,7 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
             "network.hidden=16",
         )  # fmt: skip
         flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano2", changes, "cpu")
-        folder = recipe.package(tmp_path, flow)
+        folder = recipe.package(tmp_path, flow, 2)
         trained = [line for line in said if line.startswith(("sight", "patches", "vocoder", "codec"))]
         assert len(trained) == 5  # two epochs, a line of each stage of the codec: the second round adds none
     assert_half(folder)
@@ -308,6 +312,34 @@ def test_the_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     (folder / FLOW).write_bytes((WEIGHTS / FLOW).read_bytes())
     with pytest.raises(UsageError, match=r"makes 16 latents, .* takes 48: they come from different trainings"):
         load(folder)
+
+
+def test_the_recipe_of_what_ships_runs_from_corpus_to_a_package_that_makes_sound(
+    tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stage for a step or two, on noise; started again, finished stages are not done again."""
+    monkeypatch.setattr(recipe, "HOLDOUT", 4)
+    data, said = _noise_corpus(20), []
+    vae_recipe = replace(
+        first.VAE_RECIPE, steps=2, batch=2, frames=40, holdout=4, log_every=1, validate_every=1, save_every=1
+    )
+    for _ in range(2):
+        sight = recipe.sight_stage(
+            tmp_path, data, "cpu", said.append, SightRecipe(epochs=1, look_epochs=1, motion_frames=16, holdout=4)
+        )
+        vae = first.vae_stage(tmp_path, data, "cpu", said.append, vae_recipe)
+        vocoder_recipe = first.VocoderRecipe(steps=2, batch=2, frames=20, decoded_from=2, holdout=4)
+        codec = first.vocoder_stage(tmp_path, data, vae, "cpu", said.append, vocoder_recipe)
+        codec = first.tune_stage(tmp_path, data, codec, "cpu", said.append, replace(vocoder_recipe, frames=40))
+        recipe.feature_stage(tmp_path, data, sight, codec, "cpu", said.append)
+        changes = ("steps=2", "batch=4", "every.log=1", "every.validate=2", "every.checkpoint=2", "data.threads=0")
+        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano", changes, "cpu")
+        folder = recipe.package(tmp_path, flow, 1)
+        trained = [line for line in said if line.startswith(("sight", "vocoder", "codec"))]
+        assert len(trained) == 4  # two epochs, a line of the vocoder, a line of its tuning: the second round adds none
+    made = next(iter(MMAudioNano(weights=folder, steps=1).generate(clips[:1], seed=0)))
+    assert made.audio is not None
+    assert made.audio.shape == (1, 128_000)
 
 
 def assert_half(folder: Path) -> None:

@@ -15,8 +15,8 @@ from model_zoo.mmaudio.codec.mel import MelConfig, log_mel, mel_bank
 from model_zoo.mmaudio.flow.load import header_of
 from model_zoo.mmaudio.nano.codec import FIRST, SECOND, CodecConfig, NanoCodec, codec_config, codec_header, read_codec
 from model_zoo.mmaudio.nano.patches import PatchConfig, Patches
-from model_zoo.mmaudio.nano.recipe import save_weights, write_half
 from model_zoo.mmaudio.nano.spectral_loss import Weights, energy_distance, loud_error, loudness
+from model_zoo.mmaudio.nano.stage_files import save_weights, write_half
 from model_zoo.mmaudio.nano.vocoder import NanoVocoder, VocoderConfig
 from model_zoo.mmaudio.nano.vocoder_training import VocoderRecipe, log_lines, train_codec
 
