@@ -29,6 +29,7 @@ DISTANCE = 0.30  # ... within this share of differing bits (a crop costs up to 2
 SHORT_DISTANCE = 0.20  # a shorter query has to be nearer
 
 Codes = NDArray[np.uint64]
+_ONES = np.array([bits.bit_count() for bits in range(1 << 16)], np.uint8)  # numpy counts bits from 2.0 on only
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class CodeIndex:
         window = min(full, max(1, min(len(codes), len(theirs) * STEP) // STEP))
         if len(i) < window:
             return None
-        differing = np.bitwise_count(codes[i] ^ theirs[j]) / 64
+        differing = ones(codes[i] ^ theirs[j]) / 64
         both = valid[i] & good[j]
         total = np.concatenate([[0.0], np.cumsum(np.where(both, differing, 0.0))])
         count = np.concatenate([[0], np.cumsum(both)])
@@ -187,6 +188,13 @@ class CodeIndex:
         end = start + length - 1 + window
         mean_all = (total[end] - total[start]) / (count[end] - count[start])
         return Hit(sequence, offset, int(i[start]), int(i[end - 1] - i[start]) + STEP, float(mean_all))
+
+
+def ones(codes: Codes) -> NDArray[np.int64]:
+    """Bits that are set in each code ``(n,)``."""
+    quarters = np.ascontiguousarray(codes).view(np.uint16).reshape(-1, 4)
+    counts: NDArray[np.int64] = _ONES[quarters].sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def _key(codes: NDArray[Any], shift: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from av_bench.audit import picture
 from av_bench.audit.align_picture import Side, align_picture
-from av_bench.audit.index import CodeIndex, longest_run
+from av_bench.audit.index import CodeIndex, longest_run, ones
 from av_bench.audit.shapes import FPS, SIZE
 from av_bench.audit.turns import NONE
 from av_bench.audit.views import Box
@@ -154,3 +154,9 @@ def test_a_long_picture_is_worked_on_in_pieces_without_a_seam() -> None:
     result = collector.result()
     assert (result.frames, len(result.where)) == (272, 2)
     assert np.abs(result.coefficients(0) - picture.lowest(frames, Box())).max() <= 1 / 64
+
+
+def test_bits_are_counted() -> None:
+    codes = np.array([0, 1, 2**64 - 1, 2**63 + 2**32 + 2**16 + 1, 0xF0F0], np.uint64)
+    assert ones(codes).tolist() == [0, 1, 64, 4, 8]
+    assert ones(codes[::2]).tolist() == [0, 64, 8]
