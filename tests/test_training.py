@@ -146,7 +146,7 @@ def test_the_flow_stage_of_the_embedded_model_takes_a_numbered_gpu(
     for change, message in (("run.device=gpu", "'gpu' is not one of"), ("network.heads=5", "multiple of heads 5")):
         with pytest.raises(UsageError, match=message):
             commands.train_mmaudio_nano(
-                out=tmp_path, clips=200, corpus_folder=None, changes=[change], device=None, workers=1, quiet=True
+                1, out=tmp_path, clips=200, corpus_folder=None, changes=[change], device=None, workers=1, quiet=True
             )
 
 
