@@ -52,7 +52,7 @@ def test_clicks_and_frames_return_in_place(tmp_path: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (10, 256, 256, 3), dtype=np.uint8)  # as rendered; x264 is not exact at 32 x 32
+    frames = rng.integers(0, 256, (10, 256, 256, 3), dtype=np.uint8)  # as rendered; see write_mp4
     audio = rng.uniform(-0.5, 0.5, (1, 17640)).astype(np.float32)
     one, two = (write_mp4(tmp_path / name, frames, audio, RATE, 25.0) for name in ("1.mp4", "2.mp4"))
     assert one.read_bytes() == two.read_bytes()
