@@ -28,9 +28,9 @@ def write_mp4(
     """Writes ``frames`` (n, height, width, 3) and ``audio`` (channels, samples) in [-1, 1]; returns the path.
 
     Height and width must be even (yuv420p), channels 1 or 2. The file appears under its name only when complete.
-    One thread and bit-exact flags keep the bytes reproducible, from 64 x 64 pixels on: of 32 x 32 and 48 x 48 x264 now and
-    then makes other packets, for a reason not known (1 file in 100 beside other load; none of 1,000 larger ones). The AAC encoder's priming is marked in the file's
-    edit list, so that decoders return the sound in place.
+    One thread and bit-exact flags keep the bytes reproducible from 64 x 64 pixels on. Of smaller frames (32, 48) x264
+    now and then makes other packets, for a reason not known: 1 file in 100 beside other load, none of 1,000 larger
+    ones. The AAC encoder's priming is marked in the file's edit list, so that decoders return the sound in place.
     """
     path = Path(path)
     _check(path, frames, audio)
