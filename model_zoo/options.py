@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from model_zoo.mmaudio.sampling.settings import OPTIONS
+from model_zoo.mmaudio.sampling.settings import GUIDANCE, OPTIONS, STEPS
 
 ORACLE: Mapping[str, str] = {
     "shift": "delay in seconds (negative: earlier); the gap is silent and the end is cut",
@@ -16,7 +16,14 @@ ORACLE: Mapping[str, str] = {
     "noise": "level of added white noise, in dB relative to the clip's own RMS",
     "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
 }
-MMAUDIO_NANO: Mapping[str, str] = {key: text for key, text in OPTIONS.items() if key not in ("window", "frames")}
+NANO_DEFAULTS: Mapping[str, object] = {"steps": 8, "solver": "multistep", "cfg": 3.5}
+"""``cfg`` was the best of 1 to 3.5 on held-out scenes of train."""
+MMAUDIO_NANO: Mapping[str, str] = {
+    **{key: text for key, text in OPTIONS.items() if key not in ("window", "frames")},
+    "steps": f"steps of the solver (default {NANO_DEFAULTS['steps']}; {STEPS} with a solver other than its own)",
+    "cfg": OPTIONS["cfg"].replace(f"default {GUIDANCE}", f"default {NANO_DEFAULTS['cfg']}"),
+    "solver": OPTIONS["solver"] + f" (default {NANO_DEFAULTS['solver']})",
+}
 PUBLISHED_MMAUDIO: Mapping[str, str] = {**OPTIONS, "vae": "a trained VAE in place of the published one"}
 
 _PUBLISHED = ("mmaudio-s-16k", "mmaudio-s-44k", "mmaudio-m-44k", "mmaudio-l-44k", "mmaudio-l", "mmaudio-l-44k-v2")

@@ -19,11 +19,10 @@ from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.sampling.generator import MMAudio
 from model_zoo.mmaudio.sampling.settings import read_settings
-from model_zoo.options import MMAUDIO_NANO
+from model_zoo.options import MMAUDIO_NANO, NANO_DEFAULTS
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 FLOW, CODEC, SIGHT = "mmaudio-nano.safetensors", "mmaudio-nano-codec.safetensors", "mmaudio-nano-sight.safetensors"
-GUIDANCE = 3.5  # best of 1 to 3.5 on held-out train scenes
 
 
 class MMAudioNano(MMAudio):
@@ -41,7 +40,7 @@ class MMAudioNano(MMAudio):
     options: ClassVar[Mapping[str, str]] = MMAUDIO_NANO
 
     def __init__(self, *, weights: str | Path = WEIGHTS, device: str = "cpu", **options: object) -> None:
-        settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), cfg=GUIDANCE)
+        settings = read_settings("mmaudio-nano", options, fixed=("window", "frames"), **_defaults(options))
         network, codec, sight = load(Path(weights))
         super().__init__(
             "mmaudio-nano",
@@ -61,6 +60,13 @@ class MMAudioNano(MMAudio):
             frames = self.codec.latent_len(whole_stretch(seconds))
             self.windows = replace(self.windows, frames=frames, total=frames)
             self._set_lengths(frames, *self.conditioner.lengths(seconds))
+
+
+def _defaults(options: Mapping[str, object]) -> dict[str, object]:
+    """Of the settings that differ from those of the published variants. The few steps are those of its own solver."""
+    if options.get("solver", NANO_DEFAULTS["solver"]) == NANO_DEFAULTS["solver"]:
+        return dict(NANO_DEFAULTS)
+    return {"cfg": NANO_DEFAULTS["cfg"]}
 
 
 def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:

@@ -1,8 +1,10 @@
 """The autoencoder of the second generation: a linear map of patches of log-mel, and a network that corrects its result.
 
-A latent frame holds the first principal components of four mel frames, scaled to unit variance. They are found in
-seconds, they do not compress loud frames as normalised networks do, and each latent channel is uncorrelated with the
-others. What the linear map back leaves out, the decoder's network adds as far as it can be told from the components.
+A latent frame holds the first principal components of four mel frames. They are found in seconds, they do not compress
+loud frames as normalised networks do, and each latent channel is uncorrelated with the others. All components share one
+scale, so that each keeps its share of the variance: scaled to equal variance they would count alike in the flow
+network's loss, although the first ones carry most of the sound. What the linear map back leaves out, the decoder's
+network adds as far as it can be told from the components.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from av_bench.contracts import UsageError
 from model_zoo.mmaudio.codec.vae import Posterior
 from model_zoo.mmaudio.nano.vocoder import ConvNeXt
 
-DEVIATION = 0.05  # of the posterior, where latents have a variance of 1
+SPREAD = 0.5  # standard deviation over all latents
+DEVIATION = 0.05  # of the posterior
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Patches(nn.Module):
             moments += rows.T @ rows
         values, vectors = torch.linalg.eigh(moments / patches)
         largest, kept = values[-self.config.latents :].flip(0), vectors[:, -self.config.latents :].flip(1)
-        scale = largest.sqrt()
+        scale = largest.mean().sqrt() / SPREAD
         self.encoder.weight.copy_((kept / scale).T)
         self.decoder.linear.weight.copy_(kept * scale)
         return float(largest.sum() / values.sum())

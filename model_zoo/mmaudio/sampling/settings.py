@@ -106,7 +106,7 @@ class Settings:
         ]
         if wrong:
             raise UsageError(f"{what}; leave {', '.join(wrong)} out")
-        return replace(self, steps=few.steps, cfg=1.0)
+        return replace(self, steps=few.steps, solver="euler", cfg=1.0)
 
     @property
     def compiles(self) -> bool:

@@ -30,12 +30,14 @@ class Data:
 
     ``exclude``: text file with a name per line: recordings, or crops of them, that are left out of training.
     ``statistics``: number of the source whose latents define the normalisation; by default the first source that has
-    video, as in the published code. ``verify`` compares all checksums at start.
+    video, as in the published code. ``normalise`` false: latents are trained on as they are. ``verify`` compares all
+    checksums at start.
     """
 
     train: tuple[Source, ...]
     validation: tuple[Source, ...] = ()
     statistics: int | None = None
+    normalise: bool = True
     exclude: str | None = None
     threads: int = 1
     verify: bool = True

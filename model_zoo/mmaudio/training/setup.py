@@ -152,7 +152,7 @@ def network(recipe: FlowRecipe, mix: Mix, start: FlowWeights | None = None) -> F
     """
     config = network_config(recipe)
     if start is None:
-        mean, std = _statistics_source(recipe, mix).latent_statistics()
+        mean, std = _latent_statistics(recipe, mix, config.latent_dim)
         empty = torch.zeros(config.text_len, config.text_dim) if config.empty == "zero" else _empty_text(recipe, mix)
         torch.manual_seed(recipe.seed)
         made = FlowNetwork(config, latent_mean=mean, latent_std=std, empty_string=empty)
@@ -162,6 +162,13 @@ def network(recipe: FlowRecipe, mix: Mix, start: FlowWeights | None = None) -> F
     made.empty_string_feat.requires_grad_(recipe.learn_empty_text)
     tuning.prepare(made, recipe.frozen, recipe.lora, recipe.seed, f"config {recipe.name}")
     return made
+
+
+def _latent_statistics(recipe: FlowRecipe, mix: Mix, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation (C,) that latents are normalised with: 0 and 1 where the recipe wants none."""
+    if not recipe.data.normalise:
+        return torch.zeros(channels), torch.ones(channels)
+    return _statistics_source(recipe, mix).latent_statistics()
 
 
 def _statistics_source(recipe: FlowRecipe, mix: Mix) -> FeatureSet:

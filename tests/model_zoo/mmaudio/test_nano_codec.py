@@ -82,8 +82,10 @@ def test_patches_hold_the_components_and_nothing_is_lost_with_all_of_them() -> N
     few, all_of_them = Patches(replace(PATCHES, latents=4), 16), Patches(replace(PATCHES, latents=32), 16)
     assert few.fit([mels[:12], mels[12:]]) == pytest.approx(1, abs=1e-4)
     torch.testing.assert_close(few.decode(few.encode(mels).mean), mels, rtol=0, atol=1e-3)
-    latents = few.encode(mels).mean
-    torch.testing.assert_close(latents.std((0, 2)), torch.ones(4), rtol=0, atol=0.02)
+    latents = few.encode(mels).mean.transpose(1, 2).reshape(-1, 4)
+    assert float(latents.square().mean().sqrt()) == pytest.approx(0.5, abs=0.01)
+    deviations = torch.linalg.svdvals(few._cut(mels).flatten(0, 1))[:4]  # what each component carries of the mels
+    torch.testing.assert_close(latents.norm(dim=0) / latents.norm(), deviations / deviations.norm(), rtol=0, atol=0.01)
     noise = white(40, 16, 60)
     assert all_of_them.fit([noise]) == pytest.approx(1)
     posterior = all_of_them.encode(3 * noise)
