@@ -10,14 +10,14 @@ from typing import Any
 from av_bench.contracts import Clip, Reason, SampleSource, UsageError, printable
 from av_bench.features.sides import Sides
 from av_bench.features.store import FeaturesLost, Store
-from av_bench.pipeline import score
+from av_bench.pipeline import score, unchanged
 from av_bench.pipeline.dispatch import Done, carry_out
 from av_bench.pipeline.generate import describe
 from av_bench.pipeline.plan import RunOptions, RunPlan, RunResult
 from av_bench.pipeline.prepare import make_plan, row_name
 from av_bench.pipeline.videos import write_videos
 from av_bench.pipeline.work import extraction_of
-from av_bench.results.record import SCHEMA, environment
+from av_bench.results.record import SCHEMA, RunFolder, environment
 from av_bench.results.values import PSEUDO
 from av_bench.runtime import interrupt
 from av_bench.runtime.garbage import rare_collections
@@ -67,25 +67,26 @@ def finish(plan: RunPlan, reporter: Reporter, done: Done) -> RunResult:
     sides = done.sides(plan)
     scored = sides.scored(options.samples_per_clip)
     interrupt.check()
+    wanted = unchanged.fingerprint(plan, sides, done.extra)
+    known = unchanged.earlier_scores(plan.folder, wanted)
     with reporter.stage("score", 0):
-        scores, *rows = score.score(plan, extraction, sides, scored, done.extra)
+        if known is None:
+            scores, *rows = score.score(plan, extraction, sides, scored, done.extra)
+        else:
+            scores = known
+    if known is None:
+        _log_outcomes(plan, done, sides)
+        _write_scores(plan.folder, scores, rows)
     if plan.source.watchable if options.videos is None else options.videos:
         write_videos(plan.folder.path / "videos", scored, sides, plan.protocol.seconds, plan.workers, reporter)
-    _record(plan, done, sides, scored, scores, rows, reporter)
+    _record(plan, done, scored, wanted, reporter)
     covered = len(scored) / len(plan.clips.clips)
     complete = covered >= options.min_coverage and bool(scores["metrics"])
     return RunResult(plan.folder.path, scores, 0 if complete else 3)
 
 
-def _record(
-    plan: RunPlan,
-    done: Done,
-    sides: Sides,
-    scored: Sequence[Clip],
-    scores: dict[str, Any],
-    rows: Sequence[list[dict[str, Any]]],
-    reporter: Reporter,
-) -> None:
+def _log_outcomes(plan: RunPlan, done: Done, sides: Sides) -> None:
+    """A line for every clip: scored, or why not; and what else is said of it."""
     folder = plan.folder
     with folder.logged_together():
         for clip in plan.clips.clips:
@@ -100,13 +101,19 @@ def _record(
             folder.log(name, "set", reason=Reason.LEFT_OUT, detail=detail)
         for name, detail in done.extra.items():
             folder.log(name, "generate", reason=Reason.EXTRA_SAMPLE, detail=detail)
+
+
+def _write_scores(folder: RunFolder, scores: dict[str, Any], rows: Sequence[list[dict[str, Any]]]) -> None:
     folder.write_clips(rows[0])
     folder.write_clips(rows[1], PSEUDO)
     folder.write_json("scores.json", scores)
+
+
+def _record(plan: RunPlan, done: Done, scored: Sequence[Clip], wanted: str | None, reporter: Reporter) -> None:
     found = plan.source.coverage(plan.clips.clips, plan.options.samples_per_clip)
     if found is not None:
-        folder.write_json("coverage.json", found)
-        reporter.say(f"coverage: {found['covered']} of {found['expected']} clips ({folder.path}/coverage.json)")
+        plan.folder.write_json("coverage.json", found)
+        reporter.say(f"coverage: {found['covered']} of {found['expected']} clips ({plan.folder.path}/coverage.json)")
     seconds = dict(reporter.seconds)
     info: dict[str, Any] = {
         "schema": SCHEMA,
@@ -123,7 +130,9 @@ def _record(
         "clips_per_second": {k: round(len(scored) / s, 3) for k, s in seconds.items() if s > 0.01 and len(scored)},
         "network_runs": done.forwards,
     }
-    folder.write_json("run.json", info)
+    if wanted is not None:
+        info["scored_from"] = {"inputs": wanted, "files": unchanged.result_files(plan.folder)}
+    plan.folder.write_json("run.json", info)
 
 
 def _request(plan: RunPlan) -> dict[str, Any]:

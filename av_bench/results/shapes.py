@@ -158,6 +158,13 @@ class Request(TypedDict):
     limit: NotRequired[int | None]
 
 
+class ScoredFrom(TypedDict):
+    """What the scores of a run depend on, and the files that hold them, as digests (``pipeline.unchanged``)."""
+
+    inputs: str
+    files: dict[str, str]
+
+
 class Info(TypedDict):
     """``run.json``."""
 
@@ -166,6 +173,7 @@ class Info(TypedDict):
     request: NotRequired[Request]
     generator: NotRequired[Described]
     extractors: NotRequired[dict[str, str]]  # name -> fingerprint
+    scored_from: NotRequired[ScoredFrom]
 
 
 class Inputs(TypedDict):
