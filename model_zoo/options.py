@@ -16,7 +16,7 @@ ORACLE: Mapping[str, str] = {
     "noise": "level of added white noise, in dB relative to the clip's own RMS",
     "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
 }
-NANO_DEFAULTS: Mapping[str, object] = {"steps": 8, "solver": "multistep", "cfg": 3.5}
+NANO_DEFAULTS: Mapping[str, object] = {"steps": 6, "solver": "multistep", "cfg": 3.5}
 """``cfg`` was the best of 1 to 3.5 on held-out scenes of train."""
 MMAUDIO_NANO: Mapping[str, str] = {
     **{key: text for key, text in OPTIONS.items() if key not in ("window", "frames")},
