@@ -56,7 +56,7 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         width, top = (hidden, 10_000.0) if v2 else (256, 1.0)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        exponents = torch.arange(0, width, 2, dtype=torch.float32) / width
+        exponents = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
         # Divided, not raised to a negative power: at version 2's angles of up to 10,000 the last bit of it counts.
         self.register_buffer("freqs", top / 10_000.0**exponents, persistent=False)
 

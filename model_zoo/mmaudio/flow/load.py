@@ -17,6 +17,7 @@ import torch
 
 from av_bench import weights
 from av_bench.contracts import MissingRequirement, UsageError, unknown_name
+from av_bench.networks.packages import on_meta
 from av_bench.schema import build, parse_json
 from model_zoo.mmaudio.config import ALIASES, VARIANTS, NetworkConfig, variant
 from model_zoo.mmaudio.flow.few_step import FewStep, few_step_of
@@ -157,9 +158,8 @@ def filled(config: NetworkConfig, tensors: dict[str, torch.Tensor], where: str =
 
     A copy, since a file's tensors lie in memory as they lie in the file: the last bits of products depend on that.
     """
-    with torch.device("meta"):
+    with on_meta():
         network = FlowNetwork(config)
     network.load_official({key: value.clone() for key, value in tensors.items()}, where)
-    network.t_embed.freqs = type(network.t_embed)(config.hidden, config.v2).freqs
     network.set_lengths(config.latent_len, config.clip_len, config.sync_len)
     return network.eval().requires_grad_(False)

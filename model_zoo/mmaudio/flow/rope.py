@@ -13,8 +13,8 @@ THETA = 10_000.0
 
 def rotations(length: int, dim: int, scale: float = 1.0) -> Tensor:
     """float32 ``(1, length, dim / 2, 2, 2)``: one rotation matrix per position and channel pair."""
-    frequencies = scale * THETA ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+    frequencies = scale * THETA ** (-torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32, device="cpu"), frequencies)
     cosine, sine = angles.cos(), angles.sin()
     return torch.stack([cosine, -sine, sine, cosine], dim=-1).view(1, length, dim // 2, 2, 2)
 
