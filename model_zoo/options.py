@@ -16,12 +16,13 @@ ORACLE: Mapping[str, str] = {
     "noise": "level of added white noise, in dB relative to the clip's own RMS",
     "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
 }
-NANO_DEFAULTS: Mapping[str, object] = {"steps": 6, "solver": "multistep", "cfg": 3.5}
-"""``cfg`` was the best of 1 to 3.5 on held-out scenes of train."""
+NANO_DEFAULTS: Mapping[str, object] = {"steps": 8, "solver": "multistep", "cfg": 2.5, "guide_from": 0.4}
+"""Guidance was chosen on held-out scenes of train (docs/mmaudio-nano.md)."""
 MMAUDIO_NANO: Mapping[str, str] = {
     **{key: text for key, text in OPTIONS.items() if key not in ("window", "frames")},
     "steps": f"steps of the solver (default {NANO_DEFAULTS['steps']}; {STEPS} with a solver other than its own)",
     "cfg": OPTIONS["cfg"].replace(f"default {GUIDANCE}", f"default {NANO_DEFAULTS['cfg']}"),
+    "guide_from": OPTIONS["guide_from"].replace("default 0)", f"default {NANO_DEFAULTS['guide_from']})"),
     "solver": OPTIONS["solver"] + f" (default {NANO_DEFAULTS['solver']})",
 }
 PUBLISHED_MMAUDIO: Mapping[str, str] = {**OPTIONS, "vae": "a trained VAE in place of the published one"}

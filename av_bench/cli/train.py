@@ -11,14 +11,14 @@ import typer
 
 from av_bench.contracts import UsageError
 
-GENERATIONS: dict[str, Literal[1, 2]] = {"mmaudio-nano": 1, "mmaudio-nano-2": 2}
+GENERATIONS: dict[str, Literal[1, 2]] = {"mmaudio-nano": 2, "mmaudio-nano-1": 1}
 
 
 def train(
     network: Annotated[
         str,
         typer.Argument(
-            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano, or mmaudio-nano-2 (its successor, unfinished); a "
+            help="nano-tagger, nano-bind, nano-sync; mmaudio-nano, or mmaudio-nano-1 (its first generation); a "
             "training config of MMAudio: small_16k, large_44k, ablations/table6_rope_none ...; a VAE recipe: vae-16k, "
             "vae-44k, vae-tiny; or a YAML file of a config or a VAE recipe."
         ),

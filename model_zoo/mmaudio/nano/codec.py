@@ -69,7 +69,7 @@ SECOND = CodecConfig(
     VocoderConfig(width=224, inner=608, blocks=7, noise=True, relative=True),
     patches=PatchConfig(),
 )
-"""The generation that ``av-bench train mmaudio-nano-2`` makes."""
+"""The second generation, which ships."""
 
 
 class NanoCodec(nn.Module):

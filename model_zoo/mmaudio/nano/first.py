@@ -1,4 +1,4 @@
-"""Codec stages of the first generation of ``mmaudio-nano``, the one that ships: VAE, vocoder, both tuned together."""
+"""Codec stages of the first generation of ``mmaudio-nano``, from version 0.1: VAE, vocoder, both tuned together."""
 
 from __future__ import annotations
 

@@ -64,9 +64,8 @@ class MMAudioNano(MMAudio):
 
 def _defaults(options: Mapping[str, object]) -> dict[str, object]:
     """Of the settings that differ from those of the published variants. The few steps are those of its own solver."""
-    if options.get("solver", NANO_DEFAULTS["solver"]) == NANO_DEFAULTS["solver"]:
-        return dict(NANO_DEFAULTS)
-    return {"cfg": NANO_DEFAULTS["cfg"]}
+    own = options.get("solver", NANO_DEFAULTS["solver"]) == NANO_DEFAULTS["solver"]
+    return {key: value for key, value in NANO_DEFAULTS.items() if own or key not in ("steps", "solver")}
 
 
 def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:

@@ -32,7 +32,7 @@ CLIPS = 2400
 FEWEST = max(SightRecipe().holdout, HOLDOUT) + 32  # what is held out, and two batches of 16 to train on
 Say = Callable[[str], None]
 Generation = Literal[1, 2]
-CONFIGS: dict[Generation, str] = {1: "nano", 2: "nano2"}  # of the flow network
+CONFIGS: dict[Generation, str] = {1: "nano1", 2: "nano"}  # of the flow network
 
 
 def train_nano(
@@ -43,13 +43,13 @@ def train_nano(
     device: str = "cpu",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-    generation: Generation = 1,
+    generation: Generation = 2,
     changes: tuple[str, ...] = (),
     report: Say = print,
 ) -> Path:
     """All stages; returns the folder of the package (three weight files, their logs).
 
-    ``generation`` 1 is the one that ships. ``changes`` are ``key=value`` changes of the flow network's training config.
+    ``generation`` 2 is the one that ships. ``changes`` are ``key=value`` changes of the flow network's training config.
     ``progress`` hears how many scenes of how many are rendered. UsageError for too few clips, for a folder of the other
     generation, or when another process trains there; errors of the stages name their folder.
     """

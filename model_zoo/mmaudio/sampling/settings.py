@@ -28,6 +28,7 @@ SHORTEST_WINDOW = OVERLAP + 1
 OPTIONS: Mapping[str, str] = {
     "steps": f"steps of the solver (default {STEPS})",
     "cfg": f"strength of guidance; at 1 and below the unconditional pass is left out (default {GUIDANCE})",
+    "guide_from": "time, from 0 (noise) to 1 (sound), before which guidance and its second pass are left out (default 0)",
     "negative": "text to steer away from, used by the unconditional pass",
     "solver": "euler; multistep; heun or midpoint, which evaluate the network twice a step; adaptive",
     "conditions": "both, video, text or none",
@@ -43,7 +44,8 @@ OPTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample. ``cfg`` of 1 and below leaves the unconditional pass out.
+    """How to sample. ``cfg`` of 1 and below leaves the unconditional pass out, everywhere; ``guide_from`` leaves it out
+    at times (0 is noise, 1 is sound) before that one (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     ``window`` is the longest stretch generated in one piece, in seconds. ``compile``: "auto" records a step as a CUDA
     graph where a GPU makes one sample at a time, which saves the launches that it would wait for; "yes" compiles the
@@ -53,6 +55,7 @@ class Settings:
 
     steps: int = STEPS
     cfg: float = GUIDANCE
+    guide_from: float = 0.0
     negative: str = ""
     solver: Solver = "euler"
     conditions: Conditions = "both"
@@ -80,6 +83,8 @@ class Settings:
             raise UsageError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
         if not (math.isfinite(self.window) and self.window >= SHORTEST_WINDOW):
             raise UsageError(f"window must be {SHORTEST_WINDOW:g} s or longer, got {self.window:g} s")
+        if not 0 <= self.guide_from < 1:
+            raise UsageError(f"guide_from must be at least 0 and below 1, got {self.guide_from:g}")
         if self.negative and not self.guided:
             raise UsageError(f"negative text is used by the unconditional pass, which cfg={self.cfg:g} leaves out")
         if not math.isfinite(self.cfg):
@@ -142,13 +147,13 @@ def _typed(name: str, key: str, value: object) -> object:
     """An option as its own type. Specs give what looks like a number as one that knows its ``text``."""
     if key in ("steps", "batch") and isinstance(value, int | float) and float(value).is_integer():
         return int(value)
-    if key in ("cfg", "window") and isinstance(value, int | float):
+    if key in ("cfg", "guide_from", "window") and isinstance(value, int | float):
         return float(value)
     if key == "compile" and value in get_args(Compile):
         return value
     if key in ("negative", "solver", "conditions", "precision", "frames", "offload"):
         return written(value)
-    wanted = {"compile": "auto, no, yes or graphs", "cfg": "a number", "window": "a number"}.get(key, "a whole number")
+    wanted = {"compile": "auto, no, yes or graphs", "cfg": "a number", "guide_from": "a number", "window": "a number"}.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value
     raise UsageError(f"{name}: {key} must be {wanted}, got {shown!r}")
 

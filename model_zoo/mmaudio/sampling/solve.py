@@ -25,18 +25,24 @@ def solve(
     """Noise ``(B, total, C)`` to a normalised latent. Conditional and unconditional pass are one batch."""
     fade = cut.weights().to(noise.device)
     parts = groups(len(noise) * len(cut), condition, settings)
-    given_to = [(rows, ready(part)) for rows, part in parts]
+    begins = settings.guide_from
+    given_to = []
+    for rows, part in parts:
+        given = ready(part)
+        real = part.rows(slice(0, rows.stop - rows.start))
+        given_to.append((rows, given, given if not settings.guided else ready(real) if begins else None))
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         windows, times = cut.split(x), t.repeat_interleave(len(cut))
         found = []
-        for rows, given in given_to:
+        for rows, both, alone in given_to:
             some, when = windows[rows], times[rows]
-            if not settings.guided:
-                found.append(flow(some, when, given).float())
+            if alone is not None and (not settings.guided or bool((when < begins).all())):
+                found.append(flow(some, when, alone).float())
                 continue
-            real, empty = flow(torch.cat([some, some]), torch.cat([when, when]), given).float().chunk(2)
-            found.append(empty + settings.cfg * (real - empty))
+            real, empty = flow(torch.cat([some, some]), torch.cat([when, when]), both).float().chunk(2)
+            guided = empty + settings.cfg * (real - empty)
+            found.append(guided if alone is None else torch.where((when < begins)[:, None, None], real, guided))
         return cut.merge(torch.cat(found), fade)
 
     if settings.solver == "adaptive":
