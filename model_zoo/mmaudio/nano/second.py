@@ -1,4 +1,4 @@
-"""Codec stages of the second generation of ``mmaudio-nano``, the one that ships: components, vocoder, both tuned together.
+"""Codec stages of the ``mmaudio-nano`` that ships, the second generation: components, vocoder, both tuned together.
 
 The vocoder and the tuning resume from their last checkpoint.
 """

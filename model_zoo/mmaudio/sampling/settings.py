@@ -28,7 +28,7 @@ SHORTEST_WINDOW = OVERLAP + 1
 OPTIONS: Mapping[str, str] = {
     "steps": f"steps of the solver (default {STEPS})",
     "cfg": f"strength of guidance; at 1 and below the unconditional pass is left out (default {GUIDANCE})",
-    "guide_from": "time, from 0 (noise) to 1 (sound), before which guidance and its second pass are left out (default 0)",
+    "guide_from": "time from 0 (noise) to 1 (sound) before which there is no guidance and no second pass (default 0)",
     "negative": "text to steer away from, used by the unconditional pass",
     "solver": "euler; multistep; heun or midpoint, which evaluate the network twice a step; adaptive",
     "conditions": "both, video, text or none",
@@ -153,7 +153,12 @@ def _typed(name: str, key: str, value: object) -> object:
         return value
     if key in ("negative", "solver", "conditions", "precision", "frames", "offload"):
         return written(value)
-    wanted = {"compile": "auto, no, yes or graphs", "cfg": "a number", "guide_from": "a number", "window": "a number"}.get(key, "a whole number")
+    wanted = {
+        "compile": "auto, no, yes or graphs",
+        "cfg": "a number",
+        "guide_from": "a number",
+        "window": "a number",
+    }.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value
     raise UsageError(f"{name}: {key} must be {wanted}, got {shown!r}")
 

@@ -16,12 +16,13 @@ from av_bench.media.decode import decode
 from av_bench.metrics.onset import match_onsets, onset_scores
 from av_bench.runtime.files import lock
 from model_zoo.mmaudio.nano import first, recipe, second
-from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, codec_config
+from model_zoo.mmaudio.nano.codec import SECOND, CodecConfig, NanoCodec, codec_config
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner
 from model_zoo.mmaudio.nano.encoder_training import SightRecipe, contacts, truth
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.nano.model import CODEC, FLOW, SIGHT, WEIGHTS, MMAudioNano, load
 from model_zoo.mmaudio.nano.patches import PatchConfig
+from model_zoo.mmaudio.nano.stage_files import save_weights
 from model_zoo.mmaudio.nano.vocoder import VocoderConfig
 from model_zoo.scorers.corpus import Corpus
 from protocols.impacts.build import render_clip
@@ -260,15 +261,15 @@ def test_too_few_clips_and_odd_folders(tmp_path: Path) -> None:
         recipe.train_nano(tmp_path, clips=recipe.FEWEST - 1)
     with lock(tmp_path / ".lock"), pytest.raises(UsageError, match="another process trains there"):
         recipe.train_nano(tmp_path)
-    (tmp_path / "patches.json").write_text("{}")
+    (tmp_path / "vae").mkdir()
     with pytest.raises(UsageError, match="holds the other generation of mmaudio-nano"):
         recipe.train_nano(tmp_path)
     for name in ("a, b", "x #1", "run: 2", "a}b", "ü 'q' \"r\""):  # YAML has its own ideas about these
-        made = recipe.flow_recipe(tmp_path / name, "nano2", (), "cpu")
+        made = recipe.flow_recipe(tmp_path / name, "nano", (), "cpu")
         assert [source.path for source in made.data.train] == [str(tmp_path / name / "train")]
 
 
-def test_the_second_recipe_runs_from_corpus_to_a_package_that_makes_sound(
+def test_the_recipe_of_what_ships_runs_from_corpus_to_a_package_that_makes_sound(
     tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every stage for a step or two, on noise; started again, finished stages are not done again."""
@@ -295,7 +296,7 @@ def test_the_second_recipe_runs_from_corpus_to_a_package_that_makes_sound(
             "steps=2", "batch=4", "every.log=1", "every.validate=2", "every.checkpoint=2", "data.threads=0",
             "network.hidden=16",
         )  # fmt: skip
-        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano2", changes, "cpu")
+        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano", changes, "cpu")
         folder = recipe.package(tmp_path, flow, 2)
         trained = [line for line in said if line.startswith(("sight", "patches", "vocoder", "codec"))]
         assert len(trained) == 5  # two epochs, a line of each stage of the codec: the second round adds none
@@ -309,12 +310,12 @@ def test_the_second_recipe_runs_from_corpus_to_a_package_that_makes_sound(
     made = next(iter(MMAudioNano(weights=folder, steps=1).generate(clips[:1], seed=0)))
     assert made.audio is not None
     assert made.audio.shape == (1, 128_000)
-    (folder / FLOW).write_bytes((WEIGHTS / FLOW).read_bytes())
-    with pytest.raises(UsageError, match=r"makes 16 latents, .* takes 48: they come from different trainings"):
+    save_weights(NanoCodec(), folder / CODEC)
+    with pytest.raises(UsageError, match=r"makes 48 latents, .* takes 16: they come from different trainings"):
         load(folder)
 
 
-def test_the_recipe_of_what_ships_runs_from_corpus_to_a_package_that_makes_sound(
+def test_the_recipe_of_the_first_generation_runs_from_corpus_to_a_package_that_makes_sound(
     tmp_path: Path, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every stage for a step or two, on noise; started again, finished stages are not done again."""
@@ -333,7 +334,7 @@ def test_the_recipe_of_what_ships_runs_from_corpus_to_a_package_that_makes_sound
         codec = first.tune_stage(tmp_path, data, codec, "cpu", said.append, replace(vocoder_recipe, frames=40))
         recipe.feature_stage(tmp_path, data, sight, codec, "cpu", said.append)
         changes = ("steps=2", "batch=4", "every.log=1", "every.validate=2", "every.checkpoint=2", "data.threads=0")
-        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano", changes, "cpu")
+        flow = recipe.flow_stage(tmp_path, tmp_path / "features", "nano1", changes, "cpu")
         folder = recipe.package(tmp_path, flow, 1)
         trained = [line for line in said if line.startswith(("sight", "vocoder", "codec"))]
         assert len(trained) == 4  # two epochs, a line of the vocoder, a line of its tuning: the second round adds none

@@ -325,6 +325,34 @@ def test_a_compiled_network_always_gets_full_batches(clips: ClipSet, monkeypatch
         torch.testing.assert_close(found[key].audio, sample.audio, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("seconds_of_window", [8.0, 5.0])
+def test_guidance_from_a_time_on(clips: ClipSet, seconds_of_window: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that time one pass is made, and its velocity is that of no guidance; after it, that of guidance."""
+    plain = {"window": seconds_of_window, "batch": 1, "steps": 4}
+    rows: list[tuple[float, int]] = []
+
+    def sample(**options: Any) -> torch.Tensor:
+        model, rows[:] = generator(**plain, **options), []
+        flow = model._flow
+
+        def counted(latent: torch.Tensor, t: torch.Tensor, given: Any) -> torch.Tensor:
+            rows.append((float(t[0]), len(latent)))
+            return flow(latent, t, given)
+
+        monkeypatch.setattr(model, "_flow", counted)
+        found: torch.Tensor = run(model, clips, [0])["c0~0"].audio
+        return found
+
+    never, always = sample(cfg=1.0), sample(cfg=3.0)
+    late = sample(cfg=3.0, guide_from=0.4)
+    assert {t: count for t, count in rows} == {0.0: 1, 0.25: 1, 0.5: 2, 0.75: 2}
+    torch.testing.assert_close(sample(cfg=3.0, guide_from=0.8), never, rtol=0, atol=1e-5)
+    assert not torch.allclose(late, never, atol=1e-3)
+    assert not torch.allclose(late, always, atol=1e-3)
+    several = sample(cfg=3.0, guide_from=0.4, solver="adaptive")
+    assert bool(torch.isfinite(several).all())
+
+
 def test_adaptive_and_euler_agree_when_both_are_fine(clips: ClipSet) -> None:
     fine = run(generator(steps=400, cfg=1.0), clips, [0])["c0~0"].audio
     ours = run(generator(solver="adaptive", cfg=1.0), clips, [0])["c0~0"].audio
@@ -385,6 +413,7 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
         ({"window": 2.0}, "window must be 3 s or longer"),
         ({"window": math.nan}, "window must be 3 s or longer"),
         ({"negative": "music", "cfg": 0.5}, "which cfg=0.5 leaves out"),
+        ({"guide_from": 1.0}, "guide_from must be at least 0 and below 1"),
         ({"negative": "music", "cfg": 1.0}, "which cfg=1 leaves out"),
     ],
 )
