@@ -153,12 +153,8 @@ def _typed(name: str, key: str, value: object) -> object:
         return value
     if key in ("negative", "solver", "conditions", "precision", "frames", "offload"):
         return written(value)
-    wanted = {
-        "compile": "auto, no, yes or graphs",
-        "cfg": "a number",
-        "guide_from": "a number",
-        "window": "a number",
-    }.get(key, "a whole number")
+    numbers = dict.fromkeys(("cfg", "guide_from", "window"), "a number")
+    wanted = {"compile": "auto, no, yes or graphs", **numbers}.get(key, "a whole number")
     shown = value.text if isinstance(value, Number) else value
     raise UsageError(f"{name}: {key} must be {wanted}, got {shown!r}")
 

@@ -345,7 +345,7 @@ def test_guidance_from_a_time_on(clips: ClipSet, seconds_of_window: float, monke
 
     never, always = sample(cfg=1.0), sample(cfg=3.0)
     late = sample(cfg=3.0, guide_from=0.4)
-    assert {t: count for t, count in rows} == {0.0: 1, 0.25: 1, 0.5: 2, 0.75: 2}
+    assert dict(rows) == {0.0: 1, 0.25: 1, 0.5: 2, 0.75: 2}
     torch.testing.assert_close(sample(cfg=3.0, guide_from=0.8), never, rtol=0, atol=1e-5)
     assert not torch.allclose(late, never, atol=1e-3)
     assert not torch.allclose(late, always, atol=1e-3)
