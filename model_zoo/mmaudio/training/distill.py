@@ -25,11 +25,14 @@ from model_zoo.mmaudio.training.tuning import DISTILL_EVALUATIONS, DISTILL_GUIDA
 class Distillation:
     """The objective of a student; ``few_step`` is what it will be, ``digest`` that of the teacher's tensors."""
 
-    def __init__(self, teacher: FlowNetwork, few_step: FewStep, evaluations: int, digest: str) -> None:
+    def __init__(
+        self, teacher: FlowNetwork, few_step: FewStep, evaluations: int, digest: str, guide_from: float = 0.0
+    ) -> None:
         self.teacher, self.few_step, self.evaluations, self.digest = teacher, few_step, evaluations, digest
         # A teacher for few steps is exact in its own steps; the path of another is followed to second order.
         self._solve = solvers.multistep if teacher.few_step is None else solvers.euler
         self._guidance = few_step.guidance if teacher.few_step is None else 1.0
+        self._guide_from = guide_from
 
     @classmethod
     def of(cls, recipe: FlowRecipe, student: FlowNetwork) -> Distillation | None:
@@ -56,7 +59,7 @@ class Distillation:
         lengths = student.config
         teacher.set_lengths(lengths.latent_len, lengths.clip_len, lengths.sync_len)
         teacher.few_step = found.few_step
-        return cls(teacher.to(student.latent_mean.device), few_step, evaluations, found.digest)
+        return cls(teacher.to(student.latent_mean.device), few_step, evaluations, found.digest, wanted.guide_from)
 
     def terms(self, module: nn.Module, batch: Batch) -> Terms:
         """Error of the student's velocity at the start of each of its steps."""
@@ -87,7 +90,8 @@ class Distillation:
             if self._guidance == 1:
                 return self.teacher.flow(x, t, pre).float()
             real, empty = self.teacher.flow(torch.cat([x, x]), torch.cat([t, t]), pre).float().chunk(2)
-            return empty + self._guidance * (real - empty)
+            guided = empty + self._guidance * (real - empty)
+            return torch.where((t < self._guide_from)[:, None, None], real, guided)
 
         last = self._solve(velocity, batch.noise.float(), self.few_step.steps * self.evaluations)
         return torch.stack([*passed[:: self.evaluations], last], dim=1)

@@ -31,7 +31,8 @@ class Distill:
     """Training a network to make, in ``steps`` equal steps, the sounds that ``teacher`` makes in many.
 
     ``teacher``: weights by name or file. ``guidance``: the strength the student holds afterwards (None: 4.5, the
-    paper's; that of a teacher which is itself made for few steps). ``evaluations``: steps of the teacher for one of the
+    paper's; that of a teacher which is itself made for few steps), ``guide_from`` the time before which the teacher goes
+    without, as in sampling. ``evaluations``: steps of the teacher for one of the
     student's (None: 4; a teacher made for few steps takes its own). ``DISTILL_GUIDANCE`` and ``DISTILL_EVALUATIONS``
     are the two defaults.
     """
@@ -39,6 +40,7 @@ class Distill:
     teacher: str
     steps: int = 4
     guidance: float | None = None
+    guide_from: float = 0.0
     evaluations: int | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class Distill:
             raise UsageError(f"distill: steps and evaluations must be positive, got {self.steps}, {self.evaluations}")
         if self.guidance is not None and not 1 <= self.guidance < math.inf:
             raise UsageError(f"distill: guidance must be 1 (none) or more, got {self.guidance}")
+        if not 0 <= self.guide_from < 1:
+            raise UsageError(f"distill: guide_from must be at least 0 and below 1, got {self.guide_from:g}")
 
 
 DISTILL_GUIDANCE, DISTILL_EVALUATIONS = 4.5, 4

@@ -94,6 +94,16 @@ def test_targets_are_the_teachers_guided_path(tmp_path: Path, teacher: Path) -> 
     assert terms.t[0].tolist() == [0.0, 0.5]
 
 
+def test_a_teacher_may_be_guided_from_a_time_on(tmp_path: Path, teacher: Path) -> None:
+    wanted = {"steps": 2, "guidance": 2.5, "guide_from": 0.4, "evaluations": 3}
+    _, objective, batch = prepared(tmp_path, student(tmp_path, teacher, wanted))
+    network = load_trained(teacher, CONFIG, "tiny")
+    plain, strong = guided(network, batch, 1.0), guided(network, batch, 2.5)
+    exact = solvers.multistep(lambda x, t: plain(x, t) if float(t[0]) < 0.4 else strong(x, t), batch.noise, 6)
+    torch.testing.assert_close(objective.states(batch)[:, -1], exact, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(exact, solvers.multistep(strong, batch.noise, 6), atol=1e-2)
+
+
 def test_student_makes_in_few_steps_what_its_teacher_makes_in_many(tmp_path: Path, teacher: Path) -> None:
     """On one batch: two steps of the student end where the teacher's many do."""
     made, objective, batch = prepared(tmp_path, student(tmp_path, teacher, {"guidance": 2.0, "steps": 2}, batch=4))
@@ -151,6 +161,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, teacher: Path) -> None:
         ({"init": str(few), "distill": {"teacher": str(few), "steps": 4}}, "4 steps cannot teach 4"),
         ({"init": str(few), "distill": {"teacher": str(few), "steps": 2, "guidance": 2.0}}, "guidance is 3 with"),
         ({"init": str(teacher), "distill": {"teacher": str(teacher), "guidance": 0.5}}, "guidance must be 1"),
+        (
+            {"init": str(teacher), "distill": {"teacher": str(teacher), "guide_from": 1}},
+            "guide_from must be at least 0",
+        ),
     ]
     shifted = weights_file(tmp_path / "shifted", mean=0.1)
     refused.append(({"init": str(teacher), "distill": {"teacher": str(shifted)}}, "another latent_mean"))
