@@ -31,9 +31,9 @@ class Distill:
     """Training a network to make, in ``steps`` equal steps, the sounds that ``teacher`` makes in many.
 
     ``teacher``: weights by name or file. ``guidance``: the strength the student holds afterwards (None: 4.5, the
-    paper's; that of a teacher which is itself made for few steps), ``guide_from`` the time before which the teacher goes
-    without, as in sampling. ``evaluations``: steps of the teacher for one of the
-    student's (None: 4; a teacher made for few steps takes its own). ``DISTILL_GUIDANCE`` and ``DISTILL_EVALUATIONS``
+    paper's; that of a teacher which is itself made for few steps), ``guide_from`` the time before which the teacher
+    has none, as in sampling. ``evaluations``: steps of the teacher for one of the student's (None: 4; a teacher made
+    for few steps takes its own). ``DISTILL_GUIDANCE`` and ``DISTILL_EVALUATIONS``
     are the two defaults.
     """
 
