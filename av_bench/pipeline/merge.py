@@ -59,7 +59,7 @@ def merge(folder: Path, *, script: str = "SCRIPT", quiet: bool = False) -> RunRe
             _check(plan, split, manifests)
             done = _join(plan, split, manifests)
             try:
-                return finish(plan, reporter, done)
+                return finish(plan, reporter, done, new_ledger=True)
             except FeaturesLost as error:
                 raise UsageError(
                     f"{error.args[0]}. The shards wrote them to {manifests[0]['paths']['store']}: merge where that "

@@ -60,8 +60,8 @@ def complete(plan: RunPlan, reporter: Reporter, work: Callable[[], Done]) -> Run
     return finish(plan, reporter, work())
 
 
-def finish(plan: RunPlan, reporter: Reporter, done: Done) -> RunResult:
-    """Scores and record of a run whose clips are done."""
+def finish(plan: RunPlan, reporter: Reporter, done: Done, *, new_ledger: bool = False) -> RunResult:
+    """Scores and record of a run whose clips are done. A ``new_ledger`` says nothing of their outcomes yet."""
     options = plan.options
     extraction = extraction_of(plan, Store(plan.store), reporter)
     sides = done.sides(plan)
@@ -74,8 +74,9 @@ def finish(plan: RunPlan, reporter: Reporter, done: Done) -> RunResult:
             scores, *rows = score.score(plan, extraction, sides, scored, done.extra)
         else:
             scores = known
-    if known is None:
+    if known is None or new_ledger:
         _log_outcomes(plan, done, sides)
+    if known is None:
         _write_scores(plan.folder, scores, rows)
     if plan.source.watchable if options.videos is None else options.videos:
         write_videos(plan.folder.path / "videos", scored, sides, plan.protocol.seconds, plan.workers, reporter)
