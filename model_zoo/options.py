@@ -16,7 +16,7 @@ ORACLE: Mapping[str, str] = {
     "noise": "level of added white noise, in dB relative to the clip's own RMS",
     "mix": "seconds by which a second copy is delayed and added at the same level (an echo)",
 }
-NANO_DEFAULTS: Mapping[str, object] = {"steps": 6, "solver": "multistep", "cfg": 3.5, "guide_from": 0.4}
+NANO_DEFAULTS: Mapping[str, object] = {"steps": 8, "solver": "multistep", "cfg": 3.0, "guide_from": 0.4}
 """Guidance was chosen on held-out scenes of train (docs/mmaudio-nano.md)."""
 MMAUDIO_NANO: Mapping[str, str] = {
     **{key: text for key, text in OPTIONS.items() if key not in ("window", "frames")},
