@@ -58,7 +58,8 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
         # Divided, not raised to a negative power: at version 2's angles of up to 10,000 the last bit of it counts.
-        self.register_buffer("freqs", top / 10_000.0**exponents, persistent=False)
+        freqs = top / 10_000.0**exponents
+        self.register_buffer("freqs", freqs.to(self.mlp[0].weight.device), persistent=False)
 
     def sinusoids(self, t: Tensor) -> Tensor:
         """``(B,)`` -> ``(B, width)``, cosines first, in float32."""

@@ -161,5 +161,6 @@ def filled(config: NetworkConfig, tensors: dict[str, torch.Tensor], where: str =
     with on_meta():
         network = FlowNetwork(config)
     network.load_official({key: value.clone() for key, value in tensors.items()}, where)
+    network.t_embed.freqs = type(network.t_embed)(config.hidden, config.v2).freqs
     network.set_lengths(config.latent_len, config.clip_len, config.sync_len)
     return network.eval().requires_grad_(False)

@@ -204,7 +204,7 @@ def test_adapters_of_another_network_are_refused(tmp_path: Path, start: Path) ->
         ({"network": {"rope": "none"}}, "rope aligned instead of none"),
         ({"init": "mmaudio-nan"}, "Did you mean 'mmaudio-nano'"),
         ({"init": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
-        ({"init": "mmaudio-nano"}, "holds another network: latent_dim 16 instead of 4"),
+        ({"init": "mmaudio-nano"}, "holds another network: latent_dim 48 instead of 4"),
         ({"frozen": ["audio_proj*"]}, "frozen: 'audio_proj\\*' fits no trained parameter"),
         ({"frozen": ["*"]}, "frozen leaves nothing to train"),
         ({"lora": {"rank": 2, "targets": ["*.qvk"]}}, "lora.targets: '\\*.qvk' fits no layer"),
