@@ -59,7 +59,7 @@ class TimeEmbedding(nn.Module):
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
         # Divided, not raised to a negative power: at version 2's angles of up to 10,000 the last bit of it counts.
         freqs = top / 10_000.0**exponents
-        self.register_buffer("freqs", freqs.to(self.mlp[0].weight.device), persistent=False)
+        self.register_buffer("freqs", freqs.to(torch.get_default_device()), persistent=False)
 
     def sinusoids(self, t: Tensor) -> Tensor:
         """``(B,)`` -> ``(B, width)``, cosines first, in float32."""
