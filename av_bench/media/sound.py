@@ -19,7 +19,7 @@ FAR_SECONDS = 3600.0  # a file whose sound or picture jumps this far has a broke
 _GAP_SECONDS = 0.05  # frames further apart than this are separated by silence, not glued together
 _WHOLE_BYTES = 256 << 20  # sound that takes more is kept as far as the window needs
 _MARGIN_SECONDS = 1.0  # kept after the window: more than any resampling filter reaches
-_BLOCK = 1 << 16  # samples of silence made at once
+_BLOCK = 1 << 16  # samples of silence made, or of sound looked at, at once
 
 
 class Sound:
@@ -33,11 +33,13 @@ class Sound:
         self.path = path
         self.rate = 0
         self.samples = 0  # of the whole file
-        self.peak = 0.0
         self.whole = True
         self._zero = zero
         self.window = math.inf if window is None else window  # s
         self._blocks: list[Block] = []
+        self._new: list[Block] = []  # not looked at yet
+        self._new_samples = 0
+        self._peak = 0.0
         self._channels = 0
         self._silence = 0
         self._sum = 0.0  # of the mono mix
@@ -77,14 +79,28 @@ class Sound:
         if not block.shape[1]:
             return
         self._channels = block.shape[0]
-        self._finite = self._finite and bool(np.isfinite(block).all())
-        self.peak = max(self.peak, float(np.abs(block).max()))
-        self._sum += float(block.mean(axis=0, dtype=np.float64).sum())
         self.samples += block.shape[1]
+        self._new.append(block)
+        self._new_samples += block.shape[1]
+        if self._new_samples >= _BLOCK:
+            self._look()
         if self.whole:
             self._blocks.append(block)
             if self.window < math.inf:
                 self._stay_small(math.ceil((self.window + _MARGIN_SECONDS) * self.rate))
+
+    def _look(self) -> None:
+        """Level and mean of the new blocks, together: for a single short frame it costs as much as decoding."""
+        if not self._new:
+            return
+        found = np.concatenate(self._new, axis=1)
+        self._finite = self._finite and bool(np.isfinite(found).all())
+        self._peak = max(self._peak, float(np.abs(found).max()))
+        mono, start = found.mean(axis=0, dtype=np.float64), 0
+        for block in self._new:  # summed frame by frame, which the last bits of the mean depend on
+            self._sum += float(mono[start : start + block.shape[1]].sum())
+            start += block.shape[1]
+        self._new, self._new_samples = [], 0
 
     def _stay_small(self, wanted: int) -> None:
         """Drop what is after the window once the whole takes too much memory."""
@@ -102,22 +118,31 @@ class Sound:
         """Float32 ``(channels, samples)`` as far as it was kept. MediaError: empty, not-finite."""
         if not self.samples:
             raise MediaError(self.path, Reason.EMPTY, "the audio stream holds no samples")
+        self._look()
         if not self._finite:
             raise MediaError(self.path, Reason.NOT_FINITE, "the audio holds NaN or infinite samples")
         return torch.from_numpy(np.concatenate(self._blocks, axis=1))
 
     @property
+    def peak(self) -> float:
+        """Largest absolute sample of the whole file."""
+        self._look()
+        return self._peak
+
+    @property
     def mean(self) -> float:
         """Mean of the mono mix of the whole file."""
+        self._look()
         return self._sum / max(self.samples, 1)
 
 
 def float_samples(frame: AudioFrame) -> Block:
     """An audio frame as float32 ``(channels, samples)``; integers are divided by their full scale."""
     array = frame.to_ndarray()
-    channels = len(frame.layout.channels)
     if not frame.format.is_planar:
-        array = array.reshape(-1, channels).T
+        array = array.reshape(-1, len(frame.layout.channels)).T
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
     if array.dtype == np.uint8:
         return np.asarray((array.astype(np.float32) - 128.0) / 128.0, dtype=np.float32)
     if np.issubdtype(array.dtype, np.integer):
