@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +16,7 @@ import torch
 from av_bench.contracts import MediaError, Reason, UsageError, VideoRequest
 from av_bench.media.decode import decode, resize
 from av_bench.media.resample import resample
+from av_bench.media.sound import Sound
 from tests.media_files import number_of, tone, write_video
 
 FULL = VideoRequest(25.0, 64, "short")
@@ -149,6 +151,27 @@ def test_wav_formats_agree(tmp_path: Path, subtype: str, channels: int) -> None:
     assert media.audio.shape == audio.shape
     tolerance = {"PCM_U8": 1 / 128, "PCM_16": 1 / 32768}.get(subtype, 1e-6)
     np.testing.assert_allclose(media.audio.numpy(), audio, atol=1.01 * tolerance)
+
+
+def test_level_and_mean_are_those_of_the_frames_one_by_one(tmp_path: Path) -> None:
+    """To the last bit, however many frames are looked at together; the end of the file is not forgotten."""
+    rng = np.random.default_rng(0)
+    wave = (0.1 * rng.standard_normal((2, 3 * 44_100 + 77))).astype(np.float32)
+    wave[1, -3] = -0.9
+    write_video(tmp_path / "a.mp4", seconds=3, audio=wave, sample_rate=44_100)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(container.streams.audio[0])]
+    sound = Sound(tmp_path / "a.mp4", 0.0, None)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        for frame in container.decode(container.streams.audio[0]):
+            sound.push(frame)
+    total = 0.0
+    for found in frames:
+        total += float(found.mean(axis=0, dtype=np.float64).sum())
+    assert len(frames) > 64  # more than are looked at together
+    assert sound.samples == sum(found.shape[1] for found in frames)
+    assert sound.mean == total / sound.samples
+    assert sound.peak == max(float(np.abs(found).max()) for found in frames) > 0.5
 
 
 def test_surround_is_mixed_to_the_channel_mean(tmp_path: Path) -> None:

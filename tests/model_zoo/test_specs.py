@@ -10,6 +10,7 @@ from av_bench.contracts import UsageError
 from model_zoo.load import load, parse
 from model_zoo.mmaudio.nano.model import MMAudioNano
 from model_zoo.mmaudio.sampling.settings import read_settings
+from model_zoo.options import MMAUDIO_NANO, NANO_DEFAULTS
 
 
 def options(spec: str) -> dict[str, Any]:
@@ -22,6 +23,13 @@ def test_numbers_are_numbers_and_texts_are_kept_as_written() -> None:
     assert (found.steps, found.cfg, found.negative, found.conditions) == (10, 3.0, "1234567", "text")
     for text in ("nan", "007", "1e3"):
         assert read_settings("x", options(f"x:negative={text}")).negative == text
+
+
+def test_the_options_of_nano_say_its_own_defaults() -> None:
+    settings = MMAudioNano().settings
+    for name, value in NANO_DEFAULTS.items():
+        assert vars(settings)[name] == value
+        assert f"(default {value}" in MMAUDIO_NANO[name]
 
 
 def test_a_comma_can_be_part_of_a_value() -> None:

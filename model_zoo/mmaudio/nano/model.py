@@ -18,7 +18,7 @@ from model_zoo.mmaudio.nano.codec import NanoCodec, read_codec
 from model_zoo.mmaudio.nano.conditioner import NanoConditioner, whole_stretch
 from model_zoo.mmaudio.nano.encoders import Sight
 from model_zoo.mmaudio.sampling.generator import MMAudio
-from model_zoo.mmaudio.sampling.settings import read_settings
+from model_zoo.mmaudio.sampling.settings import Settings, read_settings
 from model_zoo.options import MMAUDIO_NANO, NANO_DEFAULTS
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -51,7 +51,7 @@ class MMAudioNano(MMAudio):
             training_sets=("impacts/train",),
             arrange_on=frozenset({"cuda"}),  # on a CPU samples keep their bytes
         )
-        self.identity = _identity(Path(weights), (network, codec, sight))
+        self.identity = f"{_identity(Path(weights), (network, codec, sight))}-{_sampling(self.settings)}"
         self.place(device)
 
     def _plan(self, seconds: float) -> None:
@@ -66,6 +66,11 @@ def _defaults(options: Mapping[str, object]) -> dict[str, object]:
     """Of the settings that differ from those of the published variants. The few steps are those of its own solver."""
     own = options.get("solver", NANO_DEFAULTS["solver"]) == NANO_DEFAULTS["solver"]
     return {key: value for key, value in NANO_DEFAULTS.items() if own or key not in ("steps", "solver")}
+
+
+def _sampling(settings: Settings) -> str:
+    """How samples are made where options are left out: with other defaults they are others."""
+    return f"{settings.solver}-{settings.steps}-{settings.cfg:g}-{settings.guide_from:g}"
 
 
 def load(weights: Path) -> tuple[FlowNetwork, NanoCodec, Sight]:

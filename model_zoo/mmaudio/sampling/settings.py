@@ -85,6 +85,8 @@ class Settings:
             raise UsageError(f"window must be {SHORTEST_WINDOW:g} s or longer, got {self.window:g} s")
         if not 0 <= self.guide_from < 1:
             raise UsageError(f"guide_from must be at least 0 and below 1, got {self.guide_from:g}")
+        if "guide_from" in self.given and not self.guided:
+            raise UsageError(f"guide_from says when guidance begins, and with cfg={self.cfg:g} there is none")
         if self.negative and not self.guided:
             raise UsageError(f"negative text is used by the unconditional pass, which cfg={self.cfg:g} leaves out")
         if not math.isfinite(self.cfg):
@@ -106,7 +108,13 @@ class Settings:
         what = f"{name}: these weights are made for {few.steps} Euler steps and hold guidance {few.guidance:g} already"
         wrong = [
             f"{key}={vars(self)[key]}"
-            for key, wanted in (("steps", few.steps), ("cfg", 1.0), ("solver", "euler"), ("negative", ""))
+            for key, wanted in (
+                ("steps", few.steps),
+                ("cfg", 1.0),
+                ("solver", "euler"),
+                ("negative", ""),
+                ("guide_from", 0.0),
+            )
             if key in self.given and vars(self)[key] != wanted
         ]
         if wrong:

@@ -28,9 +28,11 @@ def solve(
     begins = settings.guide_from
     given_to = []
     for rows, part in parts:
-        given = ready(part)
-        real = part.rows(slice(0, rows.stop - rows.start))
-        given_to.append((rows, given, given if not settings.guided else ready(real) if begins else None))
+        both = ready(part)
+        alone: Preprocessed | Ready | None = both
+        if settings.guided:
+            alone = ready(part.rows(slice(0, rows.stop - rows.start))) if begins else None
+        given_to.append((rows, both, alone))
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         windows, times = cut.split(x), t.repeat_interleave(len(cut))

@@ -308,6 +308,8 @@ def test_the_recipe_of_what_ships_runs_from_corpus_to_a_package_that_makes_sound
     network, codec, sight = load(folder)
     for module in (network, codec, sight):
         assert {value.dtype for value in module.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    assert torch.equal(network.latent_std, torch.ones(1, 1, 48))  # components keep their own scale
+    assert MMAudioNano(weights=folder).identity != MMAudioNano(weights=folder, steps=1).identity
     made = next(iter(MMAudioNano(weights=folder, steps=1).generate(clips[:1], seed=0)))
     assert made.audio is not None
     assert made.audio.shape == (1, 128_000)

@@ -414,6 +414,7 @@ def test_a_clip_without_any_wanted_condition_gives_its_reason_not_a_sample(clips
         ({"window": math.nan}, "window must be 3 s or longer"),
         ({"negative": "music", "cfg": 0.5}, "which cfg=0.5 leaves out"),
         ({"guide_from": 1.0}, "guide_from must be at least 0 and below 1"),
+        ({"guide_from": 0.4, "cfg": 1.0, "given": frozenset({"guide_from"})}, "with cfg=1 there is none"),
         ({"negative": "music", "cfg": 1.0}, "which cfg=1 leaves out"),
     ],
 )
